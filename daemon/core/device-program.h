@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What one device does in one barrier: a short list of operations, planned here, carried out by its agent.
+ *
+ * An agent decides nothing. It performs the operations in order, reads the state back after each transition, stops at
+ * the first that fails, and answers once, with the state in which the device is.
+ */
+
+#include "device-state.h"
+
+typedef enum DeviceOpType {
+        DEVICE_OP_GET,   /* read the state */
+        DEVICE_OP_SET,   /* one arc: the device must read `from`, is SET to `to`, and must then read `to` */
+        DEVICE_OP_RESET, /* DEVICE_RESET; the device must then be RUNNING, or be SET there; its state is lost */
+        DEVICE_OP_SEND,   /* read the state data to its end and send it over the data connection */
+        DEVICE_OP_LOAD,   /* take state data from the data connection to its end frame and write it */
+        DEVICE_OP_REOPEN, /* the agent or its connection is gone: start and connect anew, then read the state */
+        DEVICE_OP_CLOSE, /* let go of the device; the agent ends */
+        DEVICE_OP_MAX,
+        DEVICE_OP_INVALID = -EINVAL,
+} DeviceOpType;
+
+typedef struct DeviceOp {
+        DeviceOpType type;
+        DeviceState from, to; /* of DEVICE_OP_SET */
+} DeviceOp;
+
+#define DEVICE_PROGRAM_MAX 8
+
+typedef struct DeviceProgram {
+        uint32_t n;
+        DeviceOp ops[DEVICE_PROGRAM_MAX];
+} DeviceProgram;
+
+/* What is asked of a device in a state of a half. */
+typedef enum DeviceAct {
+        DEVICE_ACT_NONE,
+        DEVICE_ACT_LOOK,      /* say where you are; reopened when gone */
+        DEVICE_ACT_RECEIVE,   /* reset, then RESUMING */
+        DEVICE_ACT_P2P,       /* RUNNING_P2P; only those that can */
+        DEVICE_ACT_STOP_REST, /* STOP; only those that have no P2P states */
+        DEVICE_ACT_DRAIN,     /* STOP_COPY, the whole state out, STOP */
+        DEVICE_ACT_LOAD,      /* the whole state in */
+        DEVICE_ACT_INTAKE,    /* RESUMING to STOP: accept or refuse the state */
+        DEVICE_ACT_ARRIVE,    /* RUNNING_P2P; only those that can */
+        DEVICE_ACT_RUN,       /* RUNNING */
+        DEVICE_ACT_REPAIR,    /* not RUNNING although it should be: reset it and run it without its state */
+        DEVICE_ACT_BACK_P2P,  /* on the way back: RUNNING_P2P, those that can; ERROR is reset */
+        DEVICE_ACT_UNARRIVE,  /* back to STOP without having run */
+        DEVICE_ACT_DISCARD,   /* abort the resuming and let go */
+        DEVICE_ACT_CLOSE,     /* let go as it is */
+        DEVICE_ACT_MAX,
+        DEVICE_ACT_INVALID = -EINVAL,
+} DeviceAct;
+
+DECLARE_STRING_TABLE(DeviceOpType, device_op);
+DECLARE_STRING_TABLE(DeviceAct, device_act);
+
+/* Plans `act` for a device with these migration flags that was last read in `state`. `gone`: its agent or connection
+ * is gone. An empty program: the device has nothing to do in this barrier. -EINVAL: there is no way from that state;
+ * the device fails the barrier without being asked. */
+int device_program(DeviceAct act, DeviceState state, uint32_t flags, bool gone,
+                   DeviceProgram *ret) _must_check_;

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What follows what at the destination. Rules by their number in docs/ownership.md. Rows are tried from the top, the
+ * first that fits is taken; an event without a row changes nothing. */
+
+#include "half-table.h"
+
+/* Nothing has come in: it is no loss. */
+#define EMPTY (IN(DESTINATION_RECORD) | IN(DESTINATION_PREPARE))
+
+/* Not READY yet: the source will hear of a failure and take the VM back alone. */
+#define UNREADY (EMPTY | IN(DESTINATION_TAKE_IN) | IN(DESTINATION_LOADED) | IN(DESTINATION_INTAKE))
+
+/* owner=destination is durable, or being written: the VM may have run here. */
+#define OWNING                                                                          \
+        (IN(DESTINATION_OWNER) | IN(DESTINATION_ARRIVE) | IN(DESTINATION_RUN_DEVICES) | \
+         IN(DESTINATION_REPAIR) | IN(DESTINATION_RUN) | IN(DESTINATION_DONE) | IN(DESTINATION_STALLED))
+
+#define ALL                                                                                          \
+        (UNREADY | IN(DESTINATION_READY) | OWNING | IN(DESTINATION_STARTED) | IN(DESTINATION_LOOK) | \
+         IN(DESTINATION_UNARRIVE) | IN(DESTINATION_PROMISE) | IN(DESTINATION_PROMISED) |             \
+         IN(DESTINATION_DISCARD) | IN(DESTINATION_DISCARDED) | IN(DESTINATION_GONE) | IN(DESTINATION_MAYBE))
+
+#define SAID(m) .on = HALF_MESSAGE, .message = MESSAGE_##m
+
+static const HalfRow rows[] = {
+        /* taking in */
+        {IN(DESTINATION_RECORD), HALF_REACHED, .next = DESTINATION_PREPARE},
+        {IN(DESTINATION_PREPARE), HALF_REACHED, .next = DESTINATION_TAKE_IN, .send = MESSAGE_PREPARED},
+        {IN(DESTINATION_TAKE_IN), SAID(BEGIN), .phase = PHASE_PRECOPY, .next = HALF_STAY,
+         .send = MESSAGE_REACHED, .send_phase = PHASE_PRECOPY},
+        {IN(DESTINATION_TAKE_IN), SAID(BEGIN), .phase = PHASE_DRAIN, .next = HALF_STAY,
+         .rearm = HALF_TIME_PHASE},
+        {IN(DESTINATION_TAKE_IN), HALF_REACHED, .when = WHEN_LINKED, .next = DESTINATION_LOADED,
+         .send = MESSAGE_REACHED, .send_phase = PHASE_DRAIN},
+        {IN(DESTINATION_LOADED), SAID(BEGIN), .phase = PHASE_INTAKE, .next = DESTINATION_INTAKE},
+
+        /* the source is gone in the middle: what it has sent may be all there is of the VM. The data connections say
+         * by themselves whether everything came; if so it is made ready without a word from the source, and kept */
+        {IN(DESTINATION_TAKE_IN), HALF_CUT, .next = HALF_STAY, .rearm = HALF_TIME_PHASE},
+        {IN(DESTINATION_TAKE_IN), HALF_REACHED, .next = DESTINATION_INTAKE},
+        {IN(DESTINATION_LOADED), HALF_CUT, .next = DESTINATION_INTAKE},
+        {IN(DESTINATION_INTAKE), HALF_REACHED, .next = DESTINATION_READY, .send = MESSAGE_READY},
+
+        {UNREADY, HALF_FAILED, .next = DESTINATION_DISCARD, .send = MESSAGE_FAILED,
+         .cause = HALF_CAUSE_FAILED},
+        {UNREADY, HALF_VMM_GONE, .next = DESTINATION_DISCARD, .send = MESSAGE_FAILED,
+         .cause = HALF_CAUSE_VMM_GONE},
+        {UNREADY, HALF_DEVICE_GONE, .next = DESTINATION_DISCARD, .send = MESSAGE_FAILED,
+         .cause = HALF_CAUSE_DEVICE_GONE},
+        {UNREADY, SAID(ABORT), .next = DESTINATION_DISCARD, .cause = HALF_CAUSE_PEER},
+        {EMPTY, HALF_CUT, .next = DESTINATION_DISCARD, .cause = HALF_CAUSE_CUT},
+
+        /* rule 6: the source runs */
+        {UNREADY | IN(DESTINATION_READY) | IN(DESTINATION_PROMISED), SAID(END), .next = DESTINATION_DISCARD,
+         .cause = HALF_CAUSE_PEER},
+
+        /* rule 5: everything is here, and nothing but the source's word ends it. Rule 3: what dies here before
+         * anything has run makes a promise, not a destruction */
+        {IN(DESTINATION_READY), SAID(GO), .next = DESTINATION_OWNER},
+        {IN(DESTINATION_READY), SAID(ABORT), .next = DESTINATION_PROMISE, .cause = HALF_CAUSE_PEER},
+        {IN(DESTINATION_READY), HALF_DEVICE_GONE, .next = DESTINATION_PROMISE,
+         .cause = HALF_CAUSE_DEVICE_GONE},
+        {IN(DESTINATION_READY), HALF_VMM_GONE, .next = DESTINATION_PROMISE, .cause = HALF_CAUSE_VMM_GONE},
+        {IN(DESTINATION_READY), SAID(BEGIN), .phase = PHASE_INTAKE, .next = HALF_STAY, .answer = true},
+
+        /* rule 2: durable before any device leaves STOP */
+        {IN(DESTINATION_OWNER), HALF_REACHED, .when = WHEN_VMM_GONE, .next = DESTINATION_PROMISE,
+         .cause = HALF_CAUSE_VMM_GONE},
+        {IN(DESTINATION_OWNER), HALF_REACHED, .next = DESTINATION_ARRIVE},
+        {IN(DESTINATION_OWNER), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(DESTINATION_OWNER), HALF_DEADLINE, .next = DESTINATION_OWNER},
+
+        /* up to the first RUNNING there is a way back */
+        {IN(DESTINATION_ARRIVE), HALF_REACHED, .next = DESTINATION_RUN_DEVICES},
+        {IN(DESTINATION_ARRIVE), HALF_VMM_GONE, .next = DESTINATION_LOOK, .cause = HALF_CAUSE_VMM_GONE},
+        {IN(DESTINATION_ARRIVE), HALF_FAILED, .when = WHEN_NOWAY, .next = DESTINATION_RUN_DEVICES,
+         .cause = HALF_CAUSE_FAILED},
+        {IN(DESTINATION_ARRIVE), HALF_FAILED, .next = DESTINATION_LOOK, .cause = HALF_CAUSE_FAILED},
+        {IN(DESTINATION_ARRIVE), HALF_DEVICE_GONE, .when = WHEN_NOWAY, .next = HALF_STAY,
+         .cause = HALF_CAUSE_DEVICE_GONE},
+        {IN(DESTINATION_ARRIVE), HALF_DEVICE_GONE, .next = DESTINATION_LOOK, .cause = HALF_CAUSE_DEVICE_GONE},
+
+        {IN(DESTINATION_RUN_DEVICES), HALF_REACHED, .next = DESTINATION_RUN},
+        {IN(DESTINATION_RUN_DEVICES), HALF_FAILED, .when = WHEN_NOWAY, .next = DESTINATION_REPAIR,
+         .cause = HALF_CAUSE_FAILED},
+        {IN(DESTINATION_RUN_DEVICES), HALF_FAILED, .when = WHEN_NOTHING_RAN, .next = DESTINATION_LOOK,
+         .cause = HALF_CAUSE_FAILED},
+        {IN(DESTINATION_RUN_DEVICES), HALF_FAILED, .next = DESTINATION_REPAIR, .cause = HALF_CAUSE_FAILED},
+        {IN(DESTINATION_REPAIR), HALF_REACHED, .next = DESTINATION_RUN},
+        {IN(DESTINATION_RUN), HALF_REACHED, .next = DESTINATION_DONE},
+        {IN(DESTINATION_RUN), HALF_FAILED, .next = DESTINATION_STALLED, .cause = HALF_CAUSE_FAILED},
+        {IN(DESTINATION_STALLED), HALF_REACHED, .next = DESTINATION_DONE},
+        {IN(DESTINATION_STALLED), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(DESTINATION_STALLED), HALF_DEADLINE, .next = DESTINATION_STALLED},
+
+        /* rule 2: it may have run, and nobody can ask it any more */
+        {IN(DESTINATION_RUN_DEVICES) | IN(DESTINATION_REPAIR) | IN(DESTINATION_RUN) | IN(DESTINATION_STALLED),
+         HALF_VMM_GONE, .next = DESTINATION_MAYBE, .send = MESSAGE_MAYBE, .cause = HALF_CAUSE_VMM_GONE},
+
+        /* it runs */
+        {IN(DESTINATION_DONE), HALF_REACHED, .next = DESTINATION_STARTED},
+        {IN(DESTINATION_DONE), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(DESTINATION_DONE), HALF_DEADLINE, .next = DESTINATION_DONE},
+        {IN(DESTINATION_STARTED), SAID(DONE), .next = DESTINATION_OVER, .send = MESSAGE_DONEACK,
+         .acked = true},
+
+        /* back, without having run */
+        {IN(DESTINATION_LOOK), HALF_REACHED, .next = DESTINATION_UNARRIVE},
+        {IN(DESTINATION_UNARRIVE), HALF_REACHED, .next = DESTINATION_PROMISE},
+        {IN(DESTINATION_PROMISE), HALF_REACHED, .when = WHEN_END_SEEN, .next = DESTINATION_DISCARD},
+        {IN(DESTINATION_PROMISE), HALF_REACHED, .next = DESTINATION_PROMISED, .send = MESSAGE_NOTSTARTED},
+        {IN(DESTINATION_PROMISE), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(DESTINATION_PROMISE), HALF_DEADLINE, .next = DESTINATION_PROMISE},
+        {IN(DESTINATION_PROMISED), SAID(GO), .when = WHEN_NOWAY | WHEN_VMM_LIVES, .next = DESTINATION_OWNER},
+        {IN(DESTINATION_PROMISED), SAID(ABORT), .next = HALF_STAY, .answer = true},
+        {IN(DESTINATION_PROMISED), HALF_VMM_GONE, .next = HALF_STAY, .send = MESSAGE_NOTSTARTED,
+         .cause = HALF_CAUSE_VMM_GONE},
+
+        {IN(DESTINATION_DISCARD), HALF_REACHED, .next = DESTINATION_DISCARDED},
+        {IN(DESTINATION_DISCARD), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(DESTINATION_DISCARD), HALF_DEADLINE, .next = DESTINATION_DISCARD},
+        {IN(DESTINATION_DISCARDED), HALF_REACHED, .when = WHEN_END_SEEN, .next = DESTINATION_OVER,
+         .send = MESSAGE_ENDED, .acked = true},
+        {IN(DESTINATION_DISCARDED), HALF_REACHED, .next = DESTINATION_GONE},
+        {IN(DESTINATION_DISCARDED), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(DESTINATION_DISCARDED), HALF_DEADLINE, .next = DESTINATION_DISCARDED},
+        {IN(DESTINATION_GONE), SAID(END), .next = DESTINATION_OVER, .send = MESSAGE_ENDED, .acked = true},
+        {IN(DESTINATION_GONE), SAID(ABORT), .next = HALF_STAY, .answer = true},
+
+        /* whatever it is doing, it says how it stands */
+        {ALL, SAID(ASK), .next = HALF_STAY, .answer = true},
+        {ALL, SAID(GO), .next = HALF_STAY, .answer = true},
+};
+
+const HalfRows half_destination_rows = {rows, ARRAY_SIZE(rows)};

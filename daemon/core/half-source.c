@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What follows what at the source. The rules that these rows keep stand in docs/ownership.md; the numbers below are
+ * theirs. Rows are tried from the top, the first that fits is taken; an event without a row changes nothing. */
+
+#include "half-table.h"
+
+/* Nothing has been touched yet. */
+#define CHECKING (IN(SOURCE_CHECK_HERE) | IN(SOURCE_CHECK_THERE))
+
+/* The source owns the VM and can take it back alone. */
+#define MOVING                                                                                     \
+        (IN(SOURCE_RECORD) | IN(SOURCE_PREPARE) | IN(SOURCE_CONNECT) | IN(SOURCE_PRECOPY) |        \
+         IN(SOURCE_VIOMMU_GRACE) | IN(SOURCE_HALT) | IN(SOURCE_P2P_GRACE) | IN(SOURCE_STOP_REST) | \
+         IN(SOURCE_DRAIN) | IN(SOURCE_INTAKE))
+
+/* owner=nobody is durable: only the destination's word decides. */
+#define TRANSIT (IN(SOURCE_GO) | IN(SOURCE_ASK) | IN(SOURCE_DOUBT))
+
+/* On the way back: the record says aborted, or is about to. */
+#define BACK                                                                              \
+        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_BACK_P2P) | IN(SOURCE_BACK_RUN) | \
+         IN(SOURCE_REPAIR) | IN(SOURCE_RESUME) | IN(SOURCE_STUCK))
+
+#define SAID(m) .on = HALF_MESSAGE, .message = MESSAGE_##m
+
+static const HalfRow rows[] = {
+        /* check: refused, failed or cancelled, nothing was touched */
+        {IN(SOURCE_CHECK_HERE), HALF_REACHED, .next = SOURCE_CHECK_THERE},
+        {IN(SOURCE_CHECK_THERE), HALF_REACHED, .when = WHEN_CHECK_ONLY, .next = SOURCE_OVER},
+        {IN(SOURCE_CHECK_THERE), HALF_REACHED, .next = SOURCE_RECORD},
+        {CHECKING, HALF_FAILED, .next = SOURCE_OVER, .cause = HALF_CAUSE_FAILED},
+        {CHECKING, HALF_CANCEL, .next = SOURCE_OVER, .cause = HALF_CAUSE_CANCELLED},
+        {CHECKING, HALF_TIMEOUT, .next = SOURCE_OVER, .cause = HALF_CAUSE_TIMEOUT},
+        {CHECKING, HALF_CUT, .next = SOURCE_OVER, .cause = HALF_CAUSE_CUT},
+        {CHECKING, HALF_VMM_GONE, .next = SOURCE_OVER, .cause = HALF_CAUSE_VMM_GONE},
+        {CHECKING, HALF_DEVICE_GONE, .next = SOURCE_OVER, .cause = HALF_CAUSE_DEVICE_GONE},
+
+        /* forward, barrier by barrier */
+        {IN(SOURCE_RECORD), HALF_REACHED, .next = SOURCE_PREPARE},
+        {IN(SOURCE_PREPARE), HALF_REACHED, .next = SOURCE_CONNECT},
+        {IN(SOURCE_CONNECT), HALF_REACHED, .next = SOURCE_PRECOPY},
+        {IN(SOURCE_PRECOPY), HALF_REACHED, .next = SOURCE_VIOMMU_GRACE},
+        {IN(SOURCE_VIOMMU_GRACE), HALF_REACHED, .next = SOURCE_HALT},
+        {IN(SOURCE_HALT), HALF_REACHED, .next = SOURCE_P2P_GRACE},
+        {IN(SOURCE_P2P_GRACE), HALF_REACHED, .next = SOURCE_STOP_REST},
+        {IN(SOURCE_STOP_REST), HALF_REACHED, .next = SOURCE_DRAIN},
+        {IN(SOURCE_DRAIN), HALF_REACHED, .next = SOURCE_INTAKE},
+
+        /* rule 1: READY is in, the VMM is sealed, every device has read STOP */
+        {IN(SOURCE_INTAKE), HALF_REACHED, .next = SOURCE_NOBODY},
+
+        /* nothing was sent when the first record fails */
+        {IN(SOURCE_RECORD), HALF_FAILED, .next = SOURCE_OVER, .cause = HALF_CAUSE_FAILED},
+
+        /* the VMM dies: before the drain the destination can't have everything, so there is nothing to ask; after
+         * the seal this process may go forward (rule 5); in between a person decides, unless no copy exists */
+        {MOVING, HALF_VMM_GONE, .when = WHEN_NOT_DRAINED, .next = SOURCE_ABORT, .cause = HALF_CAUSE_VMM_GONE},
+        {MOVING, HALF_VMM_GONE, .when = WHEN_SEALED, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},
+        {MOVING, HALF_VMM_GONE, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_VMM_GONE},
+
+        /* a device that has given its state away is no longer needed here */
+        {IN(SOURCE_INTAKE), HALF_DEVICE_GONE, .next = HALF_STAY},
+
+        /* anything else that goes wrong before owner=nobody: the source takes the VM back, alone */
+        {MOVING, HALF_FAILED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_FAILED},
+        {MOVING, SAID(FAILED), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_FAILED},
+        {MOVING, SAID(UNKNOWN), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_PEER},
+        {MOVING, HALF_CUT, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_CUT},
+        {MOVING, HALF_CANCEL, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_CANCELLED},
+        {MOVING, HALF_TIMEOUT, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_TIMEOUT},
+        {MOVING, HALF_DEVICE_GONE, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_DEVICE_GONE},
+        {MOVING, HALF_VMM_RESUMED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_VMM_RESUMED},
+
+        /* ... unless its VMM is dead: then it can only ask */
+        {MOVING, HALF_FAILED, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_FAILED},
+        {MOVING, SAID(FAILED), .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_FAILED},
+        {MOVING, SAID(UNKNOWN), .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_PEER},
+        {MOVING, HALF_CUT, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_CUT},
+        {MOVING, HALF_DEVICE_GONE, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_DEVICE_GONE},
+
+        /* rule 1: durable first, then GO. A write that failed may be durable all the same, but no GO was sent: the
+         * source may take the VM back as soon as `aborted` is durable */
+        {IN(SOURCE_NOBODY), HALF_REACHED, .next = SOURCE_GO},
+        {IN(SOURCE_NOBODY), HALF_FAILED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_FAILED},
+        {IN(SOURCE_NOBODY), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(SOURCE_NOBODY), HALF_DEADLINE, .next = SOURCE_NOBODY},
+
+        /* in transit */
+        {TRANSIT, SAID(STARTED), .next = SOURCE_DONE},
+        {TRANSIT, SAID(READY), .next = HALF_STAY, .send = MESSAGE_GO},
+        /* rule 4: only on the promise */
+        {TRANSIT, SAID(NOTSTARTED), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_PEER},
+        /* rule 3: the VM died here, the copy there is the best there is */
+        {TRANSIT, SAID(NOTSTARTED), .when = WHEN_COPY, .next = SOURCE_GO},
+        {TRANSIT, SAID(NOTSTARTED), .when = WHEN_NO_COPY, .next = SOURCE_LOST, .cause = HALF_CAUSE_PEER},
+        {TRANSIT, SAID(MAYBE), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER},
+        {TRANSIT, SAID(UNKNOWN), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER}, /* rule 7 */
+        {TRANSIT, HALF_VMM_RESUMED, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_VMM_RESUMED},
+        {TRANSIT, HALF_CANCEL, .when = WHEN_VMM_LIVES, .next = HALF_STAY, .send = MESSAGE_ABORT},
+        {TRANSIT, HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_ASK},
+        {IN(SOURCE_DOUBT), HALF_DEADLINE, .next = HALF_STAY, .send = MESSAGE_ASK, .rearm = HALF_TIME_DOUBT},
+        {TRANSIT, HALF_DEADLINE, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_DEADLINE},
+
+        /* the destination runs the VM */
+        {IN(SOURCE_DONE), HALF_REACHED, .next = SOURCE_RELEASE},
+        {IN(SOURCE_DONE), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(SOURCE_DONE), HALF_DEADLINE, .next = SOURCE_DONE},
+        {IN(SOURCE_RELEASE), HALF_REACHED, .next = SOURCE_CLOSE},
+        {IN(SOURCE_RELEASE), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(SOURCE_RELEASE), HALF_DEADLINE, .next = SOURCE_RELEASE},
+        {IN(SOURCE_CLOSE), SAID(DONEACK), .next = SOURCE_OVER, .acked = true},
+        {IN(SOURCE_CLOSE), SAID(UNKNOWN), .next = SOURCE_OVER, .acked = true},
+        {IN(SOURCE_CLOSE), HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_DONE},
+        {IN(SOURCE_CLOSE), HALF_DEADLINE, .next = HALF_STAY, .send = MESSAGE_DONE, .rearm = HALF_TIME_DOUBT},
+
+        /* back: `aborted` is durable before anything runs again (rule 4). Where owner=nobody was never written, a
+         * restart would roll back by itself, so a full disk need not keep the guest standing */
+        {IN(SOURCE_ABORT), HALF_REACHED, .next = SOURCE_LOOK},
+        {IN(SOURCE_ABORT), HALF_FAILED, .when = WHEN_NEVER_NOBODY, .next = SOURCE_LOOK},
+        {IN(SOURCE_ABORT), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(SOURCE_ABORT), HALF_DEADLINE, .next = SOURCE_ABORT},
+
+        /* rule 4: the VMM died and nobody saw it run again; nobody can tell what it did */
+        {BACK, HALF_VMM_GONE, .when = WHEN_SEEN, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},
+        {BACK, HALF_VMM_GONE, .next = SOURCE_UNSEEN, .cause = HALF_CAUSE_VMM_GONE},
+
+        /* the same walk in the other direction, with the same barriers */
+        {IN(SOURCE_LOOK), HALF_REACHED, .next = SOURCE_BACK_P2P},
+        {IN(SOURCE_BACK_P2P), HALF_REACHED, .next = SOURCE_BACK_RUN},
+        {IN(SOURCE_BACK_RUN), HALF_REACHED, .next = SOURCE_REPAIR},
+        {IN(SOURCE_REPAIR), HALF_REACHED, .next = SOURCE_RESUME},
+        {IN(SOURCE_RESUME), HALF_REACHED, .next = SOURCE_END},
+        {IN(SOURCE_RESUME), HALF_FAILED, .next = SOURCE_STUCK, .cause = HALF_CAUSE_FAILED},
+        {IN(SOURCE_STUCK), HALF_REACHED, .next = SOURCE_END},
+        {IN(SOURCE_STUCK), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(SOURCE_STUCK), HALF_DEADLINE, .next = SOURCE_STUCK},
+        {IN(SOURCE_STUCK), HALF_VMM_RESUMED, .next = SOURCE_END},
+
+        /* vCPUs and devices read running: END, until it is answered */
+        {IN(SOURCE_END), SAID(ENDED), .next = SOURCE_OVER, .acked = true},
+        {IN(SOURCE_END), SAID(UNKNOWN), .next = SOURCE_OVER, .acked = true},
+        {IN(SOURCE_END), HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_END},
+        {IN(SOURCE_END), HALF_FAILED, .next = HALF_STAY},
+        {IN(SOURCE_END), HALF_DEADLINE, .next = SOURCE_END},
+
+        /* the source's VMM is dead and owner=nobody was not written (rule 5) */
+        {IN(SOURCE_ORPHAN), SAID(READY), .when = WHEN_SEALED, .next = SOURCE_NOBODY},
+        {IN(SOURCE_ORPHAN), SAID(NOTSTARTED), .when = WHEN_NO_COPY, .next = SOURCE_LOST,
+         .cause = HALF_CAUSE_PEER},
+        {IN(SOURCE_ORPHAN), HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_ASK},
+        {IN(SOURCE_ORPHAN), HALF_DEADLINE, .next = SOURCE_ORPHAN},
+};
+
+const HalfRows half_source_rows = {rows, ARRAY_SIZE(rows)};

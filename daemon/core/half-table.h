@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The form of the tables behind half_step(). docs/states.md is printed from them (tests/print-states.c), and the
+ * explorer breaks them on purpose to see whether it would notice (tests/sim). */
+
+#include "half.h"
+
+/* How a barrier deals with a participant that fails. */
+typedef enum HalfPatience {
+        HALF_FIRST,    /* leave at the first failure; the others are interrupted later */
+        HALF_ALL,      /* wait for all, then fail if one did: what comes next depends on each */
+        HALF_TOLERANT, /* wait for all; a device that fails is lost, and the walk goes on without it */
+} HalfPatience;
+
+typedef enum HalfTime {
+        HALF_TIME_NONE,  /* waits as long as it takes */
+        HALF_TIME_PHASE, /* the phase's deadline, for each participant */
+        HALF_TIME_DOUBT, /* no answer for this long: in doubt */
+        HALF_TIME_RETRY, /* again after a second */
+} HalfTime;
+
+typedef struct HalfStateDesc {
+        const char *name;
+        Phase phase;
+        JobState job;
+        bool skippable; /* entered only when the plan has its phase */
+        DeviceAct device;
+        VmmAct vmm;
+        bool connect;         /* the source makes the data connections */
+        Message send, expect; /* to the other half on entry, and what it answers */
+        Owner record;         /* what is made durable, unless it already is */
+        HalfPatience patience;
+        HalfTime time;
+        Message answer; /* what this half says when it is asked how it stands */
+        const char *doc;
+} HalfStateDesc;
+
+/* Conditions on a row, all of which must hold. */
+enum {
+        WHEN_CHECK_ONLY = 1 << 0,
+        WHEN_VMM_LIVES = 1 << 1,
+        WHEN_VMM_GONE = 1 << 2,
+        WHEN_SEALED = 1 << 3,      /* this process saw it */
+        WHEN_NOT_DRAINED = 1 << 4, /* the destination can't have everything */
+        WHEN_SEEN =
+                1 << 5, /* this process saw the vCPUs run after the last moment they could have gone over */
+        WHEN_NEVER_NOBODY = 1 << 6, /* owner=nobody was never written */
+        WHEN_COPY = 1 << 7,         /* the message says that a copy is kept */
+        WHEN_NO_COPY = 1 << 8,      /* ... that there is none */
+        WHEN_NOWAY = 1 << 9,        /* GO says, or has said, that there is no way back */
+        WHEN_NOTHING_RAN =
+                1 << 10, /* no vCPU was asked to run, and every device reads a state other than RUNNING */
+        WHEN_END_SEEN = 1 << 11, /* END has come */
+        WHEN_LINKED = 1 << 12,   /* there is a control connection */
+        WHEN_MAX = 1 << 13,
+};
+
+/* `next` of a row that leaves the half where it is, in the same barrier. */
+#define HALF_STAY HALF_STATE_MAX
+
+typedef struct HalfRow {
+        uint64_t in; /* set of states */
+        HalfEventType on;
+        Message message; /* of HALF_MESSAGE */
+        Phase phase;     /* of BEGIN; PHASE_CHECK (0) for any */
+        uint32_t when;
+        HalfState next;
+        Message send; /* before `next` is entered */
+        Phase send_phase;
+        bool answer;     /* send what this state says when it is asked */
+        HalfTime rearm;  /* set the timer to this */
+        bool acked;      /* both ends know the end */
+        HalfCause cause; /* why, if nothing went wrong before */
+} HalfRow;
+
+#define IN(state) (UINT64_C(1) << (state))
+
+/* Where a restarted daemon goes on. -1 in a column: whatever it is. */
+typedef struct HalfRestore {
+        Side side;
+        Owner owner;
+        int vmm_lives, vmm_runs, complete, device_ran;
+        HalfState to;
+} HalfRestore;
+
+typedef struct HalfRows {
+        const HalfRow *rows; /* the first that fits is taken */
+        uint32_t n;
+} HalfRows;
+
+struct HalfTable {
+        const HalfStateDesc *states; /* HALF_STATE_MAX of them */
+        const HalfRows *side[SIDE_MAX];
+        const HalfRestore *restores; /* the first that fits */
+        uint32_t n_restores;
+};
+
+/* The one that is used. */
+extern const HalfTable half_table;
+
+extern const HalfStateDesc half_states[HALF_STATE_MAX];
+extern const HalfRows half_source_rows, half_destination_rows;

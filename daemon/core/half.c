@@ -1,0 +1,826 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "half-table.h"
+
+#include <assert.h>
+
+/* A participant answers by itself when its own deadline is up, and says more than "no answer". The step's timer is
+ * for those that do not even do that. The other half has a timer of its own, and the way back. */
+#define MARGIN_USEC      (500 * USEC_PER_MSEC)
+#define PEER_MARGIN_USEC (1 * USEC_PER_SEC)
+#define RETRY_USEC       (1 * USEC_PER_SEC)
+
+static const char *const job_state_names[JOB_STATE_MAX] = {
+        [JOB_STATE_RUNNING] = "running",   [JOB_STATE_ROLLING_BACK] = "rolling-back",
+        [JOB_STATE_SETTLING] = "settling", [JOB_STATE_IN_DOUBT] = "in-doubt",
+        [JOB_STATE_FINISHED] = "finished",
+};
+
+static const char *const job_result_names[JOB_RESULT_MAX] = {
+        [JOB_RESULT_NONE] = "",
+        [JOB_RESULT_DONE] = "done",
+        [JOB_RESULT_FAILED] = "failed",
+        [JOB_RESULT_REFUSED] = "refused",
+        [JOB_RESULT_CANCELLED] = "cancelled",
+        [JOB_RESULT_TIMEOUT] = "timeout",
+        [JOB_RESULT_DEGRADED] = "degraded",
+        [JOB_RESULT_IN_DOUBT] = "in-doubt",
+};
+
+static const char *const vmm_act_names[VMM_ACT_MAX] = {
+        [VMM_ACT_NONE] = "-",          [VMM_ACT_LOOK] = "look",     [VMM_ACT_PREPARE] = "prepare",
+        [VMM_ACT_MIGRATE] = "migrate", [VMM_ACT_HALT] = "halt",     [VMM_ACT_SEAL] = "seal",
+        [VMM_ACT_RESUME] = "resume",   [VMM_ACT_END] = "end",       [VMM_ACT_START] = "start",
+        [VMM_ACT_TAKE_IN] = "take-in", [VMM_ACT_VERIFY] = "verify", [VMM_ACT_RUN] = "run",
+};
+
+static const char *const half_event_names[HALF_EVENT_MAX] = {
+        [HALF_START] = "start",       [HALF_RESULT] = "result",
+        [HALF_DEADLINE] = "deadline", [HALF_CANCEL] = "cancel",
+        [HALF_TIMEOUT] = "timeout",   [HALF_CUT] = "cut",
+        [HALF_LINKED] = "linked",     [HALF_DEVICE_GONE] = "device gone",
+        [HALF_VMM_GONE] = "VMM gone", [HALF_VMM_RESUMED] = "VMM resumed by itself",
+        [HALF_MESSAGE] = "message",   [HALF_REACHED] = "reached",
+        [HALF_FAILED] = "failed",
+};
+
+static const char *const half_who_names[HALF_WHO_MAX] = {
+        [HALF_WHO_DEVICE] = "device",
+        [HALF_WHO_VMM] = "vmm",
+        [HALF_WHO_PEER] = "peer",
+        [HALF_WHO_RECORD] = "record",
+};
+
+static const char *const half_cause_names[HALF_CAUSE_MAX] = {
+        [HALF_CAUSE_NONE] = "",
+        [HALF_CAUSE_REFUSED] = "refused",
+        [HALF_CAUSE_FAILED] = "failed",
+        [HALF_CAUSE_DEADLINE] = "deadline",
+        [HALF_CAUSE_CANCELLED] = "cancelled",
+        [HALF_CAUSE_TIMEOUT] = "timeout",
+        [HALF_CAUSE_CUT] = "cut",
+        [HALF_CAUSE_DEVICE_GONE] = "device-gone",
+        [HALF_CAUSE_VMM_GONE] = "vmm-gone",
+        [HALF_CAUSE_VMM_RESUMED] = "vmm-resumed",
+        [HALF_CAUSE_PEER] = "peer",
+        [HALF_CAUSE_RESTART] = "restart",
+};
+
+DEFINE_STRING_TABLE(JobState, job_state, job_state_names);
+DEFINE_STRING_TABLE(JobResult, job_result, job_result_names);
+DEFINE_STRING_TABLE(VmmAct, vmm_act, vmm_act_names);
+DEFINE_STRING_TABLE(HalfEventType, half_event, half_event_names);
+DEFINE_STRING_TABLE(HalfWho, half_who, half_who_names);
+DEFINE_STRING_TABLE(HalfCause, half_cause, half_cause_names);
+
+/* One call of half_step(). */
+typedef struct Step {
+        const HalfTable *table;
+        const Plan *plan;
+        Half *half;
+        const HalfEvent *event;
+        HalfEffects *effects;
+} Step;
+
+static const HalfStateDesc *desc(const Step *s)
+{
+        return &s->table->states[s->half->state];
+}
+
+/* ---- effects ------------------------------------------------------------------------------------------------- */
+
+int half_effects_init(HalfEffects *effects, uint32_t n_devices)
+{
+        /* One event can pass several states, but waits in the first that commands a device; what a state may emit
+         * besides is a handful. */
+        uint32_t max = n_devices * 2 + 32;
+        HalfEffect *items = calloc(max, sizeof *items);
+
+        if (!items)
+                return -ENOMEM;
+        *effects = (HalfEffects){.max = max, .items = items};
+        return 0;
+}
+
+void half_effects_deinit(HalfEffects *effects)
+{
+        free(effects->items);
+        *effects = (HalfEffects){};
+}
+
+static HalfEffect *emit(Step *s, HalfEffectType type)
+{
+        HalfEffect *effect;
+
+        assert(s->effects->n < s->effects->max);
+        effect = &s->effects->items[s->effects->n++];
+        *effect = (HalfEffect){.type = type, .step = s->half->step};
+        return effect;
+}
+
+static void emit_send(Step *s, Message message, Phase phase)
+{
+        HalfEffect *effect;
+
+        if (!s->half->linked)
+                return;
+        effect = emit(s, HALF_EFFECT_SEND);
+        effect->message = message;
+        effect->phase = phase;
+        effect->noway = message == MESSAGE_GO && s->half->vmm_gone;
+        effect->copy =
+                message == MESSAGE_NOTSTARTED && !s->half->vmm_gone && s->half->owner != OWNER_DISCARDED;
+}
+
+static uint64_t phase_usec(const Step *s)
+{
+        return s->plan->phases[desc(s)->phase].deadline_usec;
+}
+
+static void emit_timer(Step *s, HalfTime time)
+{
+        uint64_t usec = 0;
+
+        switch (time) {
+        case HALF_TIME_NONE: break;
+        case HALF_TIME_PHASE:
+                usec = phase_usec(s) + MARGIN_USEC + (s->half->peer_pending ? PEER_MARGIN_USEC : 0);
+                break;
+        case HALF_TIME_DOUBT: usec = s->plan->doubt_usec; break;
+        case HALF_TIME_RETRY: usec = RETRY_USEC; break;
+        }
+        emit(s, HALF_EFFECT_TIMER)->deadline_usec = usec;
+}
+
+/* ---- the barrier --------------------------------------------------------------------------------------------- */
+
+static void note_failure(Step *s, HalfCause cause, HalfWho who)
+{
+        HalfFailure *failure = &s->half->failure;
+
+        if (failure->cause != HALF_CAUSE_NONE)
+                return;
+        *failure = (HalfFailure){.cause = cause, .in = s->half->state, .who = who};
+        if (s->event->type == HALF_RESULT || s->event->type == HALF_DEVICE_GONE ||
+            s->event->type == HALF_MESSAGE) {
+                failure->device = s->event->device;
+                failure->from = s->event->from;
+                failure->to = s->event->to;
+                failure->state = s->event->state;
+                failure->status = s->event->status;
+        }
+}
+
+static bool anything_pending(const Half *half)
+{
+        if (half->peer_pending || half->vmm_pending || half->record_pending)
+                return true;
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (half->devices[i].pending)
+                        return true;
+        return false;
+}
+
+static bool any_device_failed(const Half *half)
+{
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (half->devices[i].failed)
+                        return true;
+        return false;
+}
+
+/* What a failed device means where the walk goes on without it. */
+static void give_up_device(HalfDevice *device)
+{
+        device->lost = true;
+        if (device->state == DEVICE_STATE_UNKNOWN || device->gone)
+                device->dead = true;
+}
+
+/* Something in the barrier has changed. HALF_EVENT_MAX: it still waits. */
+static HalfEventType barrier_look(Step *s)
+{
+        Half *half = s->half;
+        bool failed = half->failed || any_device_failed(half);
+
+        if (failed && desc(s)->patience == HALF_FIRST)
+                return HALF_FAILED;
+        if (anything_pending(half))
+                return HALF_EVENT_MAX;
+        if (!failed)
+                return HALF_REACHED;
+        if (desc(s)->patience == HALF_ALL)
+                return HALF_FAILED;
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (half->devices[i].failed)
+                        give_up_device(&half->devices[i]);
+        return half->failed ? HALF_FAILED : HALF_REACHED;
+}
+
+static void command_device(Step *s, uint32_t i, const DeviceProgram *program)
+{
+        HalfDevice *device = &s->half->devices[i];
+        HalfEffect *effect = emit(s, HALF_EFFECT_DEVICE);
+
+        effect->device = i;
+        effect->program = *program;
+        effect->interrupt = device->busy != 0;
+        /* How long a load takes is the source's business: it stands in the other half's plan. */
+        effect->deadline_usec = desc(s)->device == DEVICE_ACT_LOAD ? 0 : phase_usec(s);
+        device->busy = s->half->step;
+        device->pending = true;
+}
+
+static bool skips_device(const Step *s, const HalfDevice *device)
+{
+        DeviceAct act = desc(s)->device;
+
+        return device->dead && act != DEVICE_ACT_CLOSE && act != DEVICE_ACT_DISCARD;
+}
+
+/* Gives every device its part. First all are planned: a device that has no way fails the barrier before any other
+ * has been asked to move. */
+static void enter_devices(Step *s)
+{
+        Half *half = s->half;
+        DeviceAct act = desc(s)->device;
+        DeviceProgram program;
+        bool hopeless = false;
+
+        for (uint32_t i = 0; i < half->n_devices; i++) {
+                HalfDevice *device = &half->devices[i];
+
+                if (skips_device(s, device))
+                        continue;
+                if (device_program(act, device->state, device->flags, device->gone, &program) < 0)
+                        device->failed = hopeless = true;
+        }
+        if (hopeless)
+                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
+        if (hopeless && desc(s)->patience == HALF_FIRST)
+                return;
+
+        for (uint32_t i = 0; i < half->n_devices; i++) {
+                HalfDevice *device = &half->devices[i];
+
+                device->retries_left = s->plan->retries;
+                if (skips_device(s, device) || device->failed)
+                        continue;
+                if (device_program(act, device->state, device->flags, device->gone, &program) == 0 &&
+                    program.n > 0)
+                        command_device(s, i, &program);
+        }
+}
+
+static void enter_vmm(Step *s)
+{
+        HalfEffect *effect;
+
+        if (desc(s)->vmm == VMM_ACT_NONE || s->half->vmm_gone)
+                return;
+        effect = emit(s, HALF_EFFECT_VMM);
+        effect->vmm_act = desc(s)->vmm;
+        /* As for a load: memory comes in as long as the source says. */
+        effect->deadline_usec = desc(s)->vmm == VMM_ACT_TAKE_IN ? 0 : phase_usec(s);
+        s->half->vmm_pending = true;
+        if (desc(s)->vmm == VMM_ACT_SEAL)
+                s->half->drained = true;
+        if (desc(s)->vmm == VMM_ACT_RUN)
+                s->half->ran = true;
+}
+
+static void enter_record(Step *s)
+{
+        Half *half = s->half;
+        Owner owner = desc(s)->record;
+        HalfEffect *effect;
+
+        if (owner == OWNER_UNRECORDED || half->owner == owner)
+                return;
+        if (owner == OWNER_NOBODY)
+                half->tried_nobody = true;
+        effect = emit(s, HALF_EFFECT_RECORD);
+        effect->owner = owner;
+        effect->noway = half->noway;
+        half->record_pending = true;
+}
+
+static void enter_peer(Step *s)
+{
+        Half *half = s->half;
+
+        half->peer_owed = desc(s)->send != MESSAGE_NONE && !half->linked;
+        if (desc(s)->send != MESSAGE_NONE)
+                emit_send(s, desc(s)->send, desc(s)->phase);
+        if (desc(s)->expect != MESSAGE_NONE)
+                half->peer_pending = true;
+        if (desc(s)->connect) {
+                emit(s, HALF_EFFECT_CONNECT)->deadline_usec = phase_usec(s);
+                half->peer_pending = true;
+        }
+}
+
+static HalfEventType enter(Step *s, HalfState state)
+{
+        Half *half = s->half;
+
+        half->state = state;
+        half->step++;
+        half->peer_pending = half->vmm_pending = half->record_pending = half->peer_owed = half->failed =
+                false;
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                half->devices[i].pending = half->devices[i].failed = false;
+
+        if (desc(s)->skippable && !s->plan->phases[desc(s)->phase].planned)
+                return HALF_REACHED;
+
+        enter_record(s);
+        enter_devices(s);
+        enter_vmm(s);
+        enter_peer(s);
+        emit_timer(s, desc(s)->time);
+        if (desc(s)->device == DEVICE_ACT_NONE && !anything_pending(half) &&
+            desc(s)->record == OWNER_UNRECORDED && desc(s)->vmm == VMM_ACT_NONE)
+                return HALF_EVENT_MAX; /* a state that waits for an event, not a barrier */
+        return barrier_look(s);
+}
+
+/* ---- rows ---------------------------------------------------------------------------------------------------- */
+
+static bool nothing_ran(const Half *half)
+{
+        if (half->ran)
+                return false;
+        for (uint32_t i = 0; i < half->n_devices; i++) {
+                DeviceState state = half->devices[i].state;
+
+                if (state == DEVICE_STATE_RUNNING || state == DEVICE_STATE_UNKNOWN)
+                        return false;
+        }
+        return true;
+}
+
+static bool holds(const Step *s, uint32_t when)
+{
+        const Half *half = s->half;
+
+        switch (when) {
+        case WHEN_CHECK_ONLY: return half->check_only;
+        case WHEN_VMM_LIVES: return !half->vmm_gone;
+        case WHEN_VMM_GONE: return half->vmm_gone;
+        case WHEN_SEALED: return half->sealed;
+        case WHEN_NOT_DRAINED: return !half->drained;
+        case WHEN_SEEN: return !half->drained || half->vmm_resumed;
+        case WHEN_NEVER_NOBODY: return !half->tried_nobody;
+        case WHEN_COPY: return s->event->copy;
+        case WHEN_NO_COPY: return !s->event->copy;
+        case WHEN_NOWAY: return half->noway || s->event->noway;
+        case WHEN_NOTHING_RAN: return nothing_ran(half);
+        case WHEN_END_SEEN: return half->end_seen;
+        case WHEN_LINKED: return half->linked;
+        }
+        return false;
+}
+
+static bool fits(const Step *s, const HalfRow *row, HalfEventType type)
+{
+        if (!(row->in & IN(s->half->state)) || row->on != type)
+                return false;
+        if (type == HALF_MESSAGE && row->message != s->event->message)
+                return false;
+        if (type == HALF_MESSAGE && row->phase != PHASE_CHECK && row->phase != s->event->phase)
+                return false;
+        for (uint32_t when = 1; when < WHEN_MAX; when <<= 1)
+                if ((row->when & when) && !holds(s, when))
+                        return false;
+        return true;
+}
+
+static const HalfRow *find_row(const Step *s, HalfEventType type)
+{
+        const HalfRows *side = s->table->side[s->half->side];
+
+        for (uint32_t i = 0; i < side->n; i++)
+                if (fits(s, &side->rows[i], type))
+                        return &side->rows[i];
+        return NULL;
+}
+
+static void send_answer(Step *s)
+{
+        if (desc(s)->answer != MESSAGE_NONE)
+                emit_send(s, desc(s)->answer, desc(s)->phase);
+}
+
+/* Takes the rows for `type`, and for what comes of each at once. */
+static void follow(Step *s, HalfEventType type)
+{
+        const HalfRow *row;
+
+        while (type != HALF_EVENT_MAX && (row = find_row(s, type))) {
+                if (row->cause != HALF_CAUSE_NONE)
+                        note_failure(s, row->cause, HALF_WHO_PEER);
+                if (type == HALF_MESSAGE && s->event->message == MESSAGE_GO && s->event->noway &&
+                    row->next != HALF_STAY)
+                        s->half->noway = true;
+                if (row->send != MESSAGE_NONE)
+                        emit_send(s, row->send, row->send_phase ? row->send_phase : desc(s)->phase);
+                if (row->answer)
+                        send_answer(s);
+                if (row->acked && !s->half->acked) {
+                        s->half->acked = true;
+                        emit(s, HALF_EFFECT_ACKED);
+                }
+                if (row->next == HALF_STAY) {
+                        if (row->rearm != HALF_TIME_NONE)
+                                emit_timer(s, row->rearm);
+                        return;
+                }
+                type = enter(s, row->next);
+        }
+}
+
+/* ---- events -------------------------------------------------------------------------------------------------- */
+
+static void device_result(Step *s)
+{
+        Half *half = s->half;
+        const HalfEvent *event = s->event;
+        HalfDevice *device;
+        DeviceAct act = desc(s)->device;
+
+        if (event->device >= half->n_devices)
+                return;
+        device = &half->devices[event->device];
+        if (device->busy != event->step)
+                return; /* an answer to a command that was already given up for a newer one */
+        device->busy = 0;
+        device->state = event->state;
+        if (event->status == 0)
+                device->gone = false;
+        if (event->step != half->step || !device->pending)
+                return;
+        if (event->was_reset && act != DEVICE_ACT_RECEIVE && act != DEVICE_ACT_DISCARD)
+                device->lost = true;
+        if (event->status < 0 && event->state == event->from && event->from != event->to &&
+            device->retries_left > 0 && desc(s)->patience != HALF_TOLERANT) {
+                DeviceProgram program;
+
+                device->retries_left--;
+                if (device_program(act, device->state, device->flags, device->gone, &program) == 0) {
+                        command_device(s, event->device, &program);
+                        return;
+                }
+        }
+        device->pending = false;
+        if (event->status < 0) {
+                device->failed = true;
+                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
+        }
+        follow(s, barrier_look(s));
+}
+
+static void vmm_result(Step *s)
+{
+        Half *half = s->half;
+
+        if (s->event->step != half->step || !half->vmm_pending)
+                return;
+        half->vmm_pending = false;
+        if (s->event->status < 0) {
+                note_failure(s, s->event->refused ? HALF_CAUSE_REFUSED : HALF_CAUSE_FAILED, HALF_WHO_VMM);
+                half->failed = true;
+        } else if (desc(s)->vmm == VMM_ACT_SEAL) {
+                half->sealed = true;
+        } else if (desc(s)->vmm == VMM_ACT_RESUME) {
+                half->vmm_resumed = true;
+        }
+        follow(s, barrier_look(s));
+}
+
+static void record_result(Step *s)
+{
+        Half *half = s->half;
+
+        if (s->event->step != half->step || !half->record_pending)
+                return;
+        half->record_pending = false;
+        if (s->event->status < 0) {
+                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_RECORD);
+                half->failed = true;
+        } else {
+                half->owner = desc(s)->record;
+        }
+        follow(s, barrier_look(s));
+}
+
+static void peer_result(Step *s)
+{
+        if (s->event->step != s->half->step || !s->half->peer_pending)
+                return;
+        s->half->peer_pending = false;
+        if (s->event->status < 0) {
+                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_PEER);
+                s->half->failed = true;
+        }
+        follow(s, barrier_look(s));
+}
+
+static void result(Step *s)
+{
+        switch (s->event->who) {
+        case HALF_WHO_DEVICE: device_result(s); break;
+        case HALF_WHO_VMM: vmm_result(s); break;
+        case HALF_WHO_RECORD: record_result(s); break;
+        case HALF_WHO_PEER: peer_result(s); break;
+        case HALF_WHO_MAX:
+        case HALF_WHO_INVALID: break;
+        }
+}
+
+static void deadline(Step *s)
+{
+        Half *half = s->half;
+
+        if (half->record_pending)
+                return; /* a write that is under way may become durable at any moment: there is no acting without it */
+        if (!anything_pending(half)) {
+                follow(s, HALF_DEADLINE);
+                return;
+        }
+        for (uint32_t i = 0; i < half->n_devices; i++) {
+                HalfDevice *device = &half->devices[i];
+
+                if (!device->pending)
+                        continue;
+                device->pending = false;
+                device->failed = true;
+                device->state = DEVICE_STATE_UNKNOWN;
+                if (half->failure.cause == HALF_CAUSE_NONE) {
+                        note_failure(s, HALF_CAUSE_DEADLINE, HALF_WHO_DEVICE);
+                        half->failure.device = i;
+                        half->failure.state = DEVICE_STATE_UNKNOWN;
+                }
+        }
+        if (half->vmm_pending || half->peer_pending) {
+                note_failure(s, HALF_CAUSE_DEADLINE, half->vmm_pending ? HALF_WHO_VMM : HALF_WHO_PEER);
+                half->vmm_pending = half->peer_pending = false;
+                half->failed = true;
+        }
+        follow(s, barrier_look(s));
+}
+
+static void device_gone(Step *s)
+{
+        HalfDevice *device;
+
+        if (s->event->device >= s->half->n_devices)
+                return;
+        device = &s->half->devices[s->event->device];
+        device->gone = true;
+        device->state = DEVICE_STATE_UNKNOWN;
+        device->busy = 0;
+        if (!device->pending) {
+                follow(s, HALF_DEVICE_GONE);
+                return;
+        }
+        device->pending = false;
+        device->failed = true;
+        note_failure(s, HALF_CAUSE_DEVICE_GONE, HALF_WHO_DEVICE);
+        follow(s, barrier_look(s));
+}
+
+static void vmm_gone(Step *s)
+{
+        Half *half = s->half;
+
+        if (half->vmm_gone)
+                return;
+        half->vmm_gone = true;
+        if (find_row(s, HALF_VMM_GONE)) {
+                bool pending = half->vmm_pending;
+                uint32_t step = half->step;
+
+                half->vmm_pending = false;
+                if (half->failure.cause == HALF_CAUSE_NONE)
+                        note_failure(s, HALF_CAUSE_VMM_GONE, HALF_WHO_VMM);
+                follow(s, HALF_VMM_GONE);
+                if (pending && half->step == step)
+                        follow(s, barrier_look(s));
+                return;
+        }
+        if (!half->vmm_pending)
+                return;
+        half->vmm_pending = false;
+        if (desc(s)->vmm == VMM_ACT_END) {
+                follow(s, barrier_look(s));
+                return;
+        }
+        note_failure(s, HALF_CAUSE_VMM_GONE, HALF_WHO_VMM);
+        half->failed = true;
+        follow(s, barrier_look(s));
+}
+
+static void linked(Step *s)
+{
+        s->half->linked = true;
+        if (s->half->peer_owed) {
+                s->half->peer_owed = false;
+                emit_send(s, desc(s)->send, desc(s)->phase);
+                return;
+        }
+        follow(s, HALF_LINKED);
+}
+
+static bool is_awaited(const Step *s)
+{
+        if (!s->half->peer_pending || s->event->message != desc(s)->expect)
+                return false;
+        return s->event->message != MESSAGE_REACHED || s->event->phase == desc(s)->phase;
+}
+
+static void message(Step *s)
+{
+        Half *half = s->half;
+
+        if (s->event->message == MESSAGE_END)
+                half->end_seen = true;
+        if (!is_awaited(s)) {
+                if (s->event->message == MESSAGE_FAILED)
+                        note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_PEER);
+                follow(s, HALF_MESSAGE);
+                return;
+        }
+        half->peer_pending = false;
+        if (s->event->refused) {
+                note_failure(s, HALF_CAUSE_REFUSED, HALF_WHO_PEER);
+                half->failed = true;
+        }
+        follow(s, barrier_look(s));
+}
+
+int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEvent *event,
+              HalfEffects *effects)
+{
+        Step s = {table, plan, half, event, effects};
+
+        effects->n = 0;
+        switch (event->type) {
+        case HALF_START: follow(&s, enter(&s, half->state)); break;
+        case HALF_RESULT: result(&s); break;
+        case HALF_DEADLINE: deadline(&s); break;
+        case HALF_CANCEL:
+        case HALF_TIMEOUT:
+                if (!find_row(&s, event->type))
+                        return HALF_E_TOO_LATE;
+                follow(&s, event->type);
+                break;
+        case HALF_CUT:
+                half->linked = false;
+                follow(&s, HALF_CUT);
+                break;
+        case HALF_LINKED: linked(&s); break;
+        case HALF_DEVICE_GONE: device_gone(&s); break;
+        case HALF_VMM_GONE: vmm_gone(&s); break;
+        case HALF_VMM_RESUMED:
+                half->vmm_resumed = true;
+                follow(&s, HALF_VMM_RESUMED);
+                break;
+        case HALF_MESSAGE: message(&s); break;
+        case HALF_REACHED:
+        case HALF_FAILED:
+        case HALF_EVENT_MAX:
+        case HALF_EVENT_INVALID: break; /* not for callers */
+        }
+        return 0;
+}
+
+/* ---- begin, restart, look ------------------------------------------------------------------------------------ */
+
+void half_init(Half *half, Side side, uint32_t n_devices, bool check_only)
+{
+        memset(half, 0, half_size(n_devices));
+        half->side = side;
+        half->state = side == SIDE_SOURCE ? SOURCE_CHECK_HERE : DESTINATION_RECORD;
+        half->check_only = check_only;
+        half->n_devices = n_devices;
+        for (uint32_t i = 0; i < n_devices; i++)
+                half->devices[i].state = DEVICE_STATE_UNKNOWN;
+}
+
+void half_set_device(Half *half, uint32_t device, uint32_t flags, DeviceState state)
+{
+        assert(device < half->n_devices);
+        half->devices[device].flags = flags;
+        half->devices[device].state = state;
+}
+
+static bool agrees(int column, bool value)
+{
+        return column < 0 || (column != 0) == value;
+}
+
+int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devices, Owner owner, bool noway,
+                 const HalfSight *sight)
+{
+        for (uint32_t i = 0; i < table->n_restores; i++) {
+                const HalfRestore *row = &table->restores[i];
+
+                if (row->side != side || row->owner != owner || !agrees(row->vmm_lives, sight->vmm_lives) ||
+                    !agrees(row->vmm_runs, sight->vmm_runs) || !agrees(row->complete, sight->complete) ||
+                    !agrees(row->device_ran, sight->device_ran))
+                        continue;
+                half_init(half, side, n_devices, false);
+                half->state = row->to;
+                half->owner = owner;
+                half->noway = noway;
+                half->vmm_gone = !sight->vmm_lives;
+                half->vmm_resumed = side == SIDE_SOURCE && sight->vmm_runs;
+                /* What the process before knew is forgotten: the worst is assumed. */
+                half->drained = side == SIDE_SOURCE;
+                half->tried_nobody = side == SIDE_SOURCE && owner != OWNER_SOURCE;
+                half->failure.cause = owner_is_final(owner) ? HALF_CAUSE_NONE : HALF_CAUSE_RESTART;
+                half->failure.in = row->to;
+                return 0;
+        }
+        return -EINVAL;
+}
+
+JobState half_job_state(const Half *half)
+{
+        return half_states[half->state].job;
+}
+
+Phase half_phase(const Half *half)
+{
+        /* On the way back the phase in which it went wrong says more than the names of the steps back. */
+        if (half_states[half->state].job == JOB_STATE_ROLLING_BACK && half->failure.cause != HALF_CAUSE_NONE)
+                return half_states[half->failure.in].phase;
+        return half_states[half->state].phase;
+}
+
+static bool any_lost(const Half *half)
+{
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (half->devices[i].lost)
+                        return true;
+        return false;
+}
+
+static JobResult result_of_cause(HalfCause cause)
+{
+        switch (cause) {
+        case HALF_CAUSE_NONE: return JOB_RESULT_DONE;
+        case HALF_CAUSE_REFUSED: return JOB_RESULT_REFUSED;
+        case HALF_CAUSE_CANCELLED: return JOB_RESULT_CANCELLED;
+        case HALF_CAUSE_TIMEOUT: return JOB_RESULT_TIMEOUT;
+        case HALF_CAUSE_FAILED:
+        case HALF_CAUSE_DEADLINE:
+        case HALF_CAUSE_CUT:
+        case HALF_CAUSE_DEVICE_GONE:
+        case HALF_CAUSE_VMM_GONE:
+        case HALF_CAUSE_VMM_RESUMED:
+        case HALF_CAUSE_PEER:
+        case HALF_CAUSE_RESTART:
+        case HALF_CAUSE_MAX:
+        case HALF_CAUSE_INVALID: break;
+        }
+        return JOB_RESULT_FAILED;
+}
+
+JobResult half_result(const Half *half)
+{
+        switch (half_job_state(half)) {
+        case JOB_STATE_RUNNING:
+        case JOB_STATE_ROLLING_BACK:
+        case JOB_STATE_SETTLING:
+        case JOB_STATE_MAX:
+        case JOB_STATE_INVALID: return JOB_RESULT_NONE;
+        case JOB_STATE_IN_DOUBT: return JOB_RESULT_IN_DOUBT;
+        case JOB_STATE_FINISHED: break;
+        }
+        if (half->state == SOURCE_LOST)
+                return JOB_RESULT_FAILED;
+        if (any_lost(half))
+                return JOB_RESULT_DEGRADED;
+        if (half->owner == OWNER_DONE)
+                return JOB_RESULT_DONE;
+        return result_of_cause(half->failure.cause);
+}
+
+const char *half_owner_text(const Half *half)
+{
+        switch (half->owner) {
+        case OWNER_UNRECORDED:
+        case OWNER_SOURCE:
+        case OWNER_ABORTED:
+        case OWNER_PREPARED:
+        case OWNER_DISCARDED: return "source";
+        case OWNER_NOBODY:
+        case OWNER_PROMISED: return "nobody";
+        case OWNER_DONE:
+        case OWNER_DESTINATION: return "destination";
+        case OWNER_MAX:
+        case OWNER_INVALID: break;
+        }
+        return "unknown";
+}

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* One half of a migration: the state machine that decides everything about it.
+ *
+ * A migration is one job with two halves, one in each daemon. A half is in one *state*; the state says what every
+ * participant is asked to do on entry (devices, VMM, the other half, the record), and the half leaves it when all
+ * have answered: each state with work in it is a barrier. The tables in half-source.c and half-destination.c say
+ * which state follows which event. docs/states.md is printed from them.
+ *
+ * half_step() is pure: an event goes in, the next state and a list of effects come out. It opens nothing, reads no
+ * clock and allocates nothing; the caller performs the effects (daemon/job.c) and tells the half what came of them.
+ * Every command carries the number of the step that gave it, so that an answer that comes too late is known as such.
+ *
+ * The rules of ownership that the tables keep are written out in docs/ownership.md; tests/sim drives two halves
+ * against each other through every order of deaths, cuts and refusals and checks them.
+ */
+
+#include "device-program.h"
+#include "message.h"
+#include "plan.h"
+#include "record.h"
+
+typedef enum HalfState {
+        /* The source: forward. */
+        SOURCE_CHECK_HERE,
+        SOURCE_CHECK_THERE,
+        SOURCE_RECORD,
+        SOURCE_PREPARE,
+        SOURCE_CONNECT,
+        SOURCE_PRECOPY,
+        SOURCE_VIOMMU_GRACE,
+        SOURCE_HALT,
+        SOURCE_P2P_GRACE,
+        SOURCE_STOP_REST,
+        SOURCE_DRAIN,
+        SOURCE_INTAKE,
+        SOURCE_NOBODY,
+        SOURCE_GO,
+        SOURCE_ASK,
+        SOURCE_DONE,
+        SOURCE_RELEASE,
+        SOURCE_CLOSE,
+        SOURCE_OVER,
+        /* The source: back. */
+        SOURCE_ABORT,
+        SOURCE_LOOK,
+        SOURCE_BACK_P2P,
+        SOURCE_BACK_RUN,
+        SOURCE_REPAIR,
+        SOURCE_RESUME,
+        SOURCE_END,
+        /* The source: a person is asked, or there is nothing left to ask about. */
+        SOURCE_DOUBT,
+        SOURCE_ORPHAN,
+        SOURCE_UNSEEN,
+        SOURCE_STUCK,
+        SOURCE_LOST,
+        /* The destination: forward. */
+        DESTINATION_RECORD,
+        DESTINATION_PREPARE,
+        DESTINATION_TAKE_IN,
+        DESTINATION_LOADED,
+        DESTINATION_INTAKE,
+        DESTINATION_READY,
+        DESTINATION_OWNER,
+        DESTINATION_ARRIVE,
+        DESTINATION_RUN_DEVICES,
+        DESTINATION_REPAIR,
+        DESTINATION_RUN,
+        DESTINATION_DONE,
+        DESTINATION_STARTED,
+        DESTINATION_OVER,
+        /* The destination: back. */
+        DESTINATION_LOOK,
+        DESTINATION_UNARRIVE,
+        DESTINATION_PROMISE,
+        DESTINATION_PROMISED,
+        DESTINATION_DISCARD,
+        DESTINATION_DISCARDED,
+        DESTINATION_GONE,
+        /* The destination: a person is asked. */
+        DESTINATION_STALLED,
+        DESTINATION_MAYBE,
+        HALF_STATE_MAX,
+        HALF_STATE_INVALID = -EINVAL,
+} HalfState;
+
+/* How a job looks from outside. */
+typedef enum JobState {
+        JOB_STATE_RUNNING,
+        JOB_STATE_ROLLING_BACK,
+        JOB_STATE_SETTLING, /* what happened is decided; a record or the other half is still awaited */
+        JOB_STATE_IN_DOUBT,
+        JOB_STATE_FINISHED,
+        JOB_STATE_MAX,
+        JOB_STATE_INVALID = -EINVAL,
+} JobState;
+
+/* What is asked of the VMM. Each adapter (daemon/vmm) does it in its own way and answers once. */
+typedef enum VmmAct {
+        VMM_ACT_NONE,
+        VMM_ACT_LOOK,    /* gather facts for the manifest */
+        VMM_ACT_PREPARE, /* source: ready to migrate, nothing stopped */
+        VMM_ACT_MIGRATE, /* source: memory goes out; answered when the vCPUs stand and only the rest is missing */
+        VMM_ACT_HALT,    /* source: the vCPUs stand, confirmed */
+        VMM_ACT_SEAL,    /* source: the rest goes out; answered when the VMM can't start again by itself */
+        VMM_ACT_RESUME,  /* source: whatever it was doing, the vCPUs run again, confirmed */
+        VMM_ACT_END,     /* the process ends */
+        VMM_ACT_START,   /* destination: the process starts, paused and listening */
+        VMM_ACT_TAKE_IN, /* destination: memory comes in; answered when complete and paused */
+        VMM_ACT_VERIFY,  /* destination: complete and paused, still */
+        VMM_ACT_RUN,     /* destination: the vCPUs run, confirmed */
+        VMM_ACT_MAX,
+        VMM_ACT_INVALID = -EINVAL,
+} VmmAct;
+
+DECLARE_STRING_TABLE(HalfState, half_state);
+DECLARE_STRING_TABLE(JobState, job_state);
+DECLARE_STRING_TABLE(VmmAct, vmm_act);
+
+/* ---- events -------------------------------------------------------------------------------------------------- */
+
+typedef enum HalfEventType {
+        HALF_START,       /* the half begins, in the state in which half_init() or half_restore() put it */
+        HALF_RESULT,      /* a participant answered a command */
+        HALF_DEADLINE,    /* the time of the step is up */
+        HALF_CANCEL,      /* somebody wants the VM to stay */
+        HALF_TIMEOUT,     /* the whole job took too long */
+        HALF_CUT,         /* the control connection is gone, or could not be made */
+        HALF_LINKED,      /* the control connection is there (again) */
+        HALF_DEVICE_GONE, /* a device's agent or server is gone */
+        HALF_VMM_GONE,    /* the VMM's process is gone, and every duplicate of its files */
+        HALF_VMM_RESUMED, /* source: the vCPUs run, and nobody here asked for it */
+        HALF_MESSAGE,     /* the other half says something */
+        /* Made by the half itself; these and the ones above are what rows are written for. */
+        HALF_REACHED, /* the barrier: all participants have answered */
+        HALF_FAILED,  /* a participant failed, or did not answer in time */
+        HALF_EVENT_MAX,
+        HALF_EVENT_INVALID = -EINVAL,
+} HalfEventType;
+
+DECLARE_STRING_TABLE(HalfEventType, half_event);
+
+typedef enum HalfWho {
+        HALF_WHO_DEVICE,
+        HALF_WHO_VMM,
+        HALF_WHO_PEER,
+        HALF_WHO_RECORD,
+        HALF_WHO_MAX,
+        HALF_WHO_INVALID = -EINVAL,
+} HalfWho;
+
+DECLARE_STRING_TABLE(HalfWho, half_who);
+
+typedef struct HalfEvent {
+        HalfEventType type;
+        /* HALF_RESULT, HALF_DEVICE_GONE */
+        HalfWho who;
+        uint32_t device;      /* which one, of HALF_WHO_DEVICE */
+        uint32_t step;        /* of the command that is answered */
+        int status;           /* 0; or the negative errno. -ECONNREFUSED and the like go in HALF_CUT too */
+        DeviceState from, to; /* the arc that failed, if one did */
+        DeviceState state; /* of the device, read back after its last operation; UNKNOWN when that failed */
+        bool was_reset;    /* the device lost its state on the way */
+        bool refused;      /* HALF_WHO_PEER, HALF_WHO_VMM in check: nothing broke, the answer is no */
+        /* HALF_MESSAGE */
+        Message message;
+        Phase phase; /* of BEGIN, REACHED, FAILED */
+        bool noway;  /* of GO */
+        bool copy;   /* of NOTSTARTED: the copy is kept */
+} HalfEvent;
+
+/* ---- effects ------------------------------------------------------------------------------------------------- */
+
+typedef enum HalfEffectType {
+        HALF_EFFECT_DEVICE,  /* run `program` on `device`; answer with HALF_RESULT */
+        HALF_EFFECT_VMM,     /* `vmm_act`; answer with HALF_RESULT */
+        HALF_EFFECT_RECORD,  /* make `owner` durable; answer with HALF_RESULT */
+        HALF_EFFECT_SEND,    /* to the other half; no answer but its own */
+        HALF_EFFECT_CONNECT, /* source: make the data connections; answer with HALF_RESULT of HALF_WHO_PEER */
+        HALF_EFFECT_TIMER, /* HALF_DEADLINE after `deadline_usec`, which replaces the timer before; 0: none */
+        HALF_EFFECT_ACKED, /* both ends know the end: the record may be pruned, the half let go */
+        HALF_EFFECT_MAX,
+} HalfEffectType;
+
+typedef struct HalfEffect {
+        HalfEffectType type;
+        uint32_t step; /* to be given back with the answer */
+        uint64_t
+                deadline_usec; /* DEVICE, VMM: from now; the participant should answer by itself before that */
+        uint32_t device;
+        DeviceProgram program;
+        bool interrupt; /* DEVICE: it is busy with an older command that is of no more use */
+        VmmAct vmm_act;
+        Owner owner;
+        bool noway;      /* RECORD, SEND */
+        Message message; /* SEND */
+        Phase phase;     /* SEND */
+        bool copy;       /* SEND */
+} HalfEffect;
+
+typedef struct HalfEffects {
+        uint32_t n, max;
+        HalfEffect *items; /* owned */
+} HalfEffects;
+
+/* Room for all effects of one event of a half with that many devices. -ENOMEM. */
+int half_effects_init(HalfEffects *effects, uint32_t n_devices) _must_check_;
+void half_effects_deinit(HalfEffects *effects);
+
+/* ---- the half ------------------------------------------------------------------------------------------------ */
+
+typedef enum HalfCause {
+        HALF_CAUSE_NONE,
+        HALF_CAUSE_REFUSED,  /* by check */
+        HALF_CAUSE_FAILED,   /* a participant said so */
+        HALF_CAUSE_DEADLINE, /* a participant did not answer */
+        HALF_CAUSE_CANCELLED,
+        HALF_CAUSE_TIMEOUT,
+        HALF_CAUSE_CUT,
+        HALF_CAUSE_DEVICE_GONE,
+        HALF_CAUSE_VMM_GONE,
+        HALF_CAUSE_VMM_RESUMED,
+        HALF_CAUSE_PEER, /* the other half said so: PROMISED, ABORT, END */
+        HALF_CAUSE_RESTART,
+        HALF_CAUSE_MAX,
+        HALF_CAUSE_INVALID = -EINVAL,
+} HalfCause;
+
+DECLARE_STRING_TABLE(HalfCause, half_cause);
+
+/* The first thing that went wrong: what turned the job back, or put it in doubt. */
+typedef struct HalfFailure {
+        HalfCause cause;
+        HalfState in;
+        HalfWho who;
+        uint32_t device;
+        DeviceState from, to, state;
+        int status;
+} HalfFailure;
+
+typedef struct HalfDevice {
+        uint32_t flags;        /* VFIO_DEVICE_FEATURE_MIGRATION */
+        DeviceState state;     /* as last read back */
+        uint32_t busy;         /* step of the command that it has not answered, or 0 */
+        uint32_t retries_left; /* in this step */
+        bool pending;          /* the barrier waits for it */
+        bool failed;           /* it failed in this step */
+        bool gone;             /* its agent or connection is gone */
+        bool lost;             /* its state is lost: the VM goes on without what it held */
+        bool dead;             /* it does not answer, or can't be brought back: no more commands */
+} HalfDevice;
+
+/* Plain data: may be copied and compared byte for byte, and holds no time. */
+typedef struct Half {
+        Side side;
+        HalfState state;
+        uint32_t step;     /* number of the entry into `state` */
+        Owner owner;       /* as last known to be durable */
+        bool tried_nobody; /* owner=nobody may be durable, whatever the store answered */
+        bool check_only;
+        bool linked;
+        bool peer_pending, vmm_pending, record_pending;
+        bool peer_owed;   /* the message of this state could not be sent: there was no connection */
+        bool vmm_gone;    /* knowledge of this process: it saw the VMM dead */
+        bool vmm_resumed; /* ... saw the source's vCPUs run again by themselves */
+        bool failed;      /* a participant other than a device failed in this step */
+        bool sealed;      /* ... saw the source's VMM sealed, which no record says */
+        bool drained; /* source: it has asked for the seal or sent state: the destination may become complete */
+        bool ran;     /* destination: it has asked the vCPUs to run */
+        bool noway;   /* the source has said that there is no way back */
+        bool end_seen; /* destination: END came; ENDED is owed */
+        bool acked;
+        HalfFailure failure;
+        uint32_t n_devices;
+        HalfDevice devices[];
+} Half;
+
+static inline size_t half_size(uint32_t n_devices)
+{
+        return sizeof(Half) + n_devices * sizeof(HalfDevice);
+}
+
+typedef struct HalfTable HalfTable; /* half-table.h: the states and rows; tests hand in broken ones */
+
+/* Starts a half at its first state. `half` has room for half_size(n_devices). The devices' flags and states are to
+ * be filled in by the caller: at the source before HALF_START when known, or by half_set_device(). */
+void half_init(Half *half, Side side, uint32_t n_devices, bool check_only);
+
+/* What is known about a device when its half begins. */
+void half_set_device(Half *half, uint32_t device, uint32_t flags, DeviceState state);
+
+/* What a daemon that has restarted can see. */
+typedef struct HalfSight {
+        bool vmm_lives;
+        bool vmm_runs;   /* its vCPUs */
+        bool complete;   /* destination: VMM paused and completed, every agent says `loaded` for this job */
+        bool device_ran; /* destination: a device reads RUNNING, or can't be read */
+} HalfSight;
+
+/* Puts a half where its record and what can be seen say that it must go on: the table of docs/ownership.md. The next
+ * event must be HALF_START. -EINVAL when the record is none of this side's. */
+int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devices, Owner owner, bool noway,
+                 const HalfSight *sight) _must_check_;
+
+typedef enum HalfResult {
+        HALF_E_TOO_LATE =
+                1, /* HALF_CANCEL, HALF_TIMEOUT: the job is past the point where it can be stopped */
+} HalfResult;
+
+/* One event. Fills `effects` (emptied first) and returns 0, or HALF_E_TOO_LATE and changes nothing. An event that
+ * means nothing in this state is taken and ignored. */
+int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEvent *event,
+              HalfEffects *effects) _must_check_;
+
+JobState half_job_state(const Half *half);
+Phase half_phase(const Half *half);
+
+typedef enum JobResult {
+        JOB_RESULT_NONE, /* not finished */
+        JOB_RESULT_DONE,
+        JOB_RESULT_FAILED,
+        JOB_RESULT_REFUSED,
+        JOB_RESULT_CANCELLED,
+        JOB_RESULT_TIMEOUT,
+        JOB_RESULT_DEGRADED,
+        JOB_RESULT_IN_DOUBT,
+        JOB_RESULT_MAX,
+        JOB_RESULT_INVALID = -EINVAL,
+} JobResult;
+
+DECLARE_STRING_TABLE(JobResult, job_result);
+
+/* What to tell whoever asked for the job, now. */
+JobResult half_result(const Half *half);
+
+/* Who alone may run the VM, as far as this half knows. */
+const char *half_owner_text(const Half *half);

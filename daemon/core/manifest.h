@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What a VM is, on one host, as far as moving it is concerned: facts, gathered by adapters, with no opinion.
+ *
+ * The source sends its manifest to the destination in CHECK; the destination compares it with its own. check.h has
+ * the opinions.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/string-table.h"
+#include "device-state.h"
+
+#define MANIFEST_DEVICES_MAX 1024 /* of one VM; a definition with more is an error */
+#define DEVICE_ID_MAX        64   /* characters: [A-Za-z0-9._-] */
+#define VM_NAME_MAX          128  /* bytes */
+#define MANIFEST_REASONS_MAX 16   /* things that the VMM itself says stand in the way */
+#define MANIFEST_TEXT_MAX    200  /* bytes of each such text */
+
+typedef enum VmmType {
+        VMM_TYPE_NONE, /* a set of devices without a VM */
+        VMM_TYPE_QMP,
+        VMM_TYPE_MAX,
+        VMM_TYPE_INVALID = -EINVAL,
+} VmmType;
+
+typedef enum DeviceType {
+        DEVICE_TYPE_VFIO_USER,
+        DEVICE_TYPE_MAX,
+        DEVICE_TYPE_INVALID = -EINVAL,
+} DeviceType;
+
+/* Where the VM may be started. Durable, per VM: a migration is refused unless it is here at the source and away at
+ * the destination, and its end flips both. */
+typedef enum Presence {
+        PRESENCE_AWAY,
+        PRESENCE_HERE,
+        PRESENCE_MAX,
+        PRESENCE_INVALID = -EINVAL,
+} Presence;
+
+DECLARE_STRING_TABLE(VmmType, vmm_type);
+DECLARE_STRING_TABLE(DeviceType, device_type);
+DECLARE_STRING_TABLE(Presence, presence);
+
+typedef struct ManifestDevice {
+        char id[DEVICE_ID_MAX + 1];
+        DeviceType type;
+        uint32_t migration_flags; /* VFIO_DEVICE_FEATURE_MIGRATION; 0: the device cannot migrate */
+        DeviceState state;        /* as last read */
+        int status;               /* 0, or the negative errno with which the device could not be reached */
+        char text[MANIFEST_TEXT_MAX]; /* what went wrong, when status is not 0 */
+} ManifestDevice;
+
+typedef struct ManifestVmm {
+        VmmType type;
+        int status;                   /* 0, or the negative errno: could not be asked */
+        char text[MANIFEST_TEXT_MAX]; /* what went wrong, when status is not 0 */
+        char version[64];             /* "7.2.22"; empty when not known (VM is away) */
+        uint32_t major;               /* 7 */
+        char machine[64];             /* "pc-q35-7.2" */
+        char run_state[32];           /* "running" */
+        uint32_t n_blocked;           /* reasons why the VMM itself refuses to migrate */
+        char blocked[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* in the VMM's words */
+        uint32_t n_vfio_user; /* devices whose state the VMM would silently leave behind */
+        char vfio_user[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* their QOM paths */
+        uint32_t n_writable;                                     /* writable block devices */
+        char writable[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX];
+} ManifestVmm;
+
+typedef struct Manifest {
+        char uuid[37];
+        char name[VM_NAME_MAX + 1];
+        Presence presence;
+        bool can_start; /* the definition says how to start the VM's process here */
+        ManifestVmm vmm;
+        uint32_t n_devices;
+        ManifestDevice *devices; /* owned */
+} Manifest;
+
+/* Makes room for `n_devices` zeroed devices. -ENOMEM; -E2BIG above MANIFEST_DEVICES_MAX. */
+int manifest_init(Manifest *manifest, uint32_t n_devices) _must_check_;
+
+/* Frees what manifest_init() made and zeroes the struct. */
+void manifest_deinit(Manifest *manifest);
+
+/* The device of that id, or NULL. */
+const ManifestDevice *manifest_find(const Manifest *manifest, const char *id);

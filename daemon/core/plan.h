@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What a migration of one VM will do, decided before it does anything.
+ *
+ * `migctl check`, the progress display and the run itself all use this one list: which phases there are, what each
+ * may take, and which devices take part how. It is made from the manifest (what the VM is) and the policy (what its
+ * operator allows), and is data: nothing in it changes while the job runs.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/macros.h"
+#include "manifest.h"
+#include "phase.h"
+#include "policy.h"
+
+typedef struct PlanPhase {
+        bool planned;           /* false: passed through without a stop */
+        uint64_t deadline_usec; /* for each participant */
+} PlanPhase;
+
+typedef struct Plan {
+        PlanPhase phases[PHASE_MAX];
+        uint32_t retries;    /* of a device transition that failed and left the device where it was */
+        uint32_t n_p2p;      /* devices that support the P2P states */
+        uint32_t n_devices;  /* all of them */
+        uint64_t doubt_usec; /* after GO without an answer the job is in doubt */
+} Plan;
+
+/* Fills `ret_plan` for the VM in `manifest` under `policy`. Cannot fail: what cannot be moved is refused by
+ * check.h, not here. */
+void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy);

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Tables with one rule broken, made from the real ones. The names are those of the project's model of the ownership
+ * rules, which an independent program explored first; what it found caught or harmless must be so here. */
+
+static HalfStateDesc broken_states[HALF_STATE_MAX];
+static HalfRow broken_rows[SIDE_MAX][128];
+static HalfRows broken_sides[SIDE_MAX];
+static HalfRestore broken_restores[32];
+
+static void copy_tables(void)
+{
+        table = half_table;
+        memcpy(broken_states, half_table.states, sizeof broken_states);
+        memcpy(broken_restores, half_table.restores, half_table.n_restores * sizeof broken_restores[0]);
+        for (Side side = 0; side < SIDE_MAX; side++) {
+                const HalfRows *rows = half_table.side[side];
+
+                assert(rows->n + 8 < ARRAY_SIZE(broken_rows[side]));
+                memcpy(broken_rows[side] + 8, rows->rows, rows->n * sizeof(HalfRow));
+                broken_sides[side] = (HalfRows){broken_rows[side] + 8, rows->n};
+                table.side[side] = &broken_sides[side];
+        }
+        table.states = broken_states;
+        table.restores = broken_restores;
+        old_link = forget_discard = first_go_returns = false;
+}
+
+/* A row before all others. */
+static void first_row(Side side, HalfRow row)
+{
+        broken_sides[side].rows--;
+        broken_sides[side].n++;
+        broken_rows[side][broken_sides[side].rows - broken_rows[side]] = row;
+}
+
+static void restore_to(Side side, Owner owner, int vmm_lives, HalfState to)
+{
+        for (uint32_t i = 0; i < table.n_restores; i++)
+                if (broken_restores[i].side == side && broken_restores[i].owner == owner &&
+                    broken_restores[i].vmm_lives == vmm_lives)
+                        broken_restores[i].to = to;
+}
+
+#define BEFORE_NOBODY                                                                     \
+        (IN(SOURCE_PREPARE) | IN(SOURCE_CONNECT) | IN(SOURCE_PRECOPY) | IN(SOURCE_HALT) | \
+         IN(SOURCE_P2P_GRACE) | IN(SOURCE_DRAIN) | IN(SOURCE_INTAKE))
+#define IN_TRANSIT (IN(SOURCE_GO) | IN(SOURCE_ASK) | IN(SOURCE_DOUBT))
+#define GOING_BACK                                                                        \
+        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_BACK_P2P) | IN(SOURCE_BACK_RUN) | \
+         IN(SOURCE_REPAIR) | IN(SOURCE_RESUME))
+
+static void break_go_before_record(void)
+{
+        first_row(SIDE_SOURCE,
+                  (HalfRow){IN(SOURCE_INTAKE), HALF_REACHED, .next = SOURCE_NOBODY, .send = MESSAGE_GO});
+}
+
+static void break_start_before_record(void)
+{
+        first_row(SIDE_DESTINATION,
+                  (HalfRow){IN(DESTINATION_READY), HALF_MESSAGE, MESSAGE_GO, .next = DESTINATION_ARRIVE});
+}
+
+static void break_resume_on_cut(void)
+{
+        first_row(SIDE_SOURCE, (HalfRow){IN_TRANSIT, HALF_CUT, .next = SOURCE_ABORT});
+}
+
+static void break_give_up_after_go(void)
+{
+        first_row(SIDE_DESTINATION, (HalfRow){IN(DESTINATION_RUN), HALF_FAILED, .next = DESTINATION_PROMISE});
+}
+
+static void break_release_early(void)
+{
+        broken_states[SOURCE_GO].vmm = VMM_ACT_END;
+}
+
+static void break_abort_when_dead(void)
+{
+        first_row(SIDE_SOURCE, (HalfRow){GOING_BACK, HALF_VMM_GONE, .next = HALF_STAY});
+        first_row(SIDE_SOURCE, (HalfRow){BEFORE_NOBODY, HALF_VMM_GONE, .next = SOURCE_ABORT});
+}
+
+static void break_give_up_alone(void)
+{
+        broken_states[DESTINATION_READY].time = HALF_TIME_PHASE;
+        first_row(SIDE_DESTINATION,
+                  (HalfRow){IN(DESTINATION_READY), HALF_DEADLINE, .next = DESTINATION_DISCARD});
+}
+
+static void break_go_unsealed(void)
+{
+        broken_states[SOURCE_DRAIN].expect = MESSAGE_NONE;
+        first_row(SIDE_SOURCE,
+                  (HalfRow){IN(SOURCE_DRAIN), HALF_MESSAGE, MESSAGE_REACHED, .next = SOURCE_INTAKE});
+}
+
+static void break_destroy_on_refusal(void)
+{
+        first_row(SIDE_DESTINATION,
+                  (HalfRow){IN(DESTINATION_ARRIVE), HALF_FAILED, .next = DESTINATION_DISCARD});
+}
+
+static void break_end_before_running(void)
+{
+        first_row(SIDE_SOURCE,
+                  (HalfRow){IN(SOURCE_ABORT), HALF_REACHED, .next = SOURCE_LOOK, .send = MESSAGE_END});
+}
+
+static void break_end_after_restart(void)
+{
+        restore_to(SIDE_SOURCE, OWNER_ABORTED, 0, SOURCE_END);
+}
+
+static void break_guess_not_run(void)
+{
+        restore_to(SIDE_DESTINATION, OWNER_DESTINATION, 0, DESTINATION_PROMISE);
+}
+
+static void break_forget_give_up(void)
+{
+        forget_discard = true;
+}
+
+static void break_old_link(void)
+{
+        old_link = true;
+}
+
+static void break_go_always_returns(void)
+{
+        first_go_returns = true;
+}
+
+static void break_resume_first(void)
+{
+        for (uint32_t i = 0; i < broken_sides[SIDE_SOURCE].n; i++) {
+                HalfRow *row = &broken_rows[SIDE_SOURCE][8 + i];
+
+                if ((row->in & IN(SOURCE_PREPARE)) && row->next == SOURCE_ABORT)
+                        row->next = SOURCE_LOOK;
+        }
+}
+
+static const struct Rule {
+        const char *name, *text;
+        bool caught;
+        void (*apply)(void);
+} rules[] = {
+        {"go-before-record", "source sends GO before owner=nobody is durable", true, break_go_before_record},
+        {"start-before-record", "destination starts the VM before owner=destination is durable", true,
+         break_start_before_record},
+        {"resume-on-cut", "source resumes by itself when the link is cut after GO", true,
+         break_resume_on_cut},
+        {"give-up-after-go", "destination gives up by itself when it may have started", true,
+         break_give_up_after_go},
+        {"release-early", "source ends its VMM when it sends GO", true, break_release_early},
+        {"abort-when-dead", "source aborts although its VMM is dead and the destination has everything", true,
+         break_abort_when_dead},
+        {"give-up-alone", "a destination that has everything gives up by itself", true, break_give_up_alone},
+        {"go-unsealed", "source sends GO while its VMM could still resume by itself", true,
+         break_go_unsealed},
+        {"destroy-on-refusal", "a destination that can't start destroys its copy at once", true,
+         break_destroy_on_refusal},
+        {"end-before-running", "source says END when it has recorded the abort, before it runs", true,
+         break_end_before_running},
+        {"end-after-restart", "a restarted source with a dead VMM says END", true, break_end_after_restart},
+        {"guess-not-run", "a destination that finds its VMM gone says that it never ran", true,
+         break_guess_not_run},
+        {"forget-give-up", "destination does not remember that it discarded its copy", false,
+         break_forget_give_up},
+        {"old-link", "messages of a cut link may still arrive", false, break_old_link},
+        {"go-always-returns", "the first GO never says that there is no way back", false,
+         break_go_always_returns},
+        {"resume-first", "before owner=nobody, source resumes before it has recorded the abort", false,
+         break_resume_first},
+};
+
+static void print_rules(void)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+                printf("%-20s %-8s %s\n", rules[i].name, rules[i].caught ? "caught" : "harmless",
+                       rules[i].text);
+}
+
+static int break_rule(const char *name)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+                if (streq(rules[i].name, name)) {
+                        copy_tables();
+                        rules[i].apply();
+                        return 0;
+                }
+        return -ENOENT;
+}
+
+static int try_all_rules(void)
+{
+        int wrong = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+                int bad;
+
+                (void)break_rule(rules[i].name);
+                bad = explore(false);
+                printf("%-20s %-9s %s\n", rules[i].name, bad == FINE ? "harmless" : "caught", bad_names[bad]);
+                wrong += (bad != FINE) != rules[i].caught;
+        }
+        printf("%zu rules broken, %d not as expected\n", ARRAY_SIZE(rules), wrong);
+        return wrong ? 1 : 0;
+}

@@ -1,0 +1,1110 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Drives the two real halves against each other, through every order of what can happen.
+ *
+ *   explorer [--crashes N] [--cuts N] [--faults N] [--break RULE | --rules | --all]
+ *
+ * The world around the halves is abstract: one device and one VMM on each side, two journals, two hosts, one link.
+ * Commands take effect and are answered in separate steps, so that a daemon can die between the two. Messages take as
+ * long as they like. Counted are deaths (of a daemon, a VMM, a host), cuts of the link, and faults: a device or VMM
+ * that refuses or hangs, a write that fails (durable or not), a QEMU that resumes by itself, a cancel.
+ *
+ * Checked in every state (docs/ownership.md):
+ *   doubled     the VM never runs on both sides
+ *   stale       nothing runs a copy that the source has gone on without
+ *   destroyed   a VMM is ended only when a better one exists
+ *   no way back the source never runs again after vCPUs or a device have run at the destination
+ *   unrecorded  no device or vCPU of the destination moves before owner=destination is durable; owner=nobody is
+ *               durable only while source device and VMM stand still
+ * and over all: from every state an end can be reached in which one side runs the VM and both halves are finished,
+ * or a person is asked, or the VM is lost with its VMM; and nothing is ever asked of a person that need not be.
+ *
+ * --break changes one rule in a copy of the tables, to see that it is caught.
+ */
+
+#include <assert.h>
+#include <getopt.h>
+#include <stdio.h>
+
+#include "daemon/core/half-table.h"
+
+/* ---- the world ----------------------------------------------------------------------------------------------- */
+
+enum { V_NONE, V_INCOMING, V_LOADED, V_RUNNING, V_HELD, V_SEALED, V_DEAD, V_ENDED };
+enum {
+        IDLE,
+        ASKED,
+        ACTED
+}; /* of a command: not there, not yet carried out, carried out but not yet answered */
+
+typedef struct Command {
+        uint8_t phase, status, durable, refused;
+        uint32_t step;
+        union {
+                struct {
+                        uint8_t n;
+                        uint8_t type[6], to[6];
+                } device;
+                VmmAct vmm;
+                Owner owner;
+        };
+} Command;
+
+#define QUEUE 8
+
+typedef struct Packet {
+        uint8_t message, phase, noway, copy;
+} Packet;
+
+typedef struct Daemon {
+        uint8_t up, exists, timer;   /* exists: it has a half */
+        uint8_t owner, noway, acked; /* its journal */
+        uint8_t vmm, unseen_death, unseen_resume;
+        uint8_t degraded;             /* it has said that the device's state is lost */
+        uint8_t restarted, was_ready; /* in this job */
+        uint8_t device, stream,
+                loaded;      /* the device's state; at D: data has come to its end; the agent says loaded */
+        Command commands[4]; /* device, vmm, peer (connect), record */
+        Packet queue[QUEUE]; /* to this side */
+        uint8_t n_queue;
+        union {
+                Half half;
+                uint8_t room[sizeof(Half) + sizeof(HalfDevice)];
+        };
+} Daemon;
+
+typedef struct World {
+        Daemon side[2];
+        uint8_t link, crashes, cuts, faults;
+        uint8_t stale, ran, device_ran; /* what an all-knowing observer notes */
+        uint8_t started;                /* the job was begun */
+        uint8_t bad;
+} World;
+
+enum {
+        FINE,
+        DOUBLED,
+        STALE,
+        DESTROYED_S,
+        DESTROYED_D,
+        AGAIN,
+        UNRECORDED,
+        MOVING_NOBODY,
+        NO_END,
+        ASKED_IN_VAIN
+};
+static const char *const bad_names[] = {
+        "",
+        "doubled: the VM runs on both sides",
+        "the destination runs a stale copy",
+        "the last copy was destroyed at the source",
+        "the last copy, or the running VM, was destroyed at the destination",
+        "the source runs again after something ran at the destination",
+        "something moved at the destination before owner=destination was durable",
+        "owner=nobody became durable while something could still run at the source",
+        "no way to an end",
+        "a person is asked although nothing died"};
+
+#define S           0
+#define D           1
+#define IS_ALIVE(v) ((v) != V_NONE && (v) != V_DEAD && (v) != V_ENDED)
+
+static HalfTable table;
+static Plan plan;
+static HalfEffects effects;
+static int max_crashes = 2, max_cuts = 1, max_faults = 1;
+static bool old_link, forget_discard, first_go_returns; /* broken rules that no table holds */
+
+static void flaw(World *w, int what)
+{
+        if (w->bad == FINE)
+                w->bad = (uint8_t)what;
+}
+
+/* ---- effects of a half on the world -------------------------------------------------------------------------- */
+
+static void put(World *w, int to, HalfEffect *e)
+{
+        Daemon *d = &w->side[to];
+        Packet p = {(uint8_t)e->message, (uint8_t)e->phase, e->noway, e->copy};
+
+        if (first_go_returns && w->side[D].owner != OWNER_PROMISED)
+                p.noway = 0;
+        if (!w->link)
+                return;
+        for (int i = 0; i < d->n_queue; i++)
+                if (memcmp(&d->queue[i], &p, sizeof p) == 0)
+                        return; /* a repetition that has not been read yet says nothing new */
+        assert(d->n_queue < QUEUE);
+        d->queue[d->n_queue++] = p;
+}
+
+static void event(World *w, int side, const HalfEvent *e)
+{
+        Daemon *d = &w->side[side];
+
+        if (half_step(&table, &plan, &d->half, e, &effects) != 0)
+                return;
+        for (uint32_t i = 0; i < effects.n; i++) {
+                HalfEffect *fx = &effects.items[i];
+                Command *c;
+
+                switch (fx->type) {
+                case HALF_EFFECT_DEVICE:
+                        c = &d->commands[HALF_WHO_DEVICE];
+                        memset(c, 0, sizeof *c);
+                        c->phase = ASKED;
+                        c->step = fx->step;
+                        c->device.n = (uint8_t)fx->program.n;
+                        for (uint32_t k = 0; k < fx->program.n; k++) {
+                                c->device.type[k] = (uint8_t)fx->program.ops[k].type;
+                                c->device.to[k] = (uint8_t)fx->program.ops[k].to;
+                        }
+                        break;
+                case HALF_EFFECT_VMM:
+                        c = &d->commands[HALF_WHO_VMM];
+                        memset(c, 0, sizeof *c);
+                        c->phase = ASKED;
+                        c->step = fx->step;
+                        c->vmm = fx->vmm_act;
+                        break;
+                case HALF_EFFECT_CONNECT:
+                        c = &d->commands[HALF_WHO_PEER];
+                        memset(c, 0, sizeof *c);
+                        c->phase = ASKED;
+                        c->step = fx->step;
+                        break;
+                case HALF_EFFECT_RECORD:
+                        c = &d->commands[HALF_WHO_RECORD];
+                        if (c->phase == ASKED)
+                                d->owner = (uint8_t)c->owner; /* writes are done in order */
+                        memset(c, 0, sizeof *c);
+                        c->phase = ASKED;
+                        c->step = fx->step;
+                        c->owner = fx->owner;
+                        c->durable = fx->noway; /* carried along until it is written */
+                        break;
+                case HALF_EFFECT_SEND: put(w, !side, fx); break;
+                case HALF_EFFECT_TIMER: d->timer = fx->deadline_usec != 0; break;
+                case HALF_EFFECT_ACKED: d->acked = 1; break;
+                case HALF_EFFECT_MAX: break;
+                }
+        }
+}
+
+/* ---- what happens to VMMs and devices ------------------------------------------------------------------------ */
+
+static void vmm_becomes(World *w, int side, int v)
+{
+        Daemon *d = &w->side[side];
+        int was = d->vmm;
+
+        d->vmm = (uint8_t)v;
+        if (v != V_RUNNING || was == V_RUNNING)
+                return;
+        if (side == S) {
+                if (w->side[D].vmm == V_LOADED || w->side[D].vmm == V_RUNNING)
+                        w->stale = 1;
+                if (w->ran || w->device_ran)
+                        flaw(w, AGAIN);
+        } else {
+                if (d->owner != OWNER_DESTINATION)
+                        flaw(w, UNRECORDED);
+                if (w->stale)
+                        flaw(w, STALE);
+                w->ran = 1;
+        }
+        if (w->side[S].vmm == V_RUNNING && w->side[D].vmm == V_RUNNING)
+                flaw(w, DOUBLED);
+}
+
+static void device_becomes(World *w, int side, DeviceState to)
+{
+        Daemon *d = &w->side[side];
+        DeviceState was = d->device;
+
+        d->device = (uint8_t)to;
+        if (to != DEVICE_STATE_RUNNING && to != DEVICE_STATE_RUNNING_P2P)
+                return;
+        if (was == DEVICE_STATE_RUNNING)
+                return;
+        if (side == S && was != DEVICE_STATE_RUNNING_P2P) {
+                if (w->side[D].vmm == V_LOADED)
+                        w->stale = 1;
+                if (w->ran || w->device_ran)
+                        flaw(w, AGAIN);
+        }
+        if (side == D) {
+                if (d->owner != OWNER_DESTINATION)
+                        flaw(w, UNRECORDED);
+                if (w->stale)
+                        flaw(w, STALE);
+                if (to == DEVICE_STATE_RUNNING)
+                        w->device_ran = 1;
+        }
+}
+
+/* The destination has all there is of the VM. Where something failed there or was restarted on the way, it counts
+ * from READY on. */
+static bool is_complete(const World *w)
+{
+        const Daemon *d = &w->side[D];
+
+        return d->was_ready || (d->stream && !d->restarted && w->faults == 0);
+}
+
+static void end_vmm(World *w, int side)
+{
+        Daemon *d = &w->side[side], *s = &w->side[S];
+
+        if (side == S && d->vmm != V_DEAD && !w->ran)
+                flaw(w, DESTROYED_S);
+        if (side == D && d->vmm == V_RUNNING)
+                flaw(w, DESTROYED_D);
+        if (side == D && d->vmm == V_LOADED && is_complete(w) && !w->stale && !IS_ALIVE(s->vmm))
+                flaw(w, DESTROYED_D);
+        if (IS_ALIVE(d->vmm))
+                d->vmm = V_ENDED;
+}
+
+/* Carries a device's program out; stops before operation `fail`. Returns false when it must wait. */
+static bool act_device(World *w, int side, int fail)
+{
+        Daemon *d = &w->side[side];
+        Command *c = &d->commands[HALF_WHO_DEVICE];
+
+        for (int i = 0; i < c->device.n; i++)
+                if (c->device.type[i] == DEVICE_OP_LOAD && !d->stream && fail < 0)
+                        return false;
+        c->status = 0;
+        for (int i = 0; i < c->device.n; i++) {
+                if (i == fail) {
+                        c->status = 1;
+                        break;
+                }
+                switch ((DeviceOpType)c->device.type[i]) {
+                case DEVICE_OP_SET:
+                        if (d->device == DEVICE_STATE_RESUMING && c->device.to[i] == DEVICE_STATE_STOP)
+                                d->loaded = 1;
+                        device_becomes(w, side, c->device.to[i]);
+                        if (c->device.to[i] == DEVICE_STATE_RESUMING)
+                                d->stream = d->loaded = 0;
+                        break;
+                case DEVICE_OP_RESET:
+                        d->device = DEVICE_STATE_RUNNING; /* fresh: nobody's work */
+                        d->stream = d->loaded = 0;
+                        break;
+                case DEVICE_OP_SEND: w->side[D].stream = w->side[D].device == DEVICE_STATE_RESUMING; break;
+                case DEVICE_OP_GET:
+                case DEVICE_OP_LOAD:
+                case DEVICE_OP_REOPEN:
+                case DEVICE_OP_CLOSE:
+                case DEVICE_OP_MAX:
+                case DEVICE_OP_INVALID: break;
+                }
+        }
+        c->phase = ACTED;
+        return true;
+}
+
+/* The VMM does what it was asked, or fails. Returns false when it must wait. */
+static bool act_vmm(World *w, int side, bool fail)
+{
+        Daemon *d = &w->side[side], *o = &w->side[!side];
+        Command *c = &d->commands[HALF_WHO_VMM];
+
+        c->status = fail || !IS_ALIVE(d->vmm);
+        switch (c->vmm) {
+        case VMM_ACT_START:
+                c->status = fail;
+                if (!fail)
+                        d->vmm = V_INCOMING;
+                break;
+        case VMM_ACT_END:
+                if (!fail)
+                        end_vmm(w, side);
+                c->status = fail;
+                break;
+        case VMM_ACT_MIGRATE:
+                if (!c->status)
+                        d->vmm = V_HELD;
+                break;
+        case VMM_ACT_HALT: c->status |= d->vmm != V_HELD; break;
+        case VMM_ACT_SEAL:
+                if (d->vmm == V_SEALED || c->status)
+                        break;
+                if (d->vmm != V_HELD) {
+                        c->status = 1;
+                        break;
+                }
+                if (o->vmm == V_INCOMING) {
+                        o->vmm = V_LOADED; /* first the destination has it all, then the source is sealed */
+                        return true;
+                }
+                if (o->vmm == V_LOADED) {
+                        d->vmm = V_SEALED;
+                        break;
+                }
+                c->status = 1;
+                break;
+        case VMM_ACT_RESUME:
+                if (!c->status)
+                        vmm_becomes(w, side, V_RUNNING);
+                break;
+        case VMM_ACT_TAKE_IN:
+                if (!c->status && d->vmm == V_INCOMING)
+                        return false;
+                break;
+        case VMM_ACT_VERIFY: c->status |= d->vmm != V_LOADED; break;
+        case VMM_ACT_RUN:
+                if (!c->status)
+                        vmm_becomes(w, side, V_RUNNING);
+                break;
+        case VMM_ACT_NONE:
+        case VMM_ACT_LOOK:
+        case VMM_ACT_PREPARE:
+        case VMM_ACT_MAX:
+        case VMM_ACT_INVALID: break;
+        }
+        c->phase = ACTED;
+        return true;
+}
+
+/* A command that moves nothing may as well be answered when it is carried out. */
+static bool moves_nothing(const Command *c, int who)
+{
+        if (who == HALF_WHO_PEER)
+                return true;
+        if (who == HALF_WHO_DEVICE)
+                return c->device.n == 1 &&
+                       (c->device.type[0] == DEVICE_OP_GET || c->device.type[0] == DEVICE_OP_LOAD ||
+                        c->device.type[0] == DEVICE_OP_REOPEN || c->device.type[0] == DEVICE_OP_CLOSE);
+        return who == HALF_WHO_VMM &&
+               (c->vmm == VMM_ACT_LOOK || c->vmm == VMM_ACT_PREPARE || c->vmm == VMM_ACT_HALT ||
+                c->vmm == VMM_ACT_VERIFY || c->vmm == VMM_ACT_TAKE_IN);
+}
+
+static void act_record(World *w, int side, bool fail, bool durable)
+{
+        Daemon *d = &w->side[side];
+        Command *c = &d->commands[HALF_WHO_RECORD];
+
+        if (!fail || durable) {
+                if (!owner_may_become(side, d->owner, c->owner, true))
+                        flaw(w, UNRECORDED);
+                if (c->owner == OWNER_NOBODY &&
+                    ((d->device != DEVICE_STATE_STOP && d->device != DEVICE_STATE_STOP_COPY) ||
+                     d->vmm == V_RUNNING || d->vmm == V_HELD))
+                        flaw(w, MOVING_NOBODY);
+                d->owner = (uint8_t)c->owner;
+                d->noway |= c->durable;
+        }
+        c->status = fail;
+        c->phase = ACTED;
+}
+
+/* ---- moves --------------------------------------------------------------------------------------------------- */
+
+enum {
+        M_START,
+        M_DELIVER,
+        M_ACT,
+        M_ACT_FAIL,
+        M_ACT_FAIL_DURABLE,
+        M_ANSWER,
+        M_TIMER,
+        M_CANCEL,
+        M_CUT,
+        M_LINK,
+        M_DAEMON_DIES,
+        M_DAEMON_BACK,
+        M_VMM_DIES,
+        M_HOST_DIES,
+        M_SEE_DEATH,
+        M_QEMU_RESUMES,
+        M_SEE_RESUME,
+        M_MAX
+};
+
+static const char *const move_names[] = {"start",
+                                         "deliver",
+                                         "act",
+                                         "act, failing",
+                                         "act, failing but durable",
+                                         "answer",
+                                         "timer",
+                                         "cancel",
+                                         "cut",
+                                         "link",
+                                         "daemon dies",
+                                         "daemon back",
+                                         "VMM dies",
+                                         "host dies",
+                                         "death seen",
+                                         "QEMU resumes by itself",
+                                         "resume seen"};
+
+typedef struct Move {
+        uint8_t what, side, who, at;
+} Move;
+
+/* A timer that rings while something is awaited means that somebody hangs. */
+static bool overdue(const Daemon *d)
+{
+        return d->half.vmm_pending || d->half.peer_pending || d->half.devices[0].pending;
+}
+
+static void forget(Daemon *d)
+{
+        d->up = d->timer = d->exists = 0;
+        d->unseen_death = d->unseen_resume = 0;
+        memset(&d->room, 0, sizeof d->room);
+        memset(d->commands, 0, sizeof d->commands);
+}
+
+static void cut(World *w)
+{
+        w->link = 0;
+        for (int i = 0; i < 2 && !old_link; i++) {
+                memset(w->side[i].queue, 0, sizeof w->side[i].queue);
+                w->side[i].n_queue = 0;
+        }
+        for (int i = 0; i < 2; i++)
+                if (w->side[i].up && w->side[i].exists)
+                        event(w, i, &(HalfEvent){.type = HALF_CUT});
+}
+
+static void daemon_dies(World *w, int side)
+{
+        forget(&w->side[side]);
+        for (int i = 0; i < 2; i++) {
+                memset(w->side[i].queue, 0, sizeof w->side[i].queue);
+                w->side[i].n_queue = 0;
+        }
+        if (w->link)
+                cut(w);
+}
+
+static void daemon_back(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+        HalfSight sight = {
+                .vmm_lives = IS_ALIVE(d->vmm),
+                .vmm_runs = d->vmm == V_RUNNING,
+                .complete = d->vmm == V_LOADED && d->loaded && d->device == DEVICE_STATE_STOP,
+                .device_ran = d->device == DEVICE_STATE_RUNNING,
+        };
+
+        d->up = 1;
+        d->restarted = 1;
+        if (d->owner == OWNER_UNRECORDED || d->acked)
+                return;
+        if (forget_discard && d->owner == OWNER_DISCARDED)
+                return;
+        if (half_restore(&table, &d->half, side, 1, d->owner, d->noway, &sight) < 0)
+                abort();
+        half_set_device(&d->half, 0, 3, d->device);
+        d->exists = 1;
+        event(w, side, &(HalfEvent){.type = HALF_START});
+}
+
+static void say(World *w, int to, Message message)
+{
+        put(w, to, &(HalfEffect){.message = message});
+}
+
+static void deliver(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+        Packet p = d->queue[0];
+
+        memmove(d->queue, d->queue + 1, sizeof d->queue - sizeof d->queue[0]);
+        memset(&d->queue[--d->n_queue], 0, sizeof d->queue[0]);
+
+        if (!d->exists) {
+                if (side == D && p.message == MESSAGE_CHECK)
+                        say(w, S, MESSAGE_CHECKED);
+                else if (side == D && p.message == MESSAGE_PREPARE && d->owner == OWNER_UNRECORDED) {
+                        half_init(&d->half, SIDE_DESTINATION, 1, false);
+                        half_set_device(&d->half, 0, 3, d->device);
+                        d->exists = 1;
+                        event(w, side, &(HalfEvent){.type = HALF_LINKED});
+                        event(w, side, &(HalfEvent){.type = HALF_START});
+                } else if (side == D && (p.message == MESSAGE_ASK || p.message == MESSAGE_GO ||
+                                         p.message == MESSAGE_END || p.message == MESSAGE_DONE))
+                        say(w, S, MESSAGE_UNKNOWN);
+                return;
+        }
+        event(w, side,
+              &(HalfEvent){.type = HALF_MESSAGE,
+                           .message = p.message,
+                           .phase = p.phase,
+                           .noway = p.noway,
+                           .copy = p.copy});
+}
+
+static void answer(World *w, int side, int who)
+{
+        Daemon *d = &w->side[side];
+        Command c = d->commands[who];
+        HalfEvent e = {.type = HALF_RESULT,
+                       .who = who,
+                       .step = c.step,
+                       .status = c.status ? -EIO : 0,
+                       .state = d->device,
+                       .from = d->device,
+                       .to = d->device};
+
+        memset(&d->commands[who], 0, sizeof c);
+        if (who == HALF_WHO_DEVICE)
+                for (int i = 0; i < c.device.n; i++)
+                        e.was_reset |= c.device.type[i] == DEVICE_OP_RESET && !c.status;
+        event(w, side, &e);
+}
+
+static void check_asking(World *w)
+{
+        const Daemon *s = &w->side[S], *d = &w->side[D];
+
+        if (s->exists && s->vmm != V_DEAD &&
+            (s->half.state == SOURCE_ORPHAN || s->half.state == SOURCE_UNSEEN ||
+             s->half.state == SOURCE_LOST))
+                flaw(w, ASKED_IN_VAIN);
+        if (d->exists && d->vmm != V_DEAD && d->half.state == DESTINATION_MAYBE)
+                flaw(w, ASKED_IN_VAIN);
+}
+
+static void make_move(World *w, Move m)
+{
+        Daemon *d = &w->side[m.side];
+
+        switch (m.what) {
+        case M_START:
+                w->started = 1;
+                half_init(&d->half, SIDE_SOURCE, 1, false);
+                half_set_device(&d->half, 0, 3, d->device);
+                d->exists = 1;
+                event(w, S, &(HalfEvent){.type = HALF_LINKED});
+                event(w, S, &(HalfEvent){.type = HALF_START});
+                break;
+        case M_DELIVER: deliver(w, m.side); break;
+        case M_ACT:
+                if (m.who == HALF_WHO_DEVICE)
+                        act_device(w, m.side, -1);
+                else if (m.who == HALF_WHO_VMM)
+                        act_vmm(w, m.side, false);
+                else if (m.who == HALF_WHO_RECORD)
+                        act_record(w, m.side, false, false);
+                else
+                        d->commands[m.who].phase = ACTED;
+                if (d->commands[m.who].phase == ACTED && moves_nothing(&d->commands[m.who], m.who))
+                        answer(w, m.side, m.who);
+                break;
+        case M_ACT_FAIL:
+                w->faults++;
+                if (m.who == HALF_WHO_DEVICE)
+                        act_device(w, m.side, m.at);
+                else if (m.who == HALF_WHO_VMM)
+                        act_vmm(w, m.side, true);
+                else if (m.who == HALF_WHO_RECORD)
+                        act_record(w, m.side, true, false);
+                break;
+        case M_ACT_FAIL_DURABLE:
+                w->faults++;
+                act_record(w, m.side, true, true);
+                break;
+        case M_ANSWER: answer(w, m.side, m.who); break;
+        case M_TIMER:
+                d->timer = 0;
+                w->faults += overdue(d);
+                event(w, m.side, &(HalfEvent){.type = HALF_DEADLINE});
+                break;
+        case M_CANCEL:
+                w->faults++;
+                event(w, S, &(HalfEvent){.type = HALF_CANCEL});
+                break;
+        case M_CUT:
+                w->cuts++;
+                cut(w);
+                break;
+        case M_LINK:
+                w->link = 1;
+                for (int i = 0; i < 2; i++)
+                        if (w->side[i].exists)
+                                event(w, i, &(HalfEvent){.type = HALF_LINKED});
+                break;
+        case M_DAEMON_DIES:
+                w->crashes++;
+                daemon_dies(w, m.side);
+                break;
+        case M_DAEMON_BACK: daemon_back(w, m.side); break;
+        case M_VMM_DIES:
+                w->crashes++;
+                d->vmm = V_DEAD;
+                d->unseen_death = d->up && d->exists;
+                break;
+        case M_HOST_DIES:
+                w->crashes++;
+                daemon_dies(w, m.side);
+                d->vmm = V_DEAD;
+                d->device = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
+                d->stream = d->loaded = 0;
+                break;
+        case M_SEE_DEATH:
+                d->unseen_death = 0;
+                event(w, m.side, &(HalfEvent){.type = HALF_VMM_GONE});
+                break;
+        case M_QEMU_RESUMES:
+                w->faults++;
+                vmm_becomes(w, S, V_RUNNING);
+                d->unseen_resume = d->up && d->exists;
+                break;
+        case M_SEE_RESUME:
+                d->unseen_resume = 0;
+                event(w, S, &(HalfEvent){.type = HALF_VMM_RESUMED});
+                break;
+        }
+}
+
+static int list_acts(const World *w, int side, Move *moves)
+{
+        const Daemon *d = &w->side[side];
+        int n = 0;
+        bool faults = w->faults < max_faults;
+
+        for (uint8_t who = 0; who < 4; who++) {
+                const Command *c = &d->commands[who];
+
+                if (c->phase == ACTED)
+                        moves[n++] = (Move){M_ANSWER, (uint8_t)side, who, 0};
+                if (c->phase != ASKED)
+                        continue;
+                moves[n++] = (Move){M_ACT, (uint8_t)side, who, 0};
+                if (!faults || who == HALF_WHO_PEER)
+                        continue;
+                if (who == HALF_WHO_DEVICE)
+                        for (uint8_t at = 0; at < c->device.n; at++)
+                                moves[n++] = (Move){M_ACT_FAIL, (uint8_t)side, who, at};
+                else
+                        moves[n++] = (Move){M_ACT_FAIL, (uint8_t)side, who, 0};
+                if (who == HALF_WHO_RECORD)
+                        moves[n++] = (Move){M_ACT_FAIL_DURABLE, (uint8_t)side, who, 0};
+        }
+        return n;
+}
+
+static int list_moves(const World *w, Move *moves)
+{
+        const Daemon *s = &w->side[S], *o = &w->side[D];
+        bool crashes = w->crashes < max_crashes;
+        int n = 0;
+
+        if (!w->started) {
+                moves[n++] = (Move){M_START, S, 0, 0};
+                return n;
+        }
+        for (uint8_t i = 0; i < 2; i++) {
+                const Daemon *d = &w->side[i];
+
+                if (!d->up) {
+                        moves[n++] = (Move){M_DAEMON_BACK, i, 0, 0};
+                } else {
+                        if (d->n_queue > 0)
+                                moves[n++] = (Move){M_DELIVER, i, 0, 0};
+                        if (d->exists) {
+                                n += list_acts(w, i, moves + n);
+                                if (d->timer && (!overdue(d) || w->faults < max_faults))
+                                        moves[n++] = (Move){M_TIMER, i, 0, 0};
+                                if (d->unseen_death)
+                                        moves[n++] = (Move){M_SEE_DEATH, i, 0, 0};
+                                if (d->unseen_resume)
+                                        moves[n++] = (Move){M_SEE_RESUME, i, 0, 0};
+                        }
+                }
+                if (!crashes)
+                        continue;
+                if (d->up && d->exists)
+                        moves[n++] = (Move){M_DAEMON_DIES, i, 0, 0};
+                if (IS_ALIVE(d->vmm))
+                        moves[n++] = (Move){M_VMM_DIES, i, 0, 0};
+                if (d->up && IS_ALIVE(d->vmm))
+                        moves[n++] = (Move){M_HOST_DIES, i, 0, 0};
+        }
+        if (s->up && s->exists && w->faults < max_faults)
+                moves[n++] = (Move){M_CANCEL, S, 0, 0};
+        if (w->link && w->cuts < max_cuts)
+                moves[n++] = (Move){M_CUT, S, 0, 0};
+        if (!w->link && s->up && o->up && s->exists)
+                moves[n++] = (Move){M_LINK, S, 0, 0};
+        /* A migration that fails lets QEMU go on by itself: whenever it is under way and not sealed. */
+        if (s->vmm == V_HELD && w->faults < max_faults)
+                moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0};
+        return n;
+}
+
+/* ---- one form for each state --------------------------------------------------------------------------------- */
+
+/* Steps are numbered from the start of a job; only which of them are equal matters. */
+static void normalise(Daemon *d)
+{
+        uint32_t *steps[7], n = 0, old[7];
+
+        if (!d->exists) {
+                memset(&d->room, 0, sizeof d->room);
+                return;
+        }
+        d->degraded |= d->half.devices[0].lost;
+        d->was_ready |= d->half.state == DESTINATION_READY;
+        if (d->half.acked || d->half.state == SOURCE_OVER) {
+                forget(d);
+                d->up = 1;
+                return;
+        }
+        /* What answers an older step is not heard any more, unless the device is still busy with it. */
+        for (int i = 0; i < 4; i++)
+                if (d->commands[i].phase == ACTED && d->commands[i].step != d->half.step &&
+                    (i != HALF_WHO_DEVICE || d->commands[i].step != d->half.devices[0].busy))
+                        memset(&d->commands[i], 0, sizeof d->commands[i]);
+        steps[n++] = &d->half.step;
+        steps[n++] = &d->half.devices[0].busy;
+        for (int i = 0; i < 4; i++)
+                steps[n++] = &d->commands[i].step;
+        for (uint32_t i = 0; i < n; i++)
+                old[i] = *steps[i];
+        for (uint32_t i = 0; i < n; i++) {
+                uint32_t rank = 1;
+
+                for (uint32_t k = 0; k < n; k++) {
+                        bool first = true;
+
+                        for (uint32_t j = 0; j < k; j++)
+                                first &= old[j] != old[k];
+                        if (first && old[k] != 0 && old[k] < old[i])
+                                rank++;
+                }
+                *steps[i] = old[i] ? rank : 0;
+        }
+        d->half.devices[0].retries_left = 0;
+        /* Which fault came first is told to people; it decides nothing. */
+        d->half.failure = (HalfFailure){};
+}
+
+/* ---- search -------------------------------------------------------------------------------------------------- */
+
+/* A state is known by 128 bits of hash; the state itself is kept only until it has been expanded, and made again by
+ * repeating the moves when somebody wants to see how it came about. */
+typedef struct Node {
+        uint64_t hash[2];
+        uint32_t parent;
+        Move move;
+        uint8_t end, bad;
+} Node;
+
+static Node *nodes;
+static World *todo;
+static uint32_t n_nodes, max_nodes, *slots, n_slots, n_todo, max_todo, todo_first;
+static uint32_t (*edges)[2];
+static size_t n_edges, max_edges;
+
+static void *grow(void *p, size_t n, size_t size)
+{
+        p = realloc(p, n * size);
+        if (!p) {
+                fprintf(stderr, "out of memory\n");
+                exit(2);
+        }
+        return p;
+}
+
+static uint64_t hash(const World *w, uint64_t h)
+{
+        const uint8_t *p = (const uint8_t *)w;
+
+        for (size_t i = 0; i < sizeof *w; i += 8) {
+                uint64_t v = 0;
+
+                memcpy(&v, p + i, MIN(sizeof v, sizeof *w - i));
+                h = (h ^ v) * 0xff51afd7ed558ccdu;
+                h ^= h >> 32;
+        }
+        return h ^ h >> 29;
+}
+
+static uint32_t slot_of(uint64_t h)
+{
+        uint32_t i = (uint32_t)h & (n_slots - 1);
+
+        while (slots[i] != UINT32_MAX && nodes[slots[i]].hash[0] != h)
+                i = (i + 1) & (n_slots - 1);
+        return i;
+}
+
+static void grow_slots(void)
+{
+        n_slots = n_slots ? n_slots * 2 : 1 << 16;
+        slots = grow(slots, n_slots, sizeof *slots);
+        memset(slots, 0xff, n_slots * sizeof *slots);
+        for (uint32_t k = 0; k < n_nodes; k++)
+                slots[slot_of(nodes[k].hash[0])] = k;
+}
+
+static void push_todo(const World *w)
+{
+        if (n_todo == max_todo) {
+                /* What was expanded is forgotten. */
+                memmove(todo, todo + todo_first, (n_todo - todo_first) * sizeof *todo);
+                n_todo -= todo_first;
+                todo_first = 0;
+                if (n_todo * 2 >= max_todo) {
+                        max_todo = max_todo ? max_todo * 2 : 1 << 12;
+                        todo = grow(todo, max_todo, sizeof *todo);
+                }
+        }
+        todo[n_todo++] = *w;
+}
+
+static bool is_end(const World *w);
+
+static uint32_t find_or_add(const World *w, uint32_t parent, Move move)
+{
+        uint64_t h0 = hash(w, 0x9e3779b97f4a7c15u), h1 = hash(w, 0xc2b2ae3d27d4eb4fu);
+        uint32_t i;
+
+        if (n_nodes * 2 >= n_slots)
+                grow_slots();
+        i = slot_of(h0);
+        if (slots[i] != UINT32_MAX) {
+                assert(nodes[slots[i]].hash[1] == h1);
+                return slots[i];
+        }
+        if (n_nodes == max_nodes) {
+                max_nodes = max_nodes ? max_nodes * 2 : 1 << 14;
+                nodes = grow(nodes, max_nodes, sizeof *nodes);
+        }
+        slots[i] = n_nodes;
+        nodes[n_nodes] = (Node){{h0, h1}, parent, move, is_end(w), w->bad};
+        push_todo(w);
+        return n_nodes++;
+}
+
+static void add_edge(uint32_t from, uint32_t to)
+{
+        if (n_edges == max_edges) {
+                max_edges = max_edges ? max_edges * 2 : 1 << 16;
+                edges = grow(edges, max_edges, sizeof *edges);
+        }
+        edges[n_edges][0] = from;
+        edges[n_edges++][1] = to;
+}
+
+static bool finished(const Daemon *d)
+{
+        return d->up && (!d->exists || half_job_state(&d->half) == JOB_STATE_FINISHED);
+}
+
+static bool doubting(const Daemon *d)
+{
+        return d->up && d->exists && half_job_state(&d->half) == JOB_STATE_IN_DOUBT;
+}
+
+static bool runs_with_device(const World *w, int side)
+{
+        const Daemon *d = &w->side[side];
+
+        return d->vmm == V_RUNNING && (d->device == DEVICE_STATE_RUNNING || d->degraded);
+}
+
+/* An end that an operator would accept. */
+static bool is_end(const World *w)
+{
+        const Daemon *s = &w->side[S], *d = &w->side[D];
+        bool s_runs = runs_with_device(w, S), d_runs = runs_with_device(w, D);
+
+        if (s_runs != d_runs)
+                return finished(s) && finished(d);
+        if (s->vmm == V_RUNNING || d->vmm == V_RUNNING)
+                return false;
+        /* Nothing runs: somebody must have died, and somebody must say so. */
+        return (!IS_ALIVE(s->vmm) || d->vmm == V_DEAD) && (finished(s) || doubting(s)) &&
+               (finished(d) || doubting(d) || d->vmm == V_LOADED || (d->up && d->exists));
+}
+
+/* A state from which no end can be reached, or UINT32_MAX: the search goes back from the ends. */
+static uint32_t find_stuck(void)
+{
+        uint32_t *first = grow(NULL, n_nodes + 2, sizeof *first),
+                 *back = grow(NULL, n_edges + 1, sizeof *back);
+        uint32_t *open = grow(NULL, n_nodes + 1, sizeof *open), n_open = 0, stuck = UINT32_MAX;
+
+        memset(first, 0, (n_nodes + 2) * sizeof *first);
+        for (size_t i = 0; i < n_edges; i++)
+                first[edges[i][1] + 2]++;
+        for (uint32_t i = 1; i < n_nodes + 2; i++)
+                first[i] += first[i - 1];
+        for (size_t i = 0; i < n_edges; i++)
+                back[first[edges[i][1] + 1]++] = edges[i][0];
+        for (uint32_t i = 0; i < n_nodes; i++)
+                if (nodes[i].end)
+                        open[n_open++] = i;
+        while (n_open > 0) {
+                uint32_t i = open[--n_open];
+
+                for (uint32_t k = first[i]; k < first[i + 1]; k++)
+                        if (!nodes[back[k]].end) {
+                                nodes[back[k]].end = 1;
+                                open[n_open++] = back[k];
+                        }
+        }
+        for (uint32_t i = 0; i < n_nodes && stuck == UINT32_MAX; i++)
+                if (!nodes[i].end)
+                        stuck = i;
+        free(first);
+        free(back);
+        free(open);
+        return stuck;
+}
+
+static const char *vmm_text(int v)
+{
+        static const char *const names[] = {"none", "incoming", "loaded", "running",
+                                            "held", "sealed",   "dead",   "ended"};
+
+        return names[v];
+}
+
+static void first_world(World *w)
+{
+        memset(w, 0, sizeof *w);
+        w->link = 1;
+        w->side[S].up = w->side[D].up = 1;
+        w->side[S].vmm = V_RUNNING;
+        w->side[S].device = w->side[D].device = DEVICE_STATE_RUNNING;
+}
+
+static void move_on(World *w, Move move)
+{
+        make_move(w, move);
+        check_asking(w);
+        normalise(&w->side[S]);
+        normalise(&w->side[D]);
+}
+
+static void print_side(const Daemon *d)
+{
+        printf(" | %-23s %-11s %-8s %-11s",
+               d->exists ? half_states[d->half.state].name
+               : d->up   ? "-"
+                         : "down",
+               owner_to_string(d->owner), vmm_text(d->vmm), device_state_to_string(d->device));
+}
+
+static void print_trace(uint32_t node)
+{
+        uint32_t path[4096], n = 0;
+        World w;
+
+        for (uint32_t i = node; i != 0 && n < ARRAY_SIZE(path); i = nodes[i].parent)
+                path[n++] = i;
+        first_world(&w);
+        for (uint32_t k = n; k-- > 0;) {
+                Move m = nodes[path[k]].move;
+
+                move_on(&w, m);
+                printf("%3u %c %s %s", n - k, m.side == S ? 'S' : 'D',
+                       m.what >= M_ACT && m.what <= M_ANSWER ? half_who_to_string(m.who) : "",
+                       move_names[m.what]);
+                print_side(&w.side[S]);
+                print_side(&w.side[D]);
+                printf("%s\n", w.link ? "" : " (no link)");
+        }
+}
+
+/* Returns FINE or what was violated first. */
+static int explore(bool verbose)
+{
+        World first;
+        int bad = FINE;
+        uint32_t at;
+
+        n_nodes = n_todo = todo_first = 0;
+        n_edges = 0;
+        if (slots)
+                memset(slots, 0xff, n_slots * sizeof *slots);
+        first_world(&first);
+        find_or_add(&first, 0, (Move){});
+
+        for (at = 0; at < n_nodes && nodes[at].bad == FINE; at++) {
+                World here = todo[todo_first++];
+                Move moves[64];
+                int n = list_moves(&here, moves);
+
+                for (int i = 0; i < n; i++) {
+                        World w = here;
+
+                        move_on(&w, moves[i]);
+                        add_edge(at, find_or_add(&w, at, moves[i]));
+                }
+        }
+        if (at < n_nodes) {
+                bad = nodes[at].bad;
+        } else {
+                at = find_stuck();
+                if (at != UINT32_MAX)
+                        bad = NO_END;
+        }
+        if (verbose && bad != FINE) {
+                printf("violation: %s\n", bad_names[bad]);
+                print_trace(at);
+        }
+        if (verbose)
+                printf("%u states, %zu steps, %d deaths, %d cuts, %d faults: %s\n", n_nodes, n_edges,
+                       max_crashes, max_cuts, max_faults, bad == FINE ? "no violation" : "violation");
+        return bad;
+}
+
+#include "broken.h"
+
+static int usage(FILE *f)
+{
+        fprintf(f, "explorer [--crashes N] [--cuts N] [--faults N] [--break RULE | --rules | --all]\n");
+        return 2;
+}
+
+int main(int argc, char **argv)
+{
+        static const struct option options[] = {
+                {"crashes", required_argument, NULL, 'c'}, {"cuts", required_argument, NULL, 'u'},
+                {"faults", required_argument, NULL, 'f'},  {"break", required_argument, NULL, 'b'},
+                {"rules", no_argument, NULL, 'r'},         {"all", no_argument, NULL, 'a'},
+                {"help", no_argument, NULL, 'h'},          {}};
+        const char *broken = NULL;
+        int c, r;
+
+        while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
+                switch (c) {
+                case 'c': max_crashes = atoi(optarg); break;
+                case 'u': max_cuts = atoi(optarg); break;
+                case 'f': max_faults = atoi(optarg); break;
+                case 'b': broken = optarg; break;
+                case 'r': print_rules(); return 0;
+                case 'a': broken = "--all"; break;
+                case 'h': usage(stdout); return 0;
+                default: return usage(stderr);
+                }
+        plan_build(&plan,
+                   &(Manifest){.vmm.type = VMM_TYPE_QMP,
+                               .n_devices = 1,
+                               .devices = (ManifestDevice[1]){{.migration_flags = 3}}},
+                   &policy_default);
+        if (half_effects_init(&effects, 1) < 0)
+                return 2;
+        if (broken && streq(broken, "--all"))
+                return try_all_rules();
+        table = half_table;
+        if (broken && break_rule(broken) < 0) {
+                fprintf(stderr, "no rule is called \"%s\"; --rules lists them\n", broken);
+                return 2;
+        }
+        r = explore(true);
+        return r == FINE ? 0 : 1;
+}

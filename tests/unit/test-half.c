@@ -1,0 +1,645 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The explorer in tests/sim walks everything that can happen to one device; here are the rules that need several, and
+ * what the half says to the outside. */
+
+#include <stdio.h>
+
+#include "daemon/core/half-table.h"
+#include "test.h"
+
+#define N 4
+
+/* A half with four devices, and the commands that it has given and that are not answered yet. */
+typedef struct Rig {
+        Plan plan;
+        Policy policy;
+        HalfEffects effects;
+        HalfEffect asked[N], vmm, record, connect;
+        bool has[N], has_vmm, has_record, has_connect;
+        Message sent[64];
+        uint32_t n_sent;
+        uint64_t timer_usec;
+        DeviceState device[N];
+        union {
+                Half half;
+                uint8_t room[sizeof(Half) + N * sizeof(HalfDevice)];
+        };
+} Rig;
+
+static const uint32_t p2p[N] = {3, 1, 3, 1}; /* every other device has the P2P states */
+
+static void rig_event(Rig *rig, HalfEvent event)
+{
+        assert_int_equal(half_step(&half_table, &rig->plan, &rig->half, &event, &rig->effects), 0);
+        for (uint32_t i = 0; i < rig->effects.n; i++) {
+                HalfEffect *fx = &rig->effects.items[i];
+
+                switch (fx->type) {
+                case HALF_EFFECT_DEVICE:
+                        rig->asked[fx->device] = *fx;
+                        rig->has[fx->device] = true;
+                        break;
+                case HALF_EFFECT_VMM:
+                        rig->vmm = *fx;
+                        rig->has_vmm = true;
+                        break;
+                case HALF_EFFECT_RECORD:
+                        rig->record = *fx;
+                        rig->has_record = true;
+                        break;
+                case HALF_EFFECT_CONNECT:
+                        rig->connect = *fx;
+                        rig->has_connect = true;
+                        break;
+                case HALF_EFFECT_SEND: rig->sent[rig->n_sent++ % 64] = fx->message; break;
+                case HALF_EFFECT_TIMER: rig->timer_usec = fx->deadline_usec; break;
+                case HALF_EFFECT_ACKED:
+                case HALF_EFFECT_MAX: break;
+                }
+        }
+}
+
+static void rig_init(Rig *rig, Side side)
+{
+        static ManifestDevice devices[N];
+
+        memset(rig, 0, sizeof *rig);
+        rig->policy = policy_default;
+        for (int i = 0; i < N; i++) {
+                devices[i].migration_flags = p2p[i];
+                rig->device[i] = DEVICE_STATE_RUNNING;
+        }
+        plan_build(&rig->plan, &(Manifest){.vmm.type = VMM_TYPE_QMP, .n_devices = N, .devices = devices},
+                   &rig->policy);
+        assert_int_equal(half_effects_init(&rig->effects, N), 0);
+        half_init(&rig->half, side, N, false);
+        for (uint32_t i = 0; i < N; i++)
+                half_set_device(&rig->half, i, p2p[i], DEVICE_STATE_RUNNING);
+        rig_event(rig, (HalfEvent){.type = HALF_LINKED});
+        rig_event(rig, (HalfEvent){.type = HALF_START});
+}
+
+static void rig_deinit(Rig *rig)
+{
+        half_effects_deinit(&rig->effects);
+}
+
+static bool rig_said(const Rig *rig, Message message)
+{
+        for (uint32_t i = 0; i < rig->n_sent; i++)
+                if (rig->sent[i] == message)
+                        return true;
+        return false;
+}
+
+static void rig_device_ok(Rig *rig, uint32_t i)
+{
+        HalfEvent event = {HALF_RESULT, HALF_WHO_DEVICE, .device = i, .step = rig->asked[i].step};
+
+        assert_true(rig->has[i]);
+        rig->has[i] = false;
+        for (uint32_t k = 0; k < rig->asked[i].program.n; k++) {
+                DeviceOp op = rig->asked[i].program.ops[k];
+
+                if (op.type == DEVICE_OP_SET) {
+                        assert_int_equal(op.from, rig->device[i]);
+                        rig->device[i] = op.to;
+                } else if (op.type == DEVICE_OP_RESET) {
+                        rig->device[i] = DEVICE_STATE_RUNNING;
+                        event.was_reset = true;
+                }
+        }
+        event.state = rig->device[i];
+        rig_event(rig, event);
+}
+
+static void rig_device_fails(Rig *rig, uint32_t i, DeviceState from, DeviceState to, DeviceState state)
+{
+        rig->has[i] = false;
+        rig->device[i] = state;
+        rig_event(rig, (HalfEvent){HALF_RESULT, HALF_WHO_DEVICE, .device = i, .step = rig->asked[i].step,
+                                   .status = -EIO, .from = from, .to = to, .state = state});
+}
+
+/* All that were asked in this step; the last answer may begin the next one. */
+static void rig_devices_ok(Rig *rig)
+{
+        uint32_t step = rig->half.step;
+
+        for (uint32_t i = 0; i < N; i++)
+                if (rig->has[i] && rig->asked[i].step == step)
+                        rig_device_ok(rig, i);
+}
+
+static void rig_vmm(Rig *rig, int status)
+{
+        assert_true(rig->has_vmm);
+        rig->has_vmm = false;
+        rig_event(rig, (HalfEvent){HALF_RESULT, HALF_WHO_VMM, .step = rig->vmm.step, .status = status});
+}
+
+static void rig_record(Rig *rig, int status)
+{
+        assert_true(rig->has_record);
+        rig->has_record = false;
+        rig_event(rig, (HalfEvent){HALF_RESULT, HALF_WHO_RECORD, .step = rig->record.step, .status = status});
+}
+
+static void rig_message(Rig *rig, Message message, Phase phase)
+{
+        rig_event(rig, (HalfEvent){HALF_MESSAGE, .message = message, .phase = phase});
+}
+
+/* Everything that is asked is done, until `state` is entered. */
+static void rig_until(Rig *rig, HalfState state)
+{
+        for (int i = 0; i < 60 && rig->half.state != state; i++) {
+                Message expect = half_states[rig->half.state].expect;
+
+                if (rig->has_record)
+                        rig_record(rig, 0);
+                else if (rig->has_vmm)
+                        rig_vmm(rig, 0);
+                else if (rig->has_connect) {
+                        rig->has_connect = false;
+                        rig_event(rig, (HalfEvent){HALF_RESULT, HALF_WHO_PEER, .step = rig->connect.step});
+                } else if (rig->has[0] || rig->has[1] || rig->has[2] || rig->has[3])
+                        rig_devices_ok(rig);
+                else if (rig->half.state == SOURCE_GO)
+                        rig_message(rig, MESSAGE_STARTED, 0);
+                else if (rig->half.state == SOURCE_CLOSE)
+                        rig_message(rig, MESSAGE_DONEACK, 0);
+                else if (rig->half.state == SOURCE_END)
+                        rig_message(rig, MESSAGE_ENDED, 0);
+                else if (rig->half.state == DESTINATION_LOADED)
+                        rig_message(rig, MESSAGE_BEGIN, PHASE_INTAKE);
+                else if (rig->half.state == DESTINATION_READY)
+                        rig_message(rig, MESSAGE_GO, 0);
+                else if (rig->half.state == DESTINATION_STARTED)
+                        rig_message(rig, MESSAGE_DONE, 0);
+                else
+                        rig_message(rig, expect, half_states[rig->half.state].phase);
+        }
+        assert_string_equal(half_states[rig->half.state].name, half_states[state].name);
+}
+
+/* ---- barriers ------------------------------------------------------------------------------------------------ */
+
+static void test_first_grace_barrier_is_for_p2p_devices_only(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_P2P_GRACE);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.has[i], (p2p[i] & 2) != 0);
+        rig_device_ok(&rig, 2);
+        assert_int_equal(rig.half.state, SOURCE_P2P_GRACE);
+        assert_false(rig.has[1] || rig.has[3]);
+        rig_device_ok(&rig, 0);
+        assert_int_equal(rig.half.state, SOURCE_STOP_REST);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.has[i], (p2p[i] & 2) == 0);
+        rig_deinit(&rig);
+}
+
+/* In every state that commands devices: as long as one of them has not answered, the half stays and asks nothing of
+ * anybody else, whoever answers first. */
+static void test_no_device_passes_a_barrier_before_all_have_reached_it(void **state)
+{
+        static const Side sides[] = {SIDE_SOURCE, SIDE_DESTINATION};
+
+        for (size_t s = 0; s < 2; s++)
+                for (HalfState at = 0; at < HALF_STATE_MAX; at++)
+                        for (uint32_t last = 0; last < N; last++) {
+                                bool back = half_states[at].job != JOB_STATE_RUNNING;
+                                Rig rig;
+
+                                if ((at >= DESTINATION_RECORD) != (sides[s] == SIDE_DESTINATION))
+                                        continue;
+                                if (half_states[at].device == DEVICE_ACT_NONE || back ||
+                                    at == SOURCE_VIOMMU_GRACE || at == DESTINATION_REPAIR)
+                                        continue;
+                                rig_init(&rig, sides[s]);
+                                rig_until(&rig, at);
+                                if (rig.has_vmm)
+                                        rig_vmm(&rig, 0);
+                                if (half_states[at].expect)
+                                        rig_message(&rig, half_states[at].expect, half_states[at].phase);
+                                if (!rig.has[last]) {
+                                        rig_deinit(&rig);
+                                        continue;
+                                }
+                                for (uint32_t i = 0; i < N; i++)
+                                        if (i != last && rig.has[i]) {
+                                                rig_device_ok(&rig, i);
+                                                assert_int_equal(rig.half.state, at);
+                                                assert_false(rig.has[i]);
+                                                assert_false(rig.has_vmm || rig.has_record);
+                                        }
+                                rig_device_ok(&rig, last);
+                                assert_int_not_equal(rig.half.state, at);
+                                rig_deinit(&rig);
+                        }
+}
+
+static void test_the_way_back_has_the_same_barriers(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_INTAKE);
+        rig_event(&rig, (HalfEvent){.type = HALF_CUT});
+        rig_record(&rig, 0);
+        assert_int_equal(rig.half.state, SOURCE_LOOK);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, SOURCE_BACK_P2P);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.has[i], (p2p[i] & 2) != 0);
+        rig_device_ok(&rig, 0);
+        assert_int_equal(rig.half.state, SOURCE_BACK_P2P);
+        rig_device_ok(&rig, 2);
+        assert_int_equal(rig.half.state, SOURCE_BACK_RUN);
+        for (uint32_t i = 0; i < N; i++)
+                assert_true(rig.has[i]);
+        assert_false(rig.has_vmm); /* vCPUs last */
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, SOURCE_RESUME);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.device[i], DEVICE_STATE_RUNNING);
+        rig_deinit(&rig);
+}
+
+/* ---- failures ------------------------------------------------------------------------------------------------ */
+
+static void test_a_device_that_answers_late_in_drain_turns_the_job_back(void **state)
+{
+        Rig rig;
+        uint32_t late;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_DRAIN);
+        late = rig.asked[1].step;
+        rig.has[1] = false;
+        rig_device_ok(&rig, 0);
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        assert_int_equal(rig.half.failure.cause, HALF_CAUSE_DEADLINE);
+        assert_int_equal(rig.half.failure.device, 1);
+        rig_record(&rig, 0);
+
+        /* It is interrupted, and so are the others that still drain; what it says of the old command is old. */
+        assert_true(rig.asked[1].interrupt);
+        assert_false(rig.asked[0].interrupt);
+        rig_event(&rig, (HalfEvent){HALF_RESULT, HALF_WHO_DEVICE, .device = 1, .step = late,
+                                    .state = DEVICE_STATE_STOP});
+        assert_true(rig.half.devices[1].pending);
+
+        /* It says where it is after all, and is taken back with the others. */
+        rig.device[1] = DEVICE_STATE_STOP_COPY;
+        rig.has[1] = true;
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_FAILED);
+        assert_int_equal(rig.device[1], DEVICE_STATE_RUNNING);
+        rig_deinit(&rig);
+}
+
+static void test_a_source_device_that_hangs_for_good_degrades_the_job(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_DRAIN);
+        rig.has[3] = false;
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        rig_record(&rig, 0);
+        assert_int_equal(rig.half.state, SOURCE_LOOK);
+        rig.has[3] = false;
+        for (uint32_t i = 0; i < 3; i++)
+                rig_device_ok(&rig, i);
+        assert_int_equal(rig.half.state, SOURCE_LOOK);
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        assert_int_equal(rig.half.state, SOURCE_BACK_RUN); /* those that can are in RUNNING_P2P still */
+        assert_false(rig.has[3]);
+        rig_until(&rig, SOURCE_END);
+        assert_true(rig.half.devices[3].lost);
+        assert_false(rig.half.devices[0].lost || rig.half.devices[1].lost || rig.half.devices[2].lost);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+        assert_true(rig_said(&rig, MESSAGE_END));
+        rig_deinit(&rig);
+}
+
+static void test_a_source_device_in_error_is_reset_and_the_job_says_degraded(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_STOP_REST);
+        rig_device_fails(&rig, 1, DEVICE_STATE_RUNNING, DEVICE_STATE_STOP, DEVICE_STATE_ERROR);
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        rig_until(&rig, SOURCE_BACK_P2P);
+        assert_int_equal(rig.asked[1].program.ops[0].type, DEVICE_OP_RESET);
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+        assert_true(rig.half.devices[1].lost);
+        rig_deinit(&rig);
+}
+
+static void test_a_transition_that_moved_nothing_is_tried_as_often_as_policy_says(void **state)
+{
+        for (uint32_t retries = 0; retries < 3; retries++) {
+                Rig rig;
+
+                rig_init(&rig, SIDE_SOURCE);
+                rig.plan.retries = retries;
+                rig_until(&rig, SOURCE_P2P_GRACE);
+                for (uint32_t i = 0; i < retries; i++) {
+                        rig_device_fails(&rig, 0, DEVICE_STATE_RUNNING, DEVICE_STATE_RUNNING_P2P,
+                                         DEVICE_STATE_RUNNING);
+                        assert_int_equal(rig.half.state, SOURCE_P2P_GRACE);
+                        assert_true(rig.has[0]);
+                }
+                rig_device_fails(&rig, 0, DEVICE_STATE_RUNNING, DEVICE_STATE_RUNNING_P2P,
+                                 DEVICE_STATE_RUNNING);
+                assert_int_equal(rig.half.state, SOURCE_ABORT);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_a_refused_state_at_the_destination_is_told_and_discarded(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_DESTINATION);
+        rig_until(&rig, DESTINATION_INTAKE);
+        rig_vmm(&rig, 0);
+        rig_device_ok(&rig, 0);
+        rig_device_fails(&rig, 1, DEVICE_STATE_RESUMING, DEVICE_STATE_STOP, DEVICE_STATE_RESUMING);
+        assert_true(rig_said(&rig, MESSAGE_FAILED));
+        assert_int_equal(rig.half.state, DESTINATION_DISCARD);
+        assert_int_equal(rig.half.failure.device, 1);
+        assert_int_equal(rig.half.failure.from, DEVICE_STATE_RESUMING);
+        /* What was taken in must never run: back to RESUMING, then reset. */
+        assert_int_equal(rig.asked[0].program.ops[0].to, DEVICE_STATE_RESUMING);
+        assert_int_equal(rig.asked[0].program.ops[1].type, DEVICE_OP_RESET);
+        rig_until(&rig, DESTINATION_GONE);
+        assert_int_equal(rig.half.owner, OWNER_DISCARDED);
+        rig_deinit(&rig);
+}
+
+static void test_no_device_running_yet_means_back_and_one_running_means_forward(void **state)
+{
+        for (uint32_t running = 0; running < 2; running++) {
+                Rig rig;
+
+                rig_init(&rig, SIDE_DESTINATION);
+                rig_until(&rig, DESTINATION_RUN_DEVICES);
+                for (uint32_t i = 0; i < N; i++)
+                        if (i == 0 && running)
+                                rig_device_ok(&rig, 0);
+                        else
+                                rig_device_fails(&rig, i, rig.device[i], DEVICE_STATE_RUNNING, rig.device[i]);
+                rig_until(&rig, running ? DESTINATION_DONE : DESTINATION_PROMISED);
+                for (uint32_t i = 0; i < N; i++) {
+                        assert_int_equal(rig.device[i], running ? DEVICE_STATE_RUNNING : DEVICE_STATE_STOP);
+                        assert_int_equal(rig.half.devices[i].lost, running && i != 0);
+                }
+                rig_deinit(&rig);
+        }
+}
+
+static void test_the_first_cause_is_kept(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_DRAIN);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig_event(&rig, (HalfEvent){.type = HALF_CUT});
+        rig_event(&rig, (HalfEvent){.type = HALF_LINKED});
+        rig_until(&rig, SOURCE_OVER);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_CANCELLED);
+        assert_true(rig.half.acked);
+        rig_deinit(&rig);
+}
+
+/* ---- cancel, timers, results --------------------------------------------------------------------------------- */
+
+static void test_cancel_in_every_state_turns_back_or_says_too_late(void **state)
+{
+        for (HalfState at = 0; at < DESTINATION_RECORD; at++) {
+                JobState job = half_states[at].job;
+                bool early, asks;
+                Rig rig;
+                int r;
+
+                if (job == JOB_STATE_ROLLING_BACK || job == JOB_STATE_IN_DOUBT || at == SOURCE_VIOMMU_GRACE ||
+                    at == SOURCE_ASK || at == SOURCE_LOST || at == SOURCE_END || at == SOURCE_OVER)
+                        continue;
+                early = at < SOURCE_NOBODY;
+                asks = at == SOURCE_GO;
+                rig_init(&rig, SIDE_SOURCE);
+                rig_until(&rig, at);
+                r = half_step(&half_table, &rig.plan, &rig.half, &(HalfEvent){.type = HALF_CANCEL},
+                              &rig.effects);
+                assert_int_equal(r, early || asks ? 0 : HALF_E_TOO_LATE);
+                if (early)
+                        assert_int_equal(rig.half.state,
+                                         at <= SOURCE_CHECK_THERE ? SOURCE_OVER : SOURCE_ABORT);
+                else
+                        assert_int_equal(rig.half.state, at);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_every_state_that_waits_for_a_participant_has_a_deadline(void **state)
+{
+        for (HalfState s = 0; s < HALF_STATE_MAX; s++) {
+                const HalfStateDesc *d = &half_states[s];
+                bool waits = d->device || d->vmm || d->expect || d->connect;
+
+                /* Memory and state come in as long as the source says: BEGIN{drain} sets that timer. */
+                if (waits && s != DESTINATION_TAKE_IN)
+                        assert_int_equal(d->time == HALF_TIME_PHASE, true);
+        }
+}
+
+static void test_begin_drain_gives_the_destination_a_deadline(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_DESTINATION);
+        rig_until(&rig, DESTINATION_TAKE_IN);
+        assert_int_equal(rig.timer_usec, 0);
+        rig_message(&rig, MESSAGE_BEGIN, PHASE_DRAIN);
+        assert_true(rig.timer_usec >= rig.policy.deadline_usec[PHASE_DRAIN]);
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        assert_int_equal(rig.half.state, DESTINATION_DISCARD);
+        rig_deinit(&rig);
+}
+
+static void test_the_whole_way_ends_done_on_both_sides(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_OVER);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+        assert_true(rig.half.acked);
+        rig_deinit(&rig);
+
+        rig_init(&rig, SIDE_DESTINATION);
+        rig_until(&rig, DESTINATION_OVER);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+        assert_true(rig.half.acked);
+        rig_deinit(&rig);
+}
+
+static void test_a_check_alone_touches_nothing(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig.half.check_only = true;
+        rig_until(&rig, SOURCE_OVER);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+        assert_int_equal(rig.half.owner, OWNER_UNRECORDED);
+        assert_false(rig_said(&rig, MESSAGE_PREPARE));
+        rig_deinit(&rig);
+}
+
+static void test_a_refusal_is_not_a_failure(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_CHECK_THERE);
+        rig_event(&rig, (HalfEvent){HALF_MESSAGE, .message = MESSAGE_CHECKED, .refused = true});
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_REFUSED);
+        rig_deinit(&rig);
+}
+
+static void test_a_full_disk_does_not_keep_the_guest_standing_before_handover(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_DRAIN);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig_record(&rig, -ENOSPC);
+        assert_int_equal(rig.half.state, SOURCE_LOOK);
+        rig_deinit(&rig);
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_NOBODY);
+        rig_record(&rig, -ENOSPC); /* may be durable all the same */
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        rig_record(&rig, -ENOSPC);
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        assert_false(rig.has_vmm);
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        rig_record(&rig, 0);
+        assert_int_equal(rig.half.state, SOURCE_LOOK);
+        rig_deinit(&rig);
+}
+
+/* ---- the tables themselves ----------------------------------------------------------------------------------- */
+
+static void test_every_state_is_reached_by_a_row_or_a_restart(void **state)
+{
+        uint64_t reached = IN(SOURCE_CHECK_HERE) | IN(DESTINATION_RECORD);
+
+        for (Side side = 0; side < SIDE_MAX; side++)
+                for (uint32_t i = 0; i < half_table.side[side]->n; i++)
+                        if (half_table.side[side]->rows[i].next != HALF_STAY)
+                                reached |= IN(half_table.side[side]->rows[i].next);
+        for (uint32_t i = 0; i < half_table.n_restores; i++)
+                reached |= IN(half_table.restores[i].to);
+        for (HalfState s = 0; s < HALF_STATE_MAX; s++) {
+                assert_non_null(half_states[s].name);
+                assert_non_null(half_states[s].doc);
+                if (!(reached & IN(s)))
+                        print_error("%s\n", half_states[s].name);
+                assert_true(reached & IN(s));
+        }
+}
+
+static void test_rows_stay_on_their_side(void **state)
+{
+        uint64_t source = IN(DESTINATION_RECORD) - 1;
+
+        for (Side side = 0; side < SIDE_MAX; side++)
+                for (uint32_t i = 0; i < half_table.side[side]->n; i++) {
+                        const HalfRow *row = &half_table.side[side]->rows[i];
+                        uint64_t mine = side == SIDE_SOURCE ? source : ~source;
+
+                        assert_int_equal(row->in & ~mine, 0);
+                        assert_true(row->next == HALF_STAY || (IN(row->next) & mine));
+                }
+}
+
+static void test_every_record_of_each_side_has_a_place_after_a_restart(void **state)
+{
+        for (Side side = 0; side < SIDE_MAX; side++)
+                for (Owner owner = OWNER_SOURCE; owner < OWNER_MAX; owner++)
+                        for (uint32_t bits = 0; bits < 16; bits++) {
+                                HalfSight sight = {bits & 1, bits & 2, bits & 4, bits & 8};
+                                bool mine = owner == OWNER_DONE ||
+                                            (side == SIDE_SOURCE) == (owner < OWNER_PREPARED);
+                                Rig rig;
+                                int r = half_restore(&half_table, &rig.half, side, N, owner, false, &sight);
+
+                                assert_int_equal(r, mine ? 0 : -EINVAL);
+                        }
+}
+
+static void test_names_round_trip(void **state)
+{
+        for (HalfState s = 0; s < HALF_STATE_MAX; s++)
+                assert_int_equal(half_state_from_string(half_state_to_string(s)), s);
+        assert_null(half_state_to_string(HALF_STATE_MAX));
+        assert_null(half_state_to_string(-1));
+        for (int i = 0; i < JOB_STATE_MAX; i++)
+                assert_int_equal(job_state_from_string(job_state_to_string(i)), i);
+        for (int i = 0; i < JOB_RESULT_MAX; i++)
+                assert_int_equal(job_result_from_string(job_result_to_string(i)), i);
+        for (int i = 0; i < MESSAGE_MAX; i++)
+                assert_int_equal(message_from_string(message_to_string(i)), i);
+        for (int i = 0; i < PHASE_MAX; i++)
+                assert_int_equal(phase_from_string(phase_to_string(i)), i);
+        for (int i = 0; i < OWNER_MAX; i++)
+                assert_int_equal(owner_from_string(owner_to_string(i)), i);
+        assert_null(message_to_string(MESSAGE_MAX));
+        assert_null(phase_to_string(PHASE_MAX));
+        assert_null(owner_to_string(OWNER_INVALID));
+        assert_int_equal(phase_from_string("no such"), PHASE_INVALID);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_first_grace_barrier_is_for_p2p_devices_only),
+                cmocka_unit_test(test_no_device_passes_a_barrier_before_all_have_reached_it),
+                cmocka_unit_test(test_the_way_back_has_the_same_barriers),
+                cmocka_unit_test(test_a_device_that_answers_late_in_drain_turns_the_job_back),
+                cmocka_unit_test(test_a_source_device_that_hangs_for_good_degrades_the_job),
+                cmocka_unit_test(test_a_source_device_in_error_is_reset_and_the_job_says_degraded),
+                cmocka_unit_test(test_a_transition_that_moved_nothing_is_tried_as_often_as_policy_says),
+                cmocka_unit_test(test_a_refused_state_at_the_destination_is_told_and_discarded),
+                cmocka_unit_test(test_no_device_running_yet_means_back_and_one_running_means_forward),
+                cmocka_unit_test(test_the_first_cause_is_kept),
+                cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),
+                cmocka_unit_test(test_every_state_that_waits_for_a_participant_has_a_deadline),
+                cmocka_unit_test(test_begin_drain_gives_the_destination_a_deadline),
+                cmocka_unit_test(test_the_whole_way_ends_done_on_both_sides),
+                cmocka_unit_test(test_a_check_alone_touches_nothing),
+                cmocka_unit_test(test_a_refusal_is_not_a_failure),
+                cmocka_unit_test(test_a_full_disk_does_not_keep_the_guest_standing_before_handover),
+                cmocka_unit_test(test_every_state_is_reached_by_a_row_or_a_restart),
+                cmocka_unit_test(test_rows_stay_on_their_side),
+                cmocka_unit_test(test_every_record_of_each_side_has_a_place_after_a_restart),
+                cmocka_unit_test(test_names_round_trip),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
