@@ -48,13 +48,13 @@
 
 static inline void freep(void *p)
 {
-        free(*(void **)p);
+        free(*(void **) p);
 }
 
 static inline void closep(const int *fd)
 {
         if (*fd >= 0)
-                (void)close(*fd);
+                (void) close(*fd);
 }
 
 #define USEC_PER_MSEC UINT64_C(1000)

@@ -14,18 +14,18 @@
         const char *prefix##_to_string(Type value); \
         Type prefix##_from_string(const char *name)
 
-#define DEFINE_STRING_TABLE(Type, prefix, table)                          \
-        const char *prefix##_to_string(Type value)                        \
-        {                                                                 \
-                if ((int)value < 0 || (size_t)value >= ARRAY_SIZE(table)) \
-                        return NULL;                                      \
-                return (table)[value];                                    \
-        }                                                                 \
-        Type prefix##_from_string(const char *name)                       \
-        {                                                                 \
-                for (size_t i = 0; name && i < ARRAY_SIZE(table); i++)    \
-                        if ((table)[i] && streq((table)[i], name))        \
-                                return (Type)i;                           \
-                return (Type)-EINVAL;                                     \
-        }                                                                 \
+#define DEFINE_STRING_TABLE(Type, prefix, table)                            \
+        const char *prefix##_to_string(Type value)                          \
+        {                                                                   \
+                if ((int) value < 0 || (size_t) value >= ARRAY_SIZE(table)) \
+                        return NULL;                                        \
+                return (table)[value];                                      \
+        }                                                                   \
+        Type prefix##_from_string(const char *name)                         \
+        {                                                                   \
+                for (size_t i = 0; name && i < ARRAY_SIZE(table); i++)      \
+                        if ((table)[i] && streq((table)[i], name))          \
+                                return (Type) i;                            \
+                return (Type) -EINVAL;                                      \
+        }                                                                   \
         struct _string_table_semicolon_

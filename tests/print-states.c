@@ -122,8 +122,8 @@ static const char *column(int value)
 static void print_restores(void)
 {
         printf("\n## After a restart\n\nThe first row that fits is taken.\n\n");
-        printf("| half | record | VMM lives | vCPUs run | copy complete | a device ran | goes on in |\n");
-        printf("| --- | --- | --- | --- | --- | --- | --- |\n");
+        printf("| half | record | superseded | VMM lives | vCPUs run | copy complete | a device ran | goes on in |\n");
+        printf("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
         for (uint32_t i = 0; i < half_table.n_restores; i++) {
                 const HalfRestore *r = &half_table.restores[i];
 

@@ -91,7 +91,7 @@ bool device_state_supported(DeviceState state, uint32_t flags)
                         DEVICE_MIGRATION_STOP_COPY | DEVICE_MIGRATION_P2P | DEVICE_MIGRATION_PRE_COPY,
         };
 
-        if ((int)state < 0 || state >= DEVICE_STATES)
+        if ((int) state < 0 || state >= DEVICE_STATES)
                 return false;
         return (needs[state] & ~flags) == 0;
 }

@@ -9,7 +9,7 @@
 const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_CHECK_HERE] = {
                 "source-check-here", PHASE_CHECK, JOB_STATE_RUNNING, .device = DEVICE_ACT_LOOK, .vmm = VMM_ACT_LOOK,
-                .time = HALF_TIME_PHASE, .doc = "Facts are gathered and judged at the source."},
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "Facts are gathered and judged at the source."},
         [SOURCE_CHECK_THERE] = {
                 "source-check-there", PHASE_CHECK, JOB_STATE_RUNNING, .send = MESSAGE_CHECK, .expect = MESSAGE_CHECKED,
                 .time = HALF_TIME_PHASE, .doc = "The destination judges both manifests."},
@@ -192,23 +192,25 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
 
 /* After a restart: what the record says, what can be seen, where it goes on. */
 static const HalfRestore restores[] = {
-        /*                                    lives runs complete device_ran */
+        /*                              superseded lives runs complete device_ran */
+        {SIDE_SOURCE, OWNER_DONE,                1,   -1,   -1,   -1,   -1,  SOURCE_CLOSE},
+        {SIDE_SOURCE, OWNER_ABORTED,             1,   -1,   -1,   -1,   -1,  SOURCE_END},
         /* never goes on: it may have resumed by itself in between (rule 5) */
-        {SIDE_SOURCE, OWNER_SOURCE,             1,   -1,   -1,   -1,  SOURCE_ABORT},
-        {SIDE_SOURCE, OWNER_SOURCE,             0,   -1,   -1,   -1,  SOURCE_ORPHAN},
-        {SIDE_SOURCE, OWNER_NOBODY,            -1,   -1,   -1,   -1,  SOURCE_ASK},
-        {SIDE_SOURCE, OWNER_ABORTED,            1,   -1,   -1,   -1,  SOURCE_LOOK},
-        {SIDE_SOURCE, OWNER_ABORTED,            0,   -1,   -1,   -1,  SOURCE_UNSEEN},
-        {SIDE_SOURCE, OWNER_DONE,              -1,   -1,   -1,   -1,  SOURCE_RELEASE},
-        {SIDE_DESTINATION, OWNER_PREPARED,      1,   -1,    1,   -1,  DESTINATION_READY},
-        {SIDE_DESTINATION, OWNER_PREPARED,     -1,   -1,   -1,   -1,  DESTINATION_DISCARD},
-        {SIDE_DESTINATION, OWNER_DESTINATION,   0,   -1,   -1,   -1,  DESTINATION_MAYBE},
-        {SIDE_DESTINATION, OWNER_DESTINATION,   1,    1,   -1,   -1,  DESTINATION_DONE},
-        {SIDE_DESTINATION, OWNER_DESTINATION,   1,    0,   -1,    1,  DESTINATION_RUN_DEVICES},
-        {SIDE_DESTINATION, OWNER_DESTINATION,   1,    0,   -1,    0,  DESTINATION_ARRIVE},
-        {SIDE_DESTINATION, OWNER_PROMISED,     -1,   -1,   -1,   -1,  DESTINATION_PROMISED},
-        {SIDE_DESTINATION, OWNER_DONE,         -1,   -1,   -1,   -1,  DESTINATION_STARTED},
-        {SIDE_DESTINATION, OWNER_DISCARDED,    -1,   -1,   -1,   -1,  DESTINATION_GONE},
+        {SIDE_SOURCE, OWNER_SOURCE,             -1,    1,   -1,   -1,   -1,  SOURCE_ABORT},
+        {SIDE_SOURCE, OWNER_SOURCE,             -1,    0,   -1,   -1,   -1,  SOURCE_ORPHAN},
+        {SIDE_SOURCE, OWNER_NOBODY,             -1,   -1,   -1,   -1,   -1,  SOURCE_ASK},
+        {SIDE_SOURCE, OWNER_ABORTED,            -1,    1,   -1,   -1,   -1,  SOURCE_LOOK},
+        {SIDE_SOURCE, OWNER_ABORTED,            -1,    0,   -1,   -1,   -1,  SOURCE_UNSEEN},
+        {SIDE_SOURCE, OWNER_DONE,               -1,   -1,   -1,   -1,   -1,  SOURCE_RELEASE},
+        {SIDE_DESTINATION, OWNER_PREPARED,      -1,    1,   -1,    1,   -1,  DESTINATION_READY},
+        {SIDE_DESTINATION, OWNER_PREPARED,      -1,   -1,   -1,   -1,   -1,  DESTINATION_DISCARD},
+        {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    0,   -1,   -1,   -1,  DESTINATION_MAYBE},
+        {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    1,   -1,   -1,  DESTINATION_DONE},
+        {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    0,   -1,    1,  DESTINATION_RUN_DEVICES},
+        {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    0,   -1,    0,  DESTINATION_ARRIVE},
+        {SIDE_DESTINATION, OWNER_PROMISED,      -1,   -1,   -1,   -1,   -1,  DESTINATION_PROMISED},
+        {SIDE_DESTINATION, OWNER_DONE,          -1,   -1,   -1,   -1,   -1,  DESTINATION_STARTED},
+        {SIDE_DESTINATION, OWNER_DISCARDED,     -1,   -1,   -1,   -1,   -1,  DESTINATION_GONE},
 };
 /* clang-format on */
 
@@ -221,7 +223,7 @@ const HalfTable half_table = {
 
 const char *half_state_to_string(HalfState value)
 {
-        return (int)value < 0 || value >= HALF_STATE_MAX ? NULL : half_states[value].name;
+        return (int) value < 0 || value >= HALF_STATE_MAX ? NULL : half_states[value].name;
 }
 
 HalfState half_state_from_string(const char *name)

@@ -80,7 +80,7 @@ typedef struct HalfRow {
 typedef struct HalfRestore {
         Side side;
         Owner owner;
-        int vmm_lives, vmm_runs, complete, device_ran;
+        int superseded, vmm_lives, vmm_runs, complete, device_ran;
         HalfState to;
 } HalfRestore;
 
@@ -95,9 +95,6 @@ struct HalfTable {
         const HalfRestore *restores; /* the first that fits */
         uint32_t n_restores;
 };
-
-/* The one that is used. */
-extern const HalfTable half_table;
 
 extern const HalfStateDesc half_states[HALF_STATE_MAX];
 extern const HalfRows half_source_rows, half_destination_rows;

@@ -725,9 +725,9 @@ int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devic
         for (uint32_t i = 0; i < table->n_restores; i++) {
                 const HalfRestore *row = &table->restores[i];
 
-                if (row->side != side || row->owner != owner || !agrees(row->vmm_lives, sight->vmm_lives) ||
-                    !agrees(row->vmm_runs, sight->vmm_runs) || !agrees(row->complete, sight->complete) ||
-                    !agrees(row->device_ran, sight->device_ran))
+                if (row->side != side || row->owner != owner || !agrees(row->superseded, sight->superseded) ||
+                    !agrees(row->vmm_lives, sight->vmm_lives) || !agrees(row->vmm_runs, sight->vmm_runs) ||
+                    !agrees(row->complete, sight->complete) || !agrees(row->device_ran, sight->device_ran))
                         continue;
                 half_init(half, side, n_devices, false);
                 half->state = row->to;
@@ -800,7 +800,7 @@ JobResult half_result(const Half *half)
         }
         if (half->state == SOURCE_LOST)
                 return JOB_RESULT_FAILED;
-        if (any_lost(half))
+        if (half->owner != OWNER_UNRECORDED && any_lost(half))
                 return JOB_RESULT_DEGRADED;
         if (half->owner == OWNER_DONE)
                 return JOB_RESULT_DONE;

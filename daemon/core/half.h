@@ -284,6 +284,9 @@ static inline size_t half_size(uint32_t n_devices)
 
 typedef struct HalfTable HalfTable; /* half-table.h: the states and rows; tests hand in broken ones */
 
+/* The one that is used. */
+extern const HalfTable half_table;
+
 /* Starts a half at its first state. `half` has room for half_size(n_devices). The devices' flags and states are to
  * be filled in by the caller: at the source before HALF_START when known, or by half_set_device(). */
 void half_init(Half *half, Side side, uint32_t n_devices, bool check_only);
@@ -297,6 +300,7 @@ typedef struct HalfSight {
         bool vmm_runs;   /* its vCPUs */
         bool complete;   /* destination: VMM paused and completed, every agent says `loaded` for this job */
         bool device_ran; /* destination: a device reads RUNNING, or can't be read */
+        bool superseded; /* the VM has had a newer job since: only the acknowledgement is left */
 } HalfSight;
 
 /* Puts a half where its record and what can be seen say that it must go on: the table of docs/ownership.md. The next

@@ -204,7 +204,7 @@ static int try_all_rules(void)
         for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
                 int bad;
 
-                (void)break_rule(rules[i].name);
+                (void) break_rule(rules[i].name);
                 bad = explore(false);
                 printf("%-20s %-9s %s\n", rules[i].name, bad == FINE ? "harmless" : "caught", bad_names[bad]);
                 wrong += (bad != FINE) != rules[i].caught;

@@ -118,7 +118,7 @@ static bool old_link, forget_discard, first_go_returns; /* broken rules that no 
 static void flaw(World *w, int what)
 {
         if (w->bad == FINE)
-                w->bad = (uint8_t)what;
+                w->bad = (uint8_t) what;
 }
 
 /* ---- effects of a half on the world -------------------------------------------------------------------------- */
@@ -126,7 +126,7 @@ static void flaw(World *w, int what)
 static void put(World *w, int to, HalfEffect *e)
 {
         Daemon *d = &w->side[to];
-        Packet p = {(uint8_t)e->message, (uint8_t)e->phase, e->noway, e->copy};
+        Packet p = {(uint8_t) e->message, (uint8_t) e->phase, e->noway, e->copy};
 
         if (first_go_returns && w->side[D].owner != OWNER_PROMISED)
                 p.noway = 0;
@@ -155,10 +155,10 @@ static void event(World *w, int side, const HalfEvent *e)
                         memset(c, 0, sizeof *c);
                         c->phase = ASKED;
                         c->step = fx->step;
-                        c->device.n = (uint8_t)fx->program.n;
+                        c->device.n = (uint8_t) fx->program.n;
                         for (uint32_t k = 0; k < fx->program.n; k++) {
-                                c->device.type[k] = (uint8_t)fx->program.ops[k].type;
-                                c->device.to[k] = (uint8_t)fx->program.ops[k].to;
+                                c->device.type[k] = (uint8_t) fx->program.ops[k].type;
+                                c->device.to[k] = (uint8_t) fx->program.ops[k].to;
                         }
                         break;
                 case HALF_EFFECT_VMM:
@@ -177,7 +177,7 @@ static void event(World *w, int side, const HalfEvent *e)
                 case HALF_EFFECT_RECORD:
                         c = &d->commands[HALF_WHO_RECORD];
                         if (c->phase == ASKED)
-                                d->owner = (uint8_t)c->owner; /* writes are done in order */
+                                d->owner = (uint8_t) c->owner; /* writes are done in order */
                         memset(c, 0, sizeof *c);
                         c->phase = ASKED;
                         c->step = fx->step;
@@ -199,7 +199,7 @@ static void vmm_becomes(World *w, int side, int v)
         Daemon *d = &w->side[side];
         int was = d->vmm;
 
-        d->vmm = (uint8_t)v;
+        d->vmm = (uint8_t) v;
         if (v != V_RUNNING || was == V_RUNNING)
                 return;
         if (side == S) {
@@ -223,7 +223,7 @@ static void device_becomes(World *w, int side, DeviceState to)
         Daemon *d = &w->side[side];
         DeviceState was = d->device;
 
-        d->device = (uint8_t)to;
+        d->device = (uint8_t) to;
         if (to != DEVICE_STATE_RUNNING && to != DEVICE_STATE_RUNNING_P2P)
                 return;
         if (was == DEVICE_STATE_RUNNING)
@@ -282,7 +282,7 @@ static bool act_device(World *w, int side, int fail)
                         c->status = 1;
                         break;
                 }
-                switch ((DeviceOpType)c->device.type[i]) {
+                switch ((DeviceOpType) c->device.type[i]) {
                 case DEVICE_OP_SET:
                         if (d->device == DEVICE_STATE_RESUMING && c->device.to[i] == DEVICE_STATE_STOP)
                                 d->loaded = 1;
@@ -396,7 +396,7 @@ static void act_record(World *w, int side, bool fail, bool durable)
                     ((d->device != DEVICE_STATE_STOP && d->device != DEVICE_STATE_STOP_COPY) ||
                      d->vmm == V_RUNNING || d->vmm == V_HELD))
                         flaw(w, MOVING_NOBODY);
-                d->owner = (uint8_t)c->owner;
+                d->owner = (uint8_t) c->owner;
                 d->noway |= c->durable;
         }
         c->status = fail;
@@ -676,19 +676,19 @@ static int list_acts(const World *w, int side, Move *moves)
                 const Command *c = &d->commands[who];
 
                 if (c->phase == ACTED)
-                        moves[n++] = (Move){M_ANSWER, (uint8_t)side, who, 0};
+                        moves[n++] = (Move){M_ANSWER, (uint8_t) side, who, 0};
                 if (c->phase != ASKED)
                         continue;
-                moves[n++] = (Move){M_ACT, (uint8_t)side, who, 0};
+                moves[n++] = (Move){M_ACT, (uint8_t) side, who, 0};
                 if (!faults || who == HALF_WHO_PEER)
                         continue;
                 if (who == HALF_WHO_DEVICE)
                         for (uint8_t at = 0; at < c->device.n; at++)
-                                moves[n++] = (Move){M_ACT_FAIL, (uint8_t)side, who, at};
+                                moves[n++] = (Move){M_ACT_FAIL, (uint8_t) side, who, at};
                 else
-                        moves[n++] = (Move){M_ACT_FAIL, (uint8_t)side, who, 0};
+                        moves[n++] = (Move){M_ACT_FAIL, (uint8_t) side, who, 0};
                 if (who == HALF_WHO_RECORD)
-                        moves[n++] = (Move){M_ACT_FAIL_DURABLE, (uint8_t)side, who, 0};
+                        moves[n++] = (Move){M_ACT_FAIL_DURABLE, (uint8_t) side, who, 0};
         }
         return n;
 }
@@ -818,7 +818,7 @@ static void *grow(void *p, size_t n, size_t size)
 
 static uint64_t hash(const World *w, uint64_t h)
 {
-        const uint8_t *p = (const uint8_t *)w;
+        const uint8_t *p = (const uint8_t *) w;
 
         for (size_t i = 0; i < sizeof *w; i += 8) {
                 uint64_t v = 0;
@@ -832,7 +832,7 @@ static uint64_t hash(const World *w, uint64_t h)
 
 static uint32_t slot_of(uint64_t h)
 {
-        uint32_t i = (uint32_t)h & (n_slots - 1);
+        uint32_t i = (uint32_t) h & (n_slots - 1);
 
         while (slots[i] != UINT32_MAX && nodes[slots[i]].hash[0] != h)
                 i = (i + 1) & (n_slots - 1);

@@ -54,7 +54,7 @@ static int search(int *walk, int n, int to, uint32_t flags, int *best, int best_
 
         if (at == to) {
                 if (n - 1 < best_n) {
-                        memcpy(best, walk, sizeof(int) * (size_t)n);
+                        memcpy(best, walk, sizeof(int) * (size_t) n);
                         best_n = n - 1;
                 }
                 return best_n;

@@ -583,8 +583,8 @@ static void test_every_record_of_each_side_has_a_place_after_a_restart(void **st
 {
         for (Side side = 0; side < SIDE_MAX; side++)
                 for (Owner owner = OWNER_SOURCE; owner < OWNER_MAX; owner++)
-                        for (uint32_t bits = 0; bits < 16; bits++) {
-                                HalfSight sight = {bits & 1, bits & 2, bits & 4, bits & 8};
+                        for (uint32_t bits = 0; bits < 32; bits++) {
+                                HalfSight sight = {bits & 1, bits & 2, bits & 4, bits & 8, bits & 16};
                                 bool mine = owner == OWNER_DONE ||
                                             (side == SIDE_SOURCE) == (owner < OWNER_PREPARED);
                                 Rig rig;

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "client.h"
+
+int client_connect(Client *client)
+{
+        int r;
+
+        if (!client->options.bus_address) {
+                r = sd_bus_open_system(&client->bus);
+        } else {
+                r = sd_bus_new(&client->bus);
+                if (r >= 0)
+                        r = sd_bus_set_address(client->bus, client->options.bus_address);
+                if (r >= 0)
+                        r = sd_bus_set_bus_client(client->bus, true);
+                if (r >= 0)
+                        r = sd_bus_start(client->bus);
+        }
+        if (r >= 0)
+                return EXIT_DONE;
+        fprintf(stderr, "migctl: the bus can't be reached: %s\n", strerror(-r));
+        return EXIT_UNREACHABLE;
+}
+
+/* What the bus itself says when nobody is there. */
+static bool is_absence(const char *name)
+{
+        static const char *const names[] = {
+                "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
+                "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected",
+                "org.freedesktop.DBus.Error.TimedOut"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (streq(name, names[i]))
+                        return true;
+        return false;
+}
+
+int client_failed(const sd_bus_error *error, int r)
+{
+        Outcome outcome = sd_bus_error_is_set(error) ? outcome_from_bus(error->name) : OUTCOME_INVALID;
+
+        if (outcome != OUTCOME_INVALID) {
+                fprintf(stderr, "migctl: %s\n", error->message);
+                return outcome_info(outcome)->exit;
+        }
+        if (!sd_bus_error_is_set(error) || is_absence(error->name)) {
+                fprintf(stderr, "migctl: migmgrd can't be reached: %s; is migmgrd.service running?\n",
+                        sd_bus_error_is_set(error) ? error->message : strerror(-r));
+                return EXIT_UNREACHABLE;
+        }
+        if (streq(error->name, SD_BUS_ERROR_ACCESS_DENIED)) {
+                fprintf(stderr, "migctl: %s\n", error->message);
+                return EXIT_DENIED;
+        }
+        fprintf(stderr, "migctl: %s: %s\n", error->name, error->message);
+        return streq(error->name, SD_BUS_ERROR_UNKNOWN_OBJECT) ? EXIT_NOT_FOUND : EXIT_FAILED;
+}
+
+/* ---- messages as JSON ---------------------------------------------------------------------------------------- */
+
+static json_object *read_value(sd_bus_message *m);
+
+static json_object *read_basic(sd_bus_message *m, char type)
+{
+        union {
+                uint8_t y;
+                int b;
+                int16_t n;
+                uint16_t q;
+                int32_t i;
+                uint32_t u;
+                int64_t x;
+                uint64_t t;
+                double d;
+                const char *s;
+        } v;
+
+        if (sd_bus_message_read_basic(m, type, &v) <= 0)
+                return NULL;
+        switch (type) {
+        case 'y': return json_object_new_int(v.y);
+        case 'b': return json_object_new_boolean(v.b);
+        case 'n': return json_object_new_int(v.n);
+        case 'q': return json_object_new_int(v.q);
+        case 'i': return json_object_new_int(v.i);
+        case 'u': return json_object_new_int64(v.u);
+        case 'x': return json_object_new_int64(v.x);
+        case 't': return json_object_new_uint64(v.t);
+        case 'd': return json_object_new_double(v.d);
+        default: return json_object_new_string(v.s);
+        }
+}
+
+static json_object *read_dict(sd_bus_message *m, const char *contents)
+{
+        json_object *object = json_new_object();
+        const char *inside;
+        char type;
+
+        (void) sd_bus_message_enter_container(m, 'a', contents);
+        while (sd_bus_message_peek_type(m, &type, &inside) > 0 &&
+               sd_bus_message_enter_container(m, type, inside) > 0) {
+                json_object *key = read_value(m);
+
+                json_add(object, json_object_get_string(key), read_value(m));
+                json_object_put(key);
+                (void) sd_bus_message_exit_container(m);
+        }
+        (void) sd_bus_message_exit_container(m);
+        return object;
+}
+
+static json_object *read_list(sd_bus_message *m, char type, const char *contents)
+{
+        json_object *array = json_new_array(), *value;
+
+        (void) sd_bus_message_enter_container(m, type, contents);
+        while ((value = read_value(m)))
+                json_append(array, value);
+        (void) sd_bus_message_exit_container(m);
+        return array;
+}
+
+static json_object *read_value(sd_bus_message *m)
+{
+        const char *contents;
+        json_object *value;
+        char type;
+
+        if (sd_bus_message_peek_type(m, &type, &contents) <= 0)
+                return NULL;
+        switch (type) {
+        case SD_BUS_TYPE_ARRAY:
+                return contents[0] == '{' ? read_dict(m, contents) : read_list(m, 'a', contents);
+        case SD_BUS_TYPE_STRUCT: return read_list(m, 'r', contents);
+        case SD_BUS_TYPE_VARIANT:
+                (void) sd_bus_message_enter_container(m, 'v', contents);
+                value = read_value(m);
+                (void) sd_bus_message_exit_container(m);
+                return value;
+        default: return read_basic(m, type);
+        }
+}
+
+json_object *client_message_to_json(sd_bus_message *m)
+{
+        json_object *first = read_value(m), *next, *array;
+
+        next = first ? read_value(m) : NULL;
+        if (!next)
+                return first;
+        array = json_new_array();
+        json_append(array, first);
+        for (; next; next = read_value(m))
+                json_append(array, next);
+        return array;
+}
+
+/* ---- objects ------------------------------------------------------------------------------------------------- */
+
+int client_objects(Client *client, json_object **ret)
+{
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        int r = sd_bus_call_method(client->bus, MIGMGR_NAME, MIGMGR_ROOT,
+                                   "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &error, &reply,
+                                   "");
+
+        if (r < 0)
+                return client_failed(&error, r);
+        *ret = client_message_to_json(reply);
+        return EXIT_DONE;
+}
+
+json_object *client_interface(json_object *objects, const char *path, const char *interface)
+{
+        json_object *object = NULL, *properties = NULL;
+
+        if (json_object_object_get_ex(objects, path, &object))
+                (void) json_object_object_get_ex(object, interface, &properties);
+        return properties;
+}
+
+const char *client_text(json_object *properties, const char *key)
+{
+        json_object *value = NULL;
+
+        if (!json_object_is_type(properties, json_type_object) ||
+            !json_object_object_get_ex(properties, key, &value) || !value)
+                return "";
+        return json_object_get_string(value);
+}
+
+int64_t client_number(json_object *properties, const char *key)
+{
+        json_object *value = NULL;
+
+        if (!json_object_is_type(properties, json_type_object) ||
+            !json_object_object_get_ex(properties, key, &value))
+                return 0;
+        return json_object_get_int64(value);
+}
+
+json_object *client_find_vm(json_object *objects, const char *name, const char **ret_path)
+{
+        json_object_object_foreach (objects, path, interfaces) {
+                json_object *vm = NULL;
+
+                if (!json_object_object_get_ex(interfaces, MIGMGR_NAME ".VM", &vm))
+                        continue;
+                if (streq(client_text(vm, "Name"), name) || streq(client_text(vm, "UUID"), name)) {
+                        *ret_path = path;
+                        return vm;
+                }
+        }
+        fprintf(stderr, "migctl: no VM \"%s\" is registered here; migctl list shows those that are\n", name);
+        return NULL;
+}
+
+int client_get_job(Client *client, const char *id, json_object **ret)
+{
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        JsonReader reader = {.where = "job"};
+        const char *text;
+        int r = sd_bus_call_method(client->bus, MIGMGR_NAME, MIGMGR_ROOT, MIGMGR_NAME ".Manager", "GetJob",
+                                   &error, &reply, "s", id);
+
+        if (r >= 0)
+                r = sd_bus_message_read(reply, "s", &text);
+        if (r < 0)
+                return client_failed(&error, r);
+        *ret = json_parse(&reader, text, strlen(text));
+        if (*ret)
+                return EXIT_DONE;
+        fprintf(stderr, "migctl: %s\n", reader.text);
+        return EXIT_FAILED;
+}
+
+void client_uuid_of_path(const char *path, char ret[37])
+{
+        const char *label = strrchr(path, '/');
+        size_t n = 0;
+
+        label = label ? label + 1 : path;
+        if (*label == '_')
+                label++;
+        for (; label[n] && n < 36; n++)
+                ret[n] = label[n] == '_' ? '-' : label[n];
+        ret[n] = 0;
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* migctl: one verb, one file. What the daemon says comes as D-Bus messages and is turned into JSON once (bus.c); what
+ * people see is made from that by the writers, and programs get it as it is. */
+
+#include <stdio.h>
+#include <systemd/sd-bus.h>
+
+#include "common/json.h"
+#include "common/outcome.h"
+
+#define MIGMGR_NAME "org.migmgr1"
+#define MIGMGR_ROOT "/org/migmgr1"
+
+/* Options that every verb has, and those of single ones. */
+typedef struct Options {
+        const char *bus_address;
+        bool json, json_pretty;
+        bool legend;
+        bool incoming;         /* register */
+        uint64_t timeout_usec; /* migrate */
+        const char *request_id;
+} Options;
+
+typedef struct Client {
+        sd_bus *bus;
+        Options options;
+} Client;
+
+typedef struct Verb {
+        const char *name, *arguments;
+        int least, most; /* arguments */
+        int (*run)(Client *client, char **args, int n);
+        const char *doc;
+} Verb;
+
+/* Returns exit statuses (common/outcome.h); what went wrong was said on stderr. */
+int cmd_register(Client *client, char **args, int n);
+int cmd_list(Client *client, char **args, int n);
+int cmd_status(Client *client, char **args, int n);
+int cmd_devices(Client *client, char **args, int n);
+int cmd_check(Client *client, char **args, int n);
+int cmd_migrate(Client *client, char **args, int n);
+int cmd_cancel(Client *client, char **args, int n);
+int cmd_show(Client *client, char **args, int n);
+int cmd_monitor(Client *client, char **args, int n);
+
+/* ---- bus.c --------------------------------------------------------------------------------------------------- */
+
+/* A connection, or the exit status. */
+int client_connect(Client *client);
+
+/* Says on stderr what the error says, and returns its exit status. `r`: what the call returned. */
+int client_failed(const sd_bus_error *error, int r);
+
+/* What is left of a message, as JSON: one value, or an array of several. */
+json_object *client_message_to_json(sd_bus_message *m);
+
+/* All objects: {path: {interface: {property: value}}}. 0, or an exit status. */
+int client_objects(Client *client, json_object **ret);
+
+/* The VM of that name or UUID among them: its properties, or NULL after saying so. */
+json_object *client_find_vm(json_object *objects, const char *name, const char **ret_path);
+
+/* The properties of an object's interface, or NULL. */
+json_object *client_interface(json_object *objects, const char *path, const char *interface);
+
+/* A property as text; "" when there is none. Lives as long as `properties`. */
+const char *client_text(json_object *properties, const char *key);
+int64_t client_number(json_object *properties, const char *key);
+
+/* Everything about a job, by UUID. 0, or an exit status. */
+int client_get_job(Client *client, const char *id, json_object **ret);
+
+/* The part of an object path behind its last slash, as UUID. */
+void client_uuid_of_path(const char *path, char ret[37]);
+
+/* ---- writer-text.c, writer-json.c ----------------------------------------------------------------------------- */
+
+/* A table that is printed when it is whole, its columns lined up. Cells are copied. */
+typedef struct Table Table;
+Table *table_new(const char *const *columns, size_t n_columns);
+void table_row(Table *table, const char *const *cells);
+/* With a heading when `legend`; frees it. */
+void table_print(Table *table, bool legend, FILE *f);
+
+/* As the options say: short or pretty. Takes the object over. */
+void write_json(const Client *client, json_object *object);
+
+/* "812 us", "3.1 ms", "12.0 s", "1.5 GiB". */
+const char *format_usec(uint64_t usec, char ret[32]);
+const char *format_bytes(uint64_t bytes, char ret[32]);
+
+/* ---- timeline-view.c ----------------------------------------------------------------------------------------- */
+
+/* A job's phases and its blackout, as tables and bars. */
+void timeline_view(json_object *job, FILE *f);
+
+/* ---- findings-view.c ----------------------------------------------------------------------------------------- */
+
+void findings_view(json_object *findings, bool legend, FILE *f);

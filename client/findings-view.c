@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "client.h"
+
+void findings_view(json_object *findings, bool legend, FILE *f)
+{
+        static const char *const columns[] = {"DEVICE", "PROPERTY", "SOURCE", "DESTINATION", "WHAT TO DO"};
+        Table *table = table_new(columns, ARRAY_SIZE(columns));
+
+        for (size_t i = 0;
+             json_object_is_type(findings, json_type_array) && i < json_object_array_length(findings); i++) {
+                json_object *o = json_object_array_get_idx(findings, i);
+                const char *device = client_text(o, "device");
+                const char *cells[] = {device[0] ? device : "(VM)", client_text(o, "property"),
+                                       client_text(o, "source"), client_text(o, "destination"),
+                                       client_text(o, "remedy")};
+
+                table_row(table, cells);
+        }
+        table_print(table, legend, f);
+}

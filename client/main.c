@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* migctl: options and verbs. */
+
+#include <getopt.h>
+#include <signal.h>
+
+#include "client.h"
+
+static const Verb verbs[] = {
+        {"list", "", 0, 0, cmd_list, "VMs that are registered here"},
+        {"status", "VM", 1, 1, cmd_status, "one VM, its devices and its job"},
+        {"devices", "VM", 1, 1, cmd_devices, "the devices of a VM, and what they can do"},
+        {"register", "FILE", 1, 1, cmd_register,
+         "register the VM that FILE defines; --incoming: it is to come here"},
+        {"check", "VM DEST", 2, 2, cmd_check, "whether the VM could go there, and what speaks against it"},
+        {"migrate", "VM DEST", 2, 2, cmd_migrate, "move the VM with all its devices"},
+        {"cancel", "JOB", 1, 1, cmd_cancel, "turn a migration back"},
+        {"show", "JOB", 1, 1, cmd_show, "everything about a job, with a timeline of its blackout"},
+        {"monitor", "", 0, 0, cmd_monitor, "what happens, line by line, until interrupted"},
+};
+
+enum {
+        OPTION_BUS = 256,
+        OPTION_JSON,
+        OPTION_NO_LEGEND,
+        OPTION_INCOMING,
+        OPTION_TIMEOUT,
+        OPTION_REQUEST,
+        OPTION_VERSION
+};
+
+static const struct option options[] = {{"bus-address", required_argument, NULL, OPTION_BUS},
+                                        {"json", optional_argument, NULL, OPTION_JSON},
+                                        {"no-legend", no_argument, NULL, OPTION_NO_LEGEND},
+                                        {"incoming", no_argument, NULL, OPTION_INCOMING},
+                                        {"timeout", required_argument, NULL, OPTION_TIMEOUT},
+                                        {"request-id", required_argument, NULL, OPTION_REQUEST},
+                                        {"help", no_argument, NULL, 'h'},
+                                        {"version", no_argument, NULL, OPTION_VERSION},
+                                        {}};
+
+static void help(FILE *f)
+{
+        fprintf(f,
+                "migctl [OPTIONS] VERB ...\n\nMoves virtual machines and the devices they own. DEST: unix:/path of the "
+                "other migmgrd's peer.sock.\n\n");
+        for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+                fprintf(f, "  %-8s %-8s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].doc);
+        fprintf(f, "\n  --bus-address=ADDR      D-Bus to call, instead of the system bus\n"
+                   "  --json[=short|pretty]   for programs: one JSON value; monitor: one a line\n"
+                   "  --no-legend             tables without headings\n"
+                   "  --incoming              register: the VM is to come here\n"
+                   "  --timeout=SECONDS       migrate: turn back when the whole job takes longer\n"
+                   "  --request-id=ID         migrate: the same ID again names the same job\n"
+                   "  --help                  this text\n"
+                   "  --version               version\n\n"
+                   "Exit status:");
+        for (size_t i = 0; outcome_result(i); i++)
+                fprintf(f, "%s %d %s", i ? "," : "", outcome_result(i)->exit, outcome_result(i)->name);
+        fprintf(f, ", %d usage, %d denied, %d not found, %d migmgrd unreachable\n", EXIT_USAGE, EXIT_DENIED,
+                EXIT_NOT_FOUND, EXIT_UNREACHABLE);
+}
+
+static bool read_json_option(Options *o, const char *how)
+{
+        o->json = true;
+        o->json_pretty = !how || streq(how, "pretty");
+        return !how || streq(how, "pretty") || streq(how, "short");
+}
+
+static bool read_timeout(Options *o, const char *text)
+{
+        char *end;
+        double seconds = strtod(text, &end);
+
+        if (end == text || *end || !(seconds > 0 && seconds < 1e6))
+                return false;
+        o->timeout_usec = (uint64_t) (seconds * (double) USEC_PER_SEC);
+        return true;
+}
+
+/* Returns -1 to go on, else the exit status. */
+static int read_options(Options *o, int argc, char **argv)
+{
+        int c;
+
+        while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+                switch (c) {
+                case OPTION_BUS: o->bus_address = optarg; break;
+                case OPTION_JSON:
+                        if (!read_json_option(o, optarg)) {
+                                fprintf(stderr, "migctl: --json=%s: short or pretty\n", optarg);
+                                return EXIT_USAGE;
+                        }
+                        break;
+                case OPTION_NO_LEGEND: o->legend = false; break;
+                case OPTION_INCOMING: o->incoming = true; break;
+                case OPTION_TIMEOUT:
+                        if (!read_timeout(o, optarg)) {
+                                fprintf(stderr, "migctl: --timeout=%s: a number of seconds\n", optarg);
+                                return EXIT_USAGE;
+                        }
+                        break;
+                case OPTION_REQUEST: o->request_id = optarg; break;
+                case 'h': help(stdout); return EXIT_DONE;
+                case OPTION_VERSION: printf("migctl %s\n", PACKAGE_VERSION); return EXIT_DONE;
+                default: fprintf(stderr, "migctl --help shows the options\n"); return EXIT_USAGE;
+                }
+        return -1;
+}
+
+static const Verb *find_verb(const char *name)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+                if (streq(verbs[i].name, name))
+                        return &verbs[i];
+        return NULL;
+}
+
+static int run(Client *client, const Verb *verb, char **args, int n)
+{
+        int status;
+
+        if (n < verb->least || n > verb->most) {
+                fprintf(stderr, "usage: migctl %s %s\n", verb->name, verb->arguments);
+                return EXIT_USAGE;
+        }
+        status = client_connect(client);
+        if (status == EXIT_DONE)
+                status = verb->run(client, args, n);
+        sd_bus_flush_close_unref(client->bus);
+        return status;
+}
+
+int main(int argc, char **argv)
+{
+        Client client = {.options.legend = true};
+        const Verb *verb;
+        int status = read_options(&client.options, argc, argv);
+
+        if (status >= 0)
+                return status;
+        (void) signal(SIGPIPE, SIG_IGN);
+        verb = optind < argc ? find_verb(argv[optind]) : &verbs[0];
+        if (!verb) {
+                fprintf(stderr, "migctl: there is no verb \"%s\"; migctl --help lists them\n", argv[optind]);
+                return EXIT_USAGE;
+        }
+        return run(&client, verb, argv + optind + (optind < argc), argc - optind - (optind < argc));
+}

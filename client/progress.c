@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "progress.h"
+
+#include <sys/ioctl.h>
+#include <time.h>
+
+#define ROWS_DEFAULT    24
+#define COLUMNS_DEFAULT 80
+
+static const char *const phases[] = {"check",       "prepare", "precopy", "viommu-grace", "halt",
+                                     "p2p-grace",   "drain",   "intake",  "handover",     "arrival-grace",
+                                     "run-devices", "run",     "release"};
+
+struct Progress {
+        char vm[128], phase[32], state[32];
+        bool terminal;
+        int lines; /* that are drawn */
+        struct timespec start;
+};
+
+Progress *progress_new(const char *vm)
+{
+        Progress *p = calloc(1, sizeof *p);
+
+        if (!p)
+                abort();
+        (void) snprintf(p->vm, sizeof p->vm, "%s", vm);
+        p->terminal = isatty(STDERR_FILENO) && getenv("TERM") && !streq(getenv("TERM"), "dumb");
+        (void) clock_gettime(CLOCK_MONOTONIC, &p->start);
+        return p;
+}
+
+Progress *progress_free(Progress *progress)
+{
+        free(progress);
+        return NULL;
+}
+
+static double elapsed(const Progress *p)
+{
+        struct timespec now;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &now);
+        return (double) (now.tv_sec - p->start.tv_sec) + (double) (now.tv_nsec - p->start.tv_nsec) / 1e9;
+}
+
+static size_t phase_index(const char *name)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
+                if (streq(phases[i], name))
+                        return i;
+        return 0;
+}
+
+static struct winsize terminal_size(void)
+{
+        struct winsize size;
+
+        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_row == 0 || size.ws_col == 0)
+                size = (struct winsize){.ws_row = ROWS_DEFAULT, .ws_col = COLUMNS_DEFAULT};
+        return size;
+}
+
+void progress_end(Progress *p)
+{
+        if (p->lines > 0)
+                fprintf(stderr, "\033[%dA\033[J", p->lines);
+        p->lines = 0;
+        (void) fflush(stderr);
+}
+
+/* The id is the last part of the device's path, as sd_bus_path_decode() would have it. */
+static void device_name(const char *path, char *ret, size_t size)
+{
+        const char *p = strrchr(path, '/');
+        size_t n = 0;
+
+        for (p = p ? p + 1 : path; *p && n + 1 < size; p++) {
+                unsigned int c;
+
+                if (*p == '_' && sscanf(p + 1, "%2x", &c) == 1) {
+                        ret[n++] = (char) c;
+                        p += 2;
+                } else {
+                        ret[n++] = *p;
+                }
+        }
+        ret[n] = 0;
+}
+
+static int draw_devices(json_object *job, const struct winsize *size)
+{
+        json_object *devices = NULL;
+        size_t n, most = size->ws_row > 6 ? size->ws_row - 5u : 1;
+
+        (void) json_object_object_get_ex(job, "Devices", &devices);
+        n = json_object_is_type(devices, json_type_array) ? json_object_array_length(devices) : 0;
+        for (size_t i = 0; i < n && i < most; i++) {
+                json_object *device = json_object_array_get_idx(devices, i);
+                char name[65];
+
+                device_name(json_object_get_string(json_object_array_get_idx(device, 0)), name, sizeof name);
+                fprintf(stderr, "  %-24.24s %s\n", name,
+                        json_object_get_string(json_object_array_get_idx(device, 2)));
+        }
+        if (n > most)
+                fprintf(stderr, "  and %zu more\n", n - most);
+        return (int) (MIN(n, most) + (n > most));
+}
+
+static void draw(Progress *p, json_object *job)
+{
+        struct winsize size = terminal_size();
+        const char *phase = client_text(job, "Phase");
+        size_t at = phase_index(phase);
+        json_object *progress = NULL;
+        char moved[32], memory[32], bar[ARRAY_SIZE(phases) + 1];
+
+        (void) json_object_object_get_ex(job, "Progress", &progress);
+        for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
+                bar[i] = i < at ? '#' : i == at ? '>' : '.';
+        bar[ARRAY_SIZE(phases)] = 0;
+        progress_end(p);
+        fprintf(stderr, "%.40s  [%s] %s, %s  %.1f s\n", p->vm, bar, phase, client_text(job, "State"),
+                elapsed(p));
+        fprintf(stderr, "  devices %s, memory %s\n",
+                format_bytes((uint64_t) client_number(progress, "device-bytes"), moved),
+                format_bytes((uint64_t) client_number(progress, "memory-bytes"), memory));
+        p->lines = 2 + draw_devices(job, &size);
+        (void) fflush(stderr);
+}
+
+void progress_show(Progress *p, json_object *job)
+{
+        const char *phase = client_text(job, "Phase"), *state = client_text(job, "State");
+
+        if (p->terminal)
+                draw(p, job);
+        else if (!streq(phase, p->phase) || !streq(state, p->state))
+                fprintf(stderr, "%8.3f s  %s: %s, %s\n", elapsed(p), p->vm, phase, state);
+        (void) snprintf(p->phase, sizeof p->phase, "%s", phase);
+        (void) snprintf(p->state, sizeof p->state, "%s", state);
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "json.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+void json_fail(JsonReader *reader, const char *format, ...)
+{
+        va_list ap;
+        int n;
+
+        if (reader->failed)
+                return;
+        reader->failed = true;
+        n = snprintf(reader->text, sizeof reader->text, "%s: ", reader->where);
+        va_start(ap, format);
+        (void) vsnprintf(reader->text + n, sizeof reader->text - (size_t) n, format, ap);
+        va_end(ap);
+        for (char *p = reader->text; *p; p++)
+                if (*p < ' ' || *p > '~')
+                        *p = '?'; /* parts of it may be foreign text */
+}
+
+json_object *json_parse(JsonReader *reader, const char *text, size_t size)
+{
+        json_tokener *tokener;
+        json_object *object;
+        enum json_tokener_error error;
+
+        if (size > INT32_MAX) {
+                json_fail(reader, "too long");
+                return NULL;
+        }
+        tokener = json_tokener_new_ex(JSON_DEPTH_MAX);
+        if (!tokener) {
+                json_fail(reader, "out of memory");
+                return NULL;
+        }
+        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+        object = json_tokener_parse_ex(tokener, text, (int) size);
+        error = json_tokener_get_error(tokener);
+        if (error == json_tokener_continue && !object)
+                json_fail(reader, "is not whole");
+        else if (error != json_tokener_success)
+                json_fail(reader, "%s at byte %zu", json_tokener_error_desc(error),
+                          json_tokener_get_parse_end(tokener));
+        else
+                for (size_t i = json_tokener_get_parse_end(tokener); i < size; i++)
+                        if (!strchr(" \t\r\n", text[i]))
+                                json_fail(reader, "there is something behind its end");
+        json_tokener_free(tokener);
+        if (reader->failed) {
+                json_object_put(object);
+                return NULL;
+        }
+        return object;
+}
+
+void json_only(JsonReader *reader, json_object *object, const char *const *keys)
+{
+        if (!json_object_is_type(object, json_type_object)) {
+                json_fail(reader, "is not an object");
+                return;
+        }
+        json_object_object_foreach (object, key, value) {
+                bool known = false;
+
+                (void) value;
+                for (size_t i = 0; keys[i]; i++)
+                        known |= streq(keys[i], key);
+                if (!known)
+                        json_fail(reader, "unknown key \"%s\"", key);
+        }
+}
+
+json_object *json_member(JsonReader *reader, json_object *object, const char *key, json_type type,
+                         bool needed)
+{
+        json_object *value = NULL;
+
+        if (!json_object_is_type(object, json_type_object) ||
+            !json_object_object_get_ex(object, key, &value)) {
+                if (needed)
+                        json_fail(reader, "\"%s\" is missing", key);
+                return NULL;
+        }
+        if (!json_object_is_type(value, type)) {
+                json_fail(reader, "\"%s\" is not of type %s", key, json_type_to_name(type));
+                return NULL;
+        }
+        return value;
+}
+
+const char *json_string(JsonReader *reader, json_object *object, const char *key, bool needed)
+{
+        json_object *value = json_member(reader, object, key, json_type_string, needed);
+        const char *text;
+
+        if (!value)
+                return NULL;
+        text = json_object_get_string(value);
+        if (strlen(text) != (size_t) json_object_get_string_len(value)) {
+                json_fail(reader, "\"%s\" has a zero byte in it", key);
+                return NULL;
+        }
+        return text;
+}
+
+void json_copy(JsonReader *reader, json_object *object, const char *key, bool needed, char *ret, size_t size)
+{
+        const char *text = json_string(reader, object, key, needed);
+
+        ret[0] = 0;
+        if (!text)
+                return;
+        if (strlen(text) >= size) {
+                json_fail(reader, "\"%s\" is longer than %zu bytes", key, size - 1);
+                return;
+        }
+        memcpy(ret, text, strlen(text) + 1);
+}
+
+int64_t json_number(JsonReader *reader, json_object *object, const char *key, int64_t min, int64_t max,
+                    int64_t fallback)
+{
+        json_object *value = json_member(reader, object, key, json_type_int, false);
+        int64_t number;
+
+        if (!value)
+                return fallback;
+        number = json_object_get_int64(value);
+        if (number < min || number > max) {
+                json_fail(reader, "\"%s\" is %lld, not from %lld to %lld", key, (long long) number,
+                          (long long) min, (long long) max);
+                return fallback;
+        }
+        return number;
+}
+
+bool json_flag(JsonReader *reader, json_object *object, const char *key, bool fallback)
+{
+        json_object *value = json_member(reader, object, key, json_type_boolean, false);
+
+        return value ? json_object_get_boolean(value) : fallback;
+}
+
+static json_object *need(json_object *value)
+{
+        if (!value) {
+                (void) fputs("out of memory\n", stderr);
+                abort();
+        }
+        return value;
+}
+
+void json_add(json_object *object, const char *key, json_object *value)
+{
+        if (json_object_object_add(object, key, value) < 0)
+                (void) need(NULL);
+}
+
+void json_add_string(json_object *object, const char *key, const char *value)
+{
+        json_add(object, key, need(json_object_new_string(value)));
+}
+
+void json_add_number(json_object *object, const char *key, int64_t value)
+{
+        json_add(object, key, need(json_object_new_int64(value)));
+}
+
+void json_add_bool(json_object *object, const char *key, bool value)
+{
+        json_add(object, key, need(json_object_new_boolean(value)));
+}
+
+void json_append(json_object *array, json_object *value)
+{
+        if (json_object_array_add(array, value) < 0)
+                (void) need(NULL);
+}
+
+json_object *json_new_object(void)
+{
+        return need(json_object_new_object());
+}
+
+json_object *json_new_array(void)
+{
+        return need(json_object_new_array());
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Reading JSON that people or other hosts wrote, strictly: unknown keys, wrong types and missing members are errors
+ * with a text that names the place. On top of json-c. */
+
+#include <json-c/json.h>
+
+#include "macros.h"
+
+#define JSON_DEPTH_MAX 16
+#define JSON_TEXT_MAX  512
+
+/* Where a reader is, and what it found wrong first. */
+typedef struct JsonReader {
+        const char *where; /* "VM definition", "CHECK" */
+        bool failed;
+        char text[JSON_TEXT_MAX];
+} JsonReader;
+
+DEFINE_CLEANUP(json_object *, json_object_put);
+
+/* Parses one whole JSON value. NULL, with the reader failed, when it is none, has something behind it, or is nested
+ * deeper than JSON_DEPTH_MAX. The result is the caller's to put. */
+json_object *json_parse(JsonReader *reader, const char *text, size_t size);
+
+/* Notes the first error; later ones are dropped. */
+void json_fail(JsonReader *reader, const char *format, ...) _printf_(2, 3);
+
+/* Fails unless every key of `object` is in `keys` (a NULL-terminated list). */
+void json_only(JsonReader *reader, json_object *object, const char *const *keys);
+
+/* A member of that type. Missing: NULL, and failed when `needed`. */
+json_object *json_member(JsonReader *reader, json_object *object, const char *key, json_type type,
+                         bool needed);
+
+/* A string member, or NULL; it lives as long as `object`. */
+const char *json_string(JsonReader *reader, json_object *object, const char *key, bool needed);
+
+/* A string member of at most `size` - 1 bytes, copied. Empty when missing. */
+void json_copy(JsonReader *reader, json_object *object, const char *key, bool needed, char *ret, size_t size);
+
+/* A whole number from `min` to `max`; `fallback` when missing. */
+int64_t json_number(JsonReader *reader, json_object *object, const char *key, int64_t min, int64_t max,
+                    int64_t fallback);
+
+bool json_flag(JsonReader *reader, json_object *object, const char *key, bool fallback);
+
+/* Adds a member; takes over `value`. Out of memory ends the process: nothing that is half built leaves it. */
+void json_add(json_object *object, const char *key, json_object *value);
+void json_add_string(json_object *object, const char *key, const char *value);
+void json_add_number(json_object *object, const char *key, int64_t value);
+void json_add_bool(json_object *object, const char *key, bool value);
+void json_append(json_object *array, json_object *value);
+json_object *json_new_object(void);
+json_object *json_new_array(void);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* UNIX sockets, as the processes of migmgr use them among themselves: paths, packets, files that travel with them. */
+
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "macros.h"
+
+#define SOCKET_PATH_MAX 107 /* bytes, without the final NUL */
+#define SOCKET_FDS_MAX  4   /* files with one packet */
+
+/* Whether a path fits a UNIX socket's address. */
+bool socket_path_fits(const char *path);
+
+/* Listens on `path`, `type` SOCK_STREAM or SOCK_SEQPACKET, mode 0600. A socket file on which nobody listens any more is
+ * replaced. Returns the descriptor (non-blocking, close-on-exec); -EADDRINUSE when somebody does listen;
+ * -ENAMETOOLONG. */
+int socket_listen(const char *path, int type) _must_check_;
+
+/* Connects without waiting. Returns the descriptor (non-blocking, close-on-exec). -EAGAIN: the listener's queue is
+ * full. */
+int socket_connect(const char *path, int type) _must_check_;
+
+/* Sends one packet and up to SOCKET_FDS_MAX files. The files stay the caller's. */
+int socket_send(int fd, const void *packet, size_t size, const int *fds, size_t n_fds) _must_check_;
+
+/* Takes one packet of at most `max` bytes. Returns its size, 0 at the end of the connection. Files go to `ret_fds`, the
+ * caller's to close; more of them than `max_fds` are closed. -EMSGSIZE: the packet was larger. */
+ssize_t socket_recv(int fd, void *packet, size_t max, int *ret_fds, size_t max_fds,
+                    size_t *ret_n_fds) _must_check_;
+
+/* Who listens at, or connected from, the other end. */
+int socket_peer(int fd, pid_t *ret_pid, uid_t *ret_uid) _must_check_;

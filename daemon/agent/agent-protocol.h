@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Between migmgrd (the commander) and an agent: packets on a SOCK_SEQPACKET socket, both on one host, of one version.
+ *
+ * The agent listens. A new commander displaces the old one and is greeted with HELLO, which says all that a daemon
+ * which has just started must know. A commander sends OPEN (with the connected socket of the device's server), ATTACH
+ * (with a data connection), RUN and STOP; OPEN and RUN are answered by one RESULT each, in order. A RUN that comes while
+ * another runs waits for it. Between them PROGRESS and GONE may come at any time.
+ *
+ * Structs are sent as they are; agent-protocol.c checks those that arrive, because neither side trusts the other.
+ */
+
+#include <assert.h>
+
+#include "common/uuid.h"
+#include "daemon/core/device-program.h"
+
+#define AGENT_MAGIC      0x3147414du /* "MAG1" */
+#define AGENT_PACKET_MAX 1024
+#define AGENT_TEXT_MAX   256
+#define AGENT_KEY_MAX    16 /* hex digits: the agent's name in the runtime directory */
+#define AGENT_QUEUE_MAX  4  /* commands that may wait */
+
+typedef enum AgentPacketType {
+        /* commander to agent */
+        AGENT_OPEN = 1,
+        AGENT_ATTACH,
+        AGENT_RUN,
+        AGENT_STOP,
+        /* agent to commander */
+        AGENT_HELLO,
+        AGENT_RESULT,
+        AGENT_PROGRESS,
+        AGENT_GONE,
+} AgentPacketType;
+
+typedef struct AgentHead {
+        uint32_t magic;
+        uint32_t type;
+} AgentHead;
+
+/* Take this connection to the device's server (one file), negotiate, read flags and state. */
+typedef struct AgentOpen {
+        AgentHead head;
+        uint32_t seq;
+        uint32_t reserved;
+        uint64_t deadline_usec;
+} AgentOpen;
+
+/* Take this data connection (one file) for the next SEND or LOAD of `job`. */
+typedef struct AgentAttach {
+        AgentHead head;
+        char job[UUID_TEXT_MAX + 1];
+        uint8_t reserved[3];
+} AgentAttach;
+
+typedef struct AgentOp {
+        uint8_t type; /* DeviceOpType */
+        uint8_t from, to;
+        uint8_t reserved;
+} AgentOp;
+
+/* Perform the operations in order. */
+typedef struct AgentRun {
+        AgentHead head;
+        uint32_t seq;
+        uint32_t n_ops;
+        uint64_t deadline_usec; /* for all of them, from now; 0: as long as it takes */
+        char job[UUID_TEXT_MAX + 1];
+        uint8_t reserved[3];
+        AgentOp ops[DEVICE_PROGRAM_MAX];
+} AgentRun;
+
+/* What runs now is of no more use: end it at the next point where the device is not in the middle of something. */
+typedef struct AgentStop {
+        AgentHead head;
+} AgentStop;
+
+/* Where the agent is: the answer to being connected to. */
+typedef struct AgentHelloPacket {
+        AgentHead head;
+        char job[UUID_TEXT_MAX + 1]; /* of the last RUN; empty before the first */
+        uint8_t opened;              /* there is a connection to the device */
+        uint8_t busy;                /* a command runs or waits: no decision yet */
+        uint8_t loaded; /* this job's state was taken in whole and accepted, and the device has not run since */
+        uint32_t flags;      /* VFIO_DEVICE_FEATURE_MIGRATION */
+        uint32_t state;      /* DeviceState, as last read */
+        uint32_t last_seq;   /* number of the last command that ended, */
+        int32_t last_status; /* and how */
+        uint64_t offset;     /* bytes of the last stream */
+} AgentHelloPacket;
+
+/* The end of an OPEN or RUN. */
+typedef struct AgentResultPacket {
+        AgentHead head;
+        uint32_t seq;
+        int32_t status; /* 0 or a negative errno. -ECANCELED: stopped */
+        uint32_t op;    /* index of the operation that failed, or their number */
+        uint32_t flags; /* VFIO_DEVICE_FEATURE_MIGRATION */
+        uint32_t from, to;
+        uint32_t state; /* read back after the last operation; UNKNOWN when that failed too */
+        uint32_t was_reset;
+        uint64_t bytes;                          /* of the SEND or LOAD in it */
+        uint64_t start_usec[DEVICE_PROGRAM_MAX]; /* CLOCK_MONOTONIC, of each operation that was begun */
+        uint64_t end_usec[DEVICE_PROGRAM_MAX];
+        char text[AGENT_TEXT_MAX]; /* what went wrong, for people */
+} AgentResultPacket;
+
+/* How far a stream has come: at most ten a second. */
+typedef struct AgentProgress {
+        AgentHead head;
+        uint32_t seq;
+        uint32_t reserved;
+        uint64_t bytes;
+} AgentProgress;
+
+/* The device's server is gone, or its connection had to be given up. */
+typedef struct AgentGone {
+        AgentHead head;
+        int32_t status;
+        uint32_t reserved;
+        char text[AGENT_TEXT_MAX];
+} AgentGone;
+
+static_assert(sizeof(AgentResultPacket) <= AGENT_PACKET_MAX, "the largest packet fits");
+
+typedef union AgentPacket {
+        AgentHead head;
+        AgentOpen open;
+        AgentAttach attach;
+        AgentRun run;
+        AgentStop stop;
+        AgentHelloPacket hello;
+        AgentResultPacket result;
+        AgentProgress progress;
+        AgentGone gone;
+        uint8_t bytes[AGENT_PACKET_MAX];
+} AgentPacket;
+
+/* Size of a packet of that type, 0 for an unknown one. */
+size_t agent_packet_size(AgentPacketType type);
+
+/* Sends a packet of the type in its head; fills in magic and size. `fd` -1: no file. */
+int agent_packet_send(int socket, AgentPacket *packet, int fd) _must_check_;
+
+/* Takes a packet and at most one file (-1: none; the caller's to close). Returns 1, or 0 at the end of the connection.
+ * -EBADMSG: not one of these packets, or one with values that make no sense. */
+int agent_packet_recv(int socket, AgentPacket *packet, int *ret_fd) _must_check_;

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "agent.h"
+
+#include <stdio.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/socket.h"
+#include "program.h"
+
+#define PROGRESS_USEC (100 * USEC_PER_MSEC)
+
+typedef struct Waiting {
+        AgentPacket packet;
+        int fd;
+} Waiting;
+
+struct Agent {
+        struct event_base *base;
+        int listen_fd, commander_fd;
+        struct event *accept, *command, *progress, *open_deadline, *next;
+        VfioUserDevice *device, *opening;
+        uint32_t open_seq;
+        Program *program;
+        int data_fd;
+        char data_job[UUID_TEXT_MAX + 1];
+        Waiting queue[AGENT_QUEUE_MAX];
+        uint32_t n_queue;
+        /* what a new commander is told */
+        char job[UUID_TEXT_MAX + 1];
+        DeviceState state;
+        uint32_t last_seq;
+        int last_status;
+        uint64_t bytes;
+        bool loaded, closing, gone;
+};
+
+static void next_command(Agent *agent);
+
+/* ---- to the commander ---------------------------------------------------------------------------------------- */
+
+static void drop_commander(Agent *agent)
+{
+        if (agent->command)
+                event_free(agent->command);
+        if (agent->commander_fd >= 0)
+                (void) close(agent->commander_fd);
+        agent->command = NULL;
+        agent->commander_fd = -1;
+}
+
+/* A commander that is not there, or does not read, finds everything it needs in HELLO when it comes back. */
+static void say(Agent *agent, AgentPacket *packet)
+{
+        int r;
+
+        if (agent->commander_fd < 0)
+                return;
+        r = agent_packet_send(agent->commander_fd, packet, -1);
+        if (r < 0) {
+                log_warning(NULL, "commander does not take a packet: %s", strerror(-r));
+                drop_commander(agent);
+        }
+}
+
+static void say_hello(Agent *agent)
+{
+        AgentPacket packet = {
+                .hello = {
+                        .head.type = AGENT_HELLO,
+                        .opened = agent->device != NULL,
+                        .busy = agent->program || agent->opening || agent->n_queue > 0,
+                        .loaded = agent->loaded,
+                        .flags = agent->device ? vfio_user_device_facts(agent->device)->flags : 0,
+                        .state = (uint32_t) agent->state,
+                        .last_seq = agent->last_seq,
+                        .last_status = agent->last_status,
+                        .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
+                }};
+
+        memcpy(packet.hello.job, agent->job, sizeof packet.hello.job);
+        say(agent, &packet);
+}
+
+static void say_result(Agent *agent, const AgentResultPacket *result)
+{
+        AgentPacket packet = {.result = *result};
+
+        agent->last_seq = result->seq;
+        agent->last_status = result->status;
+        say(agent, &packet);
+}
+
+static void say_refused(Agent *agent, uint32_t seq, int status, const char *text)
+{
+        AgentResultPacket result = {
+                .head.type = AGENT_RESULT, .seq = seq, .status = status, .state = (uint32_t) agent->state};
+
+        (void) snprintf(result.text, sizeof result.text, "%s", text);
+        say_result(agent, &result);
+}
+
+/* ---- the device ---------------------------------------------------------------------------------------------- */
+
+static void on_device_gone(void *userdata, int status, const char *text)
+{
+        Agent *agent = userdata;
+        AgentPacket packet = {.gone = {.head.type = AGENT_GONE, .status = status}};
+
+        /* First that it is gone, then what that means for the command: the other way round the commander would send
+         * the next one to a device that is not there. */
+        (void) snprintf(packet.gone.text, sizeof packet.gone.text, "%s", text);
+        agent->state = DEVICE_STATE_UNKNOWN;
+        agent->loaded = false;
+        agent->gone = true;
+        say(agent, &packet);
+        if (agent->program)
+                program_device_gone(agent->program, status, text);
+        else
+                agent->device = vfio_user_device_free(agent->device);
+}
+
+static void on_opening_gone(void *userdata, int status, const char *text)
+{
+        Agent *agent = userdata;
+
+        if (!agent->opening)
+                return;
+        agent->opening = vfio_user_device_free(agent->opening);
+        (void) event_del(agent->open_deadline);
+        say_refused(agent, agent->open_seq, status, text);
+        next_command(agent);
+}
+
+/* While a device is being opened its end is the end of the opening; later it is the agent's business. */
+static void on_gone(void *userdata, int status, const char *text)
+{
+        Agent *agent = userdata;
+
+        if (agent->opening)
+                on_opening_gone(agent, status, text);
+        else
+                on_device_gone(agent, status, text);
+}
+
+static void on_opened(void *userdata, int status)
+{
+        Agent *agent = userdata;
+        AgentResultPacket result = {.head.type = AGENT_RESULT, .seq = agent->open_seq, .status = status};
+
+        (void) event_del(agent->open_deadline);
+        if (status < 0) {
+                (void) snprintf(result.text, sizeof result.text, "the device's server refused us: %s",
+                                strerror(-status));
+                result.state = DEVICE_STATE_UNKNOWN;
+        } else {
+                agent->device = TAKE_PTR(agent->opening);
+                agent->gone = false;
+                agent->state = vfio_user_device_facts(agent->device)->state;
+                agent->loaded = false;
+                result.flags = vfio_user_device_facts(agent->device)->flags;
+                result.state = (uint32_t) agent->state;
+        }
+        say_result(agent, &result);
+        event_active(agent->next, EV_TIMEOUT, 0); /* frees what failed, from a clean stack */
+}
+
+static void on_open_deadline(evutil_socket_t fd, short what, void *userdata)
+{
+        on_opening_gone(userdata, -ETIMEDOUT,
+                        "the device's server does not answer; is another client connected to it?");
+}
+
+static void run_open(Agent *agent, const AgentOpen *open, int fd)
+{
+        struct timeval tv = {(time_t) (open->deadline_usec / USEC_PER_SEC),
+                             (suseconds_t) (open->deadline_usec % USEC_PER_SEC)};
+        int r;
+
+        agent->open_seq = open->seq;
+        agent->device = vfio_user_device_free(agent->device);
+        agent->state = DEVICE_STATE_UNKNOWN;
+        agent->loaded = false;
+        if (fd < 0) {
+                say_refused(agent, open->seq, -EBADF, "OPEN came without a file");
+                return;
+        }
+        r = vfio_user_device_new(agent->base, fd, on_gone, agent, &agent->opening);
+        if (r >= 0)
+                r = vfio_user_device_open(agent->opening, on_opened, agent);
+        if (r >= 0 && event_add(agent->open_deadline, &tv) < 0)
+                r = -ENOMEM;
+        if (r < 0) {
+                agent->opening = vfio_user_device_free(agent->opening);
+                say_refused(agent, open->seq, r, "the device cannot be opened");
+        }
+}
+
+/* ---- programs ------------------------------------------------------------------------------------------------ */
+
+static void close_data(Agent *agent)
+{
+        if (agent->data_fd >= 0)
+                (void) close(agent->data_fd);
+        agent->data_fd = -1;
+        agent->data_job[0] = 0;
+}
+
+/* What was taken in whole and accepted stays `loaded` until it leaves STOP. */
+static bool is_loaded(const Agent *agent, const AgentRun *run, const AgentResultPacket *result)
+{
+        if (result->state != DEVICE_STATE_STOP)
+                return false;
+        for (uint32_t i = 0; i < run->n_ops && i < result->op; i++)
+                if (run->ops[i].type == DEVICE_OP_SET && run->ops[i].from == DEVICE_STATE_RESUMING)
+                        return true;
+        return agent->loaded;
+}
+
+static void on_program_end(void *userdata, const AgentResultPacket *packet)
+{
+        Agent *agent = userdata;
+        AgentResultPacket result = *packet;
+        const AgentRun *run = &agent->queue[0].packet.run; /* still at the head of the queue */
+
+        agent->bytes = result.bytes;
+        agent->state = (DeviceState) result.state;
+        agent->loaded = is_loaded(agent, run, &result);
+        for (uint32_t i = 0; i < result.op; i++)
+                agent->closing |= run->ops[i].type == DEVICE_OP_CLOSE;
+        if (program_used_data(agent->program))
+                close_data(agent);
+        agent->program = program_free(agent->program);
+        (void) event_del(agent->progress);
+        memmove(agent->queue, agent->queue + 1, --agent->n_queue * sizeof agent->queue[0]);
+        if (agent->gone)
+                agent->device = vfio_user_device_free(agent->device);
+        say_result(agent, &result);
+        if (agent->closing)
+                (void) event_base_loopbreak(agent->base);
+        else
+                next_command(agent);
+}
+
+static void on_progress(evutil_socket_t fd, short what, void *userdata)
+{
+        Agent *agent = userdata;
+        AgentPacket packet = {.progress = {.head.type = AGENT_PROGRESS,
+                                           .seq = agent->queue[0].packet.run.seq,
+                                           .bytes = program_bytes(agent->program)}};
+
+        say(agent, &packet);
+}
+
+static bool has_stream(const AgentRun *run)
+{
+        for (uint32_t i = 0; i < run->n_ops; i++)
+                if (run->ops[i].type == DEVICE_OP_SEND || run->ops[i].type == DEVICE_OP_LOAD)
+                        return true;
+        return false;
+}
+
+/* Without a device there is nothing that an operation could do, but CLOSE is always possible. */
+static bool only_closes(const AgentRun *run)
+{
+        return run->n_ops == 1 && run->ops[0].type == DEVICE_OP_CLOSE;
+}
+
+static int run_program(Agent *agent, const AgentRun *run)
+{
+        int r;
+
+        memcpy(agent->job, run->job, sizeof agent->job);
+        if (only_closes(run)) {
+                AgentResultPacket result = {.head.type = AGENT_RESULT,
+                                            .seq = run->seq,
+                                            .op = 1,
+                                            .state = (uint32_t) agent->state};
+
+                say_result(agent, &result);
+                (void) event_base_loopbreak(agent->base);
+                return 0;
+        }
+        if (!agent->device)
+                return -ENOTCONN;
+        r = program_new(agent->base, agent->device, run, on_program_end, agent, &agent->program);
+        if (r < 0)
+                return r;
+        if (agent->data_fd >= 0 && streq(agent->data_job, run->job))
+                program_attach(agent->program, agent->data_fd);
+        if (has_stream(run))
+                (void) event_add(agent->progress, &(struct timeval){.tv_usec = PROGRESS_USEC});
+        return 1;
+}
+
+/* The head of the queue is what runs; it leaves when it has ended. */
+static void next_command(Agent *agent)
+{
+        while (agent->n_queue > 0 && !agent->program && !agent->opening) {
+                Waiting *head = &agent->queue[0];
+                int r = 0;
+
+                if (head->packet.head.type == AGENT_OPEN)
+                        run_open(agent, &head->packet.open, TAKE_FD(head->fd));
+                else
+                        r = run_program(agent, &head->packet.run);
+                if (r > 0)
+                        return;
+                if (r < 0)
+                        say_refused(agent, head->packet.run.seq, r, "the device is not open");
+                memmove(agent->queue, agent->queue + 1, --agent->n_queue * sizeof agent->queue[0]);
+        }
+}
+
+static void on_next(evutil_socket_t fd, short what, void *userdata)
+{
+        Agent *agent = userdata;
+
+        agent->opening = vfio_user_device_free(agent->opening);
+        next_command(agent);
+}
+
+/* ---- from the commander -------------------------------------------------------------------------------------- */
+
+static void enqueue(Agent *agent, const AgentPacket *packet, int fd)
+{
+        if (agent->n_queue == AGENT_QUEUE_MAX) {
+                if (fd >= 0)
+                        (void) close(fd);
+                say_refused(agent, packet->run.seq, -ENOBUFS, "too many commands wait");
+                return;
+        }
+        agent->queue[agent->n_queue++] = (Waiting){*packet, fd};
+        next_command(agent);
+}
+
+static void attach(Agent *agent, const AgentAttach *packet, int fd)
+{
+        if (fd < 0)
+                return;
+        close_data(agent);
+        agent->data_fd = fd;
+        memcpy(agent->data_job, packet->job, sizeof agent->data_job);
+        if (agent->program && streq(agent->queue[0].packet.run.job, agent->data_job))
+                program_attach(agent->program, fd);
+}
+
+static void obey(Agent *agent, const AgentPacket *packet, int fd)
+{
+        switch ((AgentPacketType) packet->head.type) {
+        case AGENT_OPEN:
+        case AGENT_RUN: enqueue(agent, packet, fd); return;
+        case AGENT_ATTACH: attach(agent, &packet->attach, fd); return;
+        case AGENT_STOP:
+                if (agent->program)
+                        program_stop(agent->program);
+                break;
+        case AGENT_HELLO:
+        case AGENT_RESULT:
+        case AGENT_PROGRESS:
+        case AGENT_GONE: break; /* ours to send */
+        }
+        if (fd >= 0)
+                (void) close(fd);
+}
+
+static void on_command(evutil_socket_t socket, short what, void *userdata)
+{
+        Agent *agent = userdata;
+        AgentPacket packet;
+        int fd = -1, r;
+
+        r = agent_packet_recv(agent->commander_fd, &packet, &fd);
+        if (r == -EAGAIN)
+                return;
+        if (r <= 0) {
+                if (r < 0)
+                        log_warning(NULL, "commander sent what is no command: %s", strerror(-r));
+                drop_commander(agent);
+                return;
+        }
+        obey(agent, &packet, fd);
+}
+
+static bool is_trusted(int fd)
+{
+        pid_t pid;
+        uid_t uid;
+
+        return socket_peer(fd, &pid, &uid) == 0 && (uid == 0 || uid == getuid());
+}
+
+/* A new commander displaces the old one: there is one daemon on a host, and this is the one that lives. */
+static void on_accept(evutil_socket_t socket, short what, void *userdata)
+{
+        Agent *agent = userdata;
+        int fd = accept4(agent->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        if (fd < 0)
+                return;
+        if (!is_trusted(fd)) {
+                (void) close(fd);
+                return;
+        }
+        drop_commander(agent);
+        agent->commander_fd = fd;
+        agent->command = event_new(agent->base, fd, EV_READ | EV_PERSIST, on_command, agent);
+        if (!agent->command || event_add(agent->command, NULL) < 0) {
+                drop_commander(agent);
+                return;
+        }
+        say_hello(agent);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------- */
+
+Agent *agent_free(Agent *agent)
+{
+        struct event *events[] = {agent ? agent->accept : NULL, agent ? agent->progress : NULL,
+                                  agent ? agent->open_deadline : NULL, agent ? agent->next : NULL};
+
+        if (!agent)
+                return NULL;
+        drop_commander(agent);
+        program_free(agent->program);
+        vfio_user_device_free(agent->device);
+        vfio_user_device_free(agent->opening);
+        close_data(agent);
+        for (size_t i = 0; i < ARRAY_SIZE(events); i++)
+                if (events[i])
+                        event_free(events[i]);
+        for (uint32_t i = 0; i < agent->n_queue; i++)
+                if (agent->queue[i].fd >= 0)
+                        (void) close(agent->queue[i].fd);
+        (void) close(agent->listen_fd);
+        free(agent);
+        return NULL;
+}
+
+DEFINE_CLEANUP(Agent *, agent_free);
+
+int agent_new(struct event_base *base, int listen_fd, Agent **ret)
+{
+        _cleanup_(agent_freep) Agent *agent = calloc(1, sizeof *agent);
+
+        if (!agent)
+                return -ENOMEM;
+        agent->base = base;
+        agent->listen_fd = listen_fd;
+        agent->commander_fd = agent->data_fd = -1;
+        agent->state = DEVICE_STATE_UNKNOWN;
+        agent->accept = event_new(base, listen_fd, EV_READ | EV_PERSIST, on_accept, agent);
+        agent->progress = event_new(base, -1, EV_PERSIST, on_progress, agent);
+        agent->open_deadline = event_new(base, -1, 0, on_open_deadline, agent);
+        agent->next = event_new(base, -1, 0, on_next, agent);
+        if (!agent->accept || !agent->progress || !agent->open_deadline || !agent->next ||
+            event_add(agent->accept, NULL) < 0)
+                return -ENOMEM;
+        *ret = TAKE_PTR(agent);
+        return 0;
+}

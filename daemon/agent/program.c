@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "program.h"
+
+#include <stdio.h>
+
+#include "common/clock.h"
+#include "stream.h"
+
+/* How long reading back after a failure may take. What is slower is read in the next barrier. */
+#define READ_BACK_USEC (400 * USEC_PER_MSEC)
+
+/* Where within an operation. */
+typedef enum Step {
+        STEP_LOOK,      /* before the first SET: does the device read what it should? */
+        STEP_ACT,       /* the operation itself */
+        STEP_READ_BACK, /* ... and what the device reads after it */
+        STEP_SET_RUN,   /* a reset left it elsewhere: SET RUNNING */
+        STEP_RUN_BACK,
+        STEP_FAILED, /* reading back after a failure, to say where the device is */
+} Step;
+
+struct Program {
+        VfioUserDevice *device;
+        AgentRun run;
+        uint32_t at; /* operation */
+        Step step;
+        bool looked, stopping, used_data;
+        int data_fd;
+        Stream *stream;
+        uint64_t bytes;
+        struct event_base *base;
+        struct event *deadline, *kick;
+        AgentResultPacket result;
+        ProgramEnd on_end;
+        void *userdata;
+};
+
+static void next_operation(Program *p);
+static void begin_stream(Program *p);
+
+static const AgentOp *op(const Program *p)
+{
+        return &p->run.ops[p->at];
+}
+
+static const char *state_text(uint32_t state)
+{
+        const char *text = device_state_to_string((DeviceState) state);
+
+        return text ? text : "unknown";
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------------- */
+
+static void on_kick(evutil_socket_t fd, short what, void *userdata)
+{
+        Program *p = userdata;
+
+        p->on_end(p->userdata, &p->result);
+}
+
+static void end(Program *p)
+{
+        p->stream = stream_free(p->stream);
+        p->result.op = p->at;
+        p->result.bytes = p->bytes;
+        if (p->deadline)
+                (void) event_del(p->deadline);
+        event_active(p->kick, EV_TIMEOUT, 0); /* the agent frees us: not while we are on the stack */
+}
+
+static void on_failed_state(void *userdata, int status, DeviceState state)
+{
+        Program *p = userdata;
+
+        p->result.state = (uint32_t) (status == 0 ? state : DEVICE_STATE_UNKNOWN);
+        end(p);
+}
+
+static void set_text(Program *p, const char *text)
+{
+        (void) snprintf(p->result.text, sizeof p->result.text, "%s", text);
+}
+
+/* The operation has failed: where is the device now? */
+static void fail(Program *p, int status)
+{
+        p->bytes = program_bytes(p);
+        p->stream = stream_free(p->stream);
+        p->result.status = status;
+        p->result.state = DEVICE_STATE_UNKNOWN;
+        if (p->at < p->run.n_ops)
+                p->result.end_usec[p->at] = clock_monotonic_usec();
+        p->step = STEP_FAILED;
+        (void) event_add(p->deadline, &(struct timeval){.tv_usec = READ_BACK_USEC});
+        if (vfio_user_device_get(p->device, on_failed_state, p) < 0)
+                end(p);
+}
+
+static const char *what_it_does(const Program *p, char *text, size_t size)
+{
+        if (op(p)->type == DEVICE_OP_SET)
+                (void) snprintf(text, size, "%s -> %s", state_text(op(p)->from), state_text(op(p)->to));
+        else
+                (void) snprintf(text, size, "%s", device_op_to_string(op(p)->type));
+        return text;
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *userdata)
+{
+        Program *p = userdata;
+        char doing[64];
+
+        p->bytes = program_bytes(p);
+        vfio_user_device_abandon(p->device);
+        if (p->result.status == 0) {
+                (void) snprintf(p->result.text, sizeof p->result.text, "no answer within %llu ms, in %s",
+                                (unsigned long long) (p->run.deadline_usec / 1000),
+                                what_it_does(p, doing, sizeof doing));
+                p->result.status = -ETIMEDOUT;
+        }
+        p->result.state = DEVICE_STATE_UNKNOWN;
+        end(p);
+}
+
+void program_device_gone(Program *p, int status, const char *text)
+{
+        if (event_pending(p->kick, EV_TIMEOUT, NULL))
+                return; /* it has ended already */
+        if (p->result.status == 0) {
+                p->result.status = status;
+                set_text(p, text);
+        }
+        p->bytes = program_bytes(p);
+        p->result.state = DEVICE_STATE_UNKNOWN;
+        vfio_user_device_abandon(p->device);
+        end(p);
+}
+
+void program_stop(Program *p)
+{
+        p->stopping = true;
+        if (p->at >= p->run.n_ops)
+                return;
+        if (p->step != STEP_ACT || (op(p)->type != DEVICE_OP_SEND && op(p)->type != DEVICE_OP_LOAD))
+                return;
+        set_text(p, "stopped");
+        fail(p, -ECANCELED);
+}
+
+/* ---- operations ---------------------------------------------------------------------------------------------- */
+
+static void operation_done(Program *p)
+{
+        p->result.end_usec[p->at++] = clock_monotonic_usec();
+        next_operation(p);
+}
+
+static void on_state(void *userdata, int status, DeviceState state);
+
+static void on_acted(void *userdata, int status)
+{
+        Program *p = userdata;
+        char doing[64];
+
+        if (status < 0) {
+                (void) snprintf(p->result.text, sizeof p->result.text, "%s refused: %s",
+                                what_it_does(p, doing, sizeof doing), strerror(-status));
+                fail(p, status);
+                return;
+        }
+        p->step = p->step == STEP_SET_RUN ? STEP_RUN_BACK : STEP_READ_BACK;
+        status = vfio_user_device_get(p->device, on_state, p);
+        if (status < 0)
+                fail(p, status);
+}
+
+static void begin_set(Program *p)
+{
+        int r;
+
+        p->step = STEP_ACT;
+        r = vfio_user_device_set(p->device, op(p)->to, on_acted, p);
+        if (r < 0)
+                fail(p, r);
+}
+
+static void judge_look(Program *p, DeviceState state)
+{
+        if (state == op(p)->from) {
+                p->looked = true;
+                begin_set(p);
+                return;
+        }
+        (void) snprintf(p->result.text, sizeof p->result.text,
+                        "reads %s where %s was left: somebody moved it", state_text(state),
+                        state_text(op(p)->from));
+        fail(p, -ESTALE);
+}
+
+static void judge_read_back(Program *p, DeviceState state)
+{
+        if (op(p)->type == DEVICE_OP_SET && state != op(p)->to) {
+                (void) snprintf(p->result.text, sizeof p->result.text, "%s -> %s: said yes, but reads %s",
+                                state_text(op(p)->from), state_text(op(p)->to), state_text(state));
+                fail(p, -EIO);
+                return;
+        }
+        if (op(p)->type == DEVICE_OP_RESET) {
+                p->result.was_reset = true;
+                p->looked = true; /* whatever it was: what follows is planned from RUNNING */
+        }
+        if (op(p)->type == DEVICE_OP_RESET && state != DEVICE_STATE_RUNNING) {
+                int r;
+
+                p->step = STEP_SET_RUN;
+                r = vfio_user_device_set(p->device, DEVICE_STATE_RUNNING, on_acted, p);
+                if (r < 0)
+                        fail(p, r);
+                return;
+        }
+        operation_done(p);
+}
+
+static void on_state(void *userdata, int status, DeviceState state)
+{
+        Program *p = userdata;
+
+        if (status < 0) {
+                (void) snprintf(p->result.text, sizeof p->result.text, "its state cannot be read: %s",
+                                strerror(-status));
+                p->result.status = status;
+                p->result.state = DEVICE_STATE_UNKNOWN;
+                end(p);
+                return;
+        }
+        p->result.state = state;
+        switch (p->step) {
+        case STEP_LOOK: judge_look(p, state); break;
+        case STEP_ACT: operation_done(p); break;
+        case STEP_READ_BACK: judge_read_back(p, state); break;
+        case STEP_RUN_BACK:
+                if (state == DEVICE_STATE_RUNNING) {
+                        operation_done(p);
+                        break;
+                }
+                (void) snprintf(p->result.text, sizeof p->result.text, "reads %s after a reset, not running",
+                                state_text(state));
+                fail(p, -EIO);
+                break;
+        case STEP_SET_RUN:
+        case STEP_FAILED: break;
+        }
+}
+
+static void on_stream_end(void *userdata, int status, const char *text)
+{
+        Program *p = userdata;
+
+        p->bytes = program_bytes(p);
+        p->stream = stream_free(p->stream);
+        if (status < 0) {
+                (void) snprintf(p->result.text, sizeof p->result.text, "%s: %s", text, strerror(-status));
+                fail(p, status);
+                return;
+        }
+        operation_done(p);
+}
+
+static void begin_stream(Program *p)
+{
+        int r;
+
+        if (p->data_fd < 0 && op(p)->type == DEVICE_OP_LOAD)
+                return; /* program_attach() goes on */
+        if (p->data_fd < 0) {
+                set_text(p, "there is no data connection");
+                fail(p, -ENOTCONN);
+                return;
+        }
+        p->used_data = true;
+        r = (op(p)->type == DEVICE_OP_SEND ? stream_out_new : stream_in_new)(p->base, p->device, p->data_fd,
+                                                                             on_stream_end, p, &p->stream);
+        if (r < 0)
+                fail(p, r);
+}
+
+static int begin_operation(Program *p)
+{
+        p->step = STEP_ACT;
+        switch ((DeviceOpType) op(p)->type) {
+        case DEVICE_OP_GET: return vfio_user_device_get(p->device, on_state, p);
+        case DEVICE_OP_SET:
+                if (p->looked)
+                        return vfio_user_device_set(p->device, op(p)->to, on_acted, p);
+                p->step = STEP_LOOK;
+                return vfio_user_device_get(p->device, on_state, p);
+        case DEVICE_OP_RESET: return vfio_user_device_reset(p->device, on_acted, p);
+        case DEVICE_OP_SEND:
+        case DEVICE_OP_LOAD: begin_stream(p); return 0;
+        case DEVICE_OP_CLOSE: operation_done(p); return 0;
+        case DEVICE_OP_REOPEN: /* the daemon's side does that, with OPEN */
+        case DEVICE_OP_MAX:
+        case DEVICE_OP_INVALID: break;
+        }
+        return -EINVAL;
+}
+
+static void next_operation(Program *p)
+{
+        int r;
+
+        if (p->at == p->run.n_ops) {
+                end(p);
+                return;
+        }
+        if (p->stopping) {
+                set_text(p, "stopped");
+                fail(p, -ECANCELED);
+                return;
+        }
+        p->result.from = op(p)->from;
+        p->result.to = op(p)->to;
+        p->result.start_usec[p->at] = clock_monotonic_usec();
+        r = begin_operation(p);
+        if (r < 0)
+                fail(p, r);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------- */
+
+void program_attach(Program *p, int data_fd)
+{
+        p->data_fd = data_fd;
+        if (p->at < p->run.n_ops && op(p)->type == DEVICE_OP_LOAD && p->step == STEP_ACT && !p->stream &&
+            p->result.status == 0)
+                begin_stream(p);
+}
+
+uint64_t program_bytes(const Program *p)
+{
+        return p->stream ? stream_bytes(p->stream) : p->bytes;
+}
+
+bool program_used_data(const Program *p)
+{
+        return p->used_data;
+}
+
+Program *program_free(Program *p)
+{
+        if (!p)
+                return NULL;
+        stream_free(p->stream);
+        if (p->deadline)
+                event_free(p->deadline);
+        if (p->kick)
+                event_free(p->kick);
+        free(p);
+        return NULL;
+}
+
+DEFINE_CLEANUP(Program *, program_free);
+
+int program_new(struct event_base *base, VfioUserDevice *device, const AgentRun *run, ProgramEnd on_end,
+                void *userdata, Program **ret)
+{
+        _cleanup_(program_freep) Program *p = calloc(1, sizeof *p);
+
+        if (!p)
+                return -ENOMEM;
+        p->base = base;
+        p->device = device;
+        p->run = *run;
+        p->data_fd = -1;
+        p->on_end = on_end;
+        p->userdata = userdata;
+        p->result = (AgentResultPacket){.head.type = AGENT_RESULT,
+                                        .seq = run->seq,
+                                        .state = DEVICE_STATE_UNKNOWN,
+                                        .flags = vfio_user_device_facts(device)->flags};
+        p->kick = event_new(base, -1, 0, on_kick, p);
+        p->deadline = event_new(base, -1, 0, on_deadline, p);
+        if (!p->kick || !p->deadline)
+                return -ENOMEM;
+        if (run->deadline_usec > 0) {
+                struct timeval tv = {(time_t) (run->deadline_usec / USEC_PER_SEC),
+                                     (suseconds_t) (run->deadline_usec % USEC_PER_SEC)};
+
+                if (event_add(p->deadline, &tv) < 0)
+                        return -ENOMEM;
+        }
+        *ret = p;
+        next_operation(TAKE_PTR(p));
+        return 0;
+}

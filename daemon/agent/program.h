@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* One command of the commander while it runs: operations in order, every transition read back.
+ *
+ * The agent owns it; there is one at a time. It ends once, through `on_end`, with the packet that answers the command;
+ * the agent frees it then. What to do and in which order was decided in daemon/core; here it is only decided whether
+ * an operation has succeeded.
+ */
+
+#include <event2/event.h>
+
+#include "agent-protocol.h"
+#include "vfio-user-device.h"
+
+typedef struct Program Program;
+
+typedef void (*ProgramEnd)(void *userdata, const AgentResultPacket *result);
+
+/* Begins. `device` must outlive the program. -ENOMEM. */
+int program_new(struct event_base *base, VfioUserDevice *device, const AgentRun *run, ProgramEnd on_end,
+                void *userdata, Program **ret) _must_check_;
+Program *program_free(Program *program);
+
+/* The data connection for SEND or LOAD; stays the caller's and must outlive the program. A LOAD waits for it. */
+void program_attach(Program *program, int data_fd);
+
+/* End it at the next point where the device is not in the middle of something, with -ECANCELED. */
+void program_stop(Program *program);
+
+/* The device's connection is gone: nothing more can come. */
+void program_device_gone(Program *program, int status, const char *text);
+
+/* Bytes of the stream that runs or has run. */
+uint64_t program_bytes(const Program *program);
+
+/* The data connection was used: what is left in it belongs to a stream that has ended. */
+bool program_used_data(const Program *program);

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vfio-user-device.h"
+
+#include <json-c/json.h>
+
+#include "vfio-user-client.h"
+
+#define VERSION_MAX 65536 /* bytes of a VERSION reply's text */
+
+/* What we say of ourselves. One file at least, or the server can't grant twin_socket. */
+static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576,"
+                                   "\"pgsizes\":4096,\"twin_socket\":{\"supported\":true}}}";
+
+/* One open read or write. */
+typedef struct Transfer {
+        VfioUserDevice *device;
+        bool busy;
+        size_t size;
+        VfioUserMigData request, reply;
+        DeviceRead on_read;
+        DeviceDone on_done;
+        void *userdata;
+} Transfer;
+
+struct VfioUserDevice {
+        VfioUserClient *client;
+        DeviceFacts facts;
+        Transfer transfers[DEVICE_TRANSFERS_MAX];
+        /* the one other operation */
+        VfioUserVersion version, version_reply;
+        char *version_text;
+        VfioUserFeature feature, feature_reply;
+        VfioUserFeatureState state, state_reply;
+        VfioUserFeatureMigration migration_reply;
+        DeviceDone on_done;
+        void *done_userdata;
+        DeviceGot on_got;
+        void *got_userdata;
+        DeviceGone on_gone;
+        void *gone_userdata;
+};
+
+static void on_client_gone(void *userdata, int status, const char *text)
+{
+        VfioUserDevice *device = userdata;
+
+        device->on_gone(device->gone_userdata, status, text);
+}
+
+int vfio_user_device_new(struct event_base *base, int fd, DeviceGone on_gone, void *userdata,
+                         VfioUserDevice **ret)
+{
+        VfioUserDevice *device = calloc(1, sizeof *device);
+        int r;
+
+        if (!device) {
+                (void) close(fd);
+                return -ENOMEM;
+        }
+        for (size_t i = 0; i < DEVICE_TRANSFERS_MAX; i++)
+                device->transfers[i].device = device;
+        device->on_gone = on_gone;
+        device->gone_userdata = userdata;
+        r = vfio_user_client_new(base, fd, on_client_gone, device, &device->client);
+        if (r < 0) {
+                free(device);
+                return r;
+        }
+        *ret = device;
+        return 0;
+}
+
+VfioUserDevice *vfio_user_device_free(VfioUserDevice *device)
+{
+        if (!device)
+                return NULL;
+        vfio_user_client_free(device->client);
+        free(device->version_text);
+        free(device);
+        return NULL;
+}
+
+const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device)
+{
+        return &device->facts;
+}
+
+void vfio_user_device_abandon(VfioUserDevice *device)
+{
+        vfio_user_client_abandon(device->client);
+        for (size_t i = 0; i < DEVICE_TRANSFERS_MAX; i++)
+                device->transfers[i].busy = false;
+}
+
+uint32_t vfio_user_device_open_calls(const VfioUserDevice *device)
+{
+        return vfio_user_client_open_calls(device->client);
+}
+
+/* ---- DEVICE_FEATURE ------------------------------------------------------------------------------------------ */
+
+static int call_feature(VfioUserDevice *device, uint32_t flags, size_t out_size, void *in, size_t in_size,
+                        VfioUserReply on_reply)
+{
+        VfioUserCall call = {
+                .command = VFIO_USER_DEVICE_FEATURE,
+                .out = {{&device->feature, sizeof device->feature}, {&device->state, out_size}},
+                .n_out = out_size > 0 ? 2 : 1,
+                .head = &device->feature_reply,
+                .head_size = sizeof device->feature_reply,
+                .data = in,
+                .data_size = in_size,
+                .least = sizeof device->feature_reply + in_size,
+                .on_reply = on_reply,
+                .userdata = device,
+        };
+
+        device->feature = (VfioUserFeature){
+                .argsz = (uint32_t) (sizeof device->feature + MAX(in_size, out_size)), .flags = flags};
+        return vfio_user_client_call(device->client, &call);
+}
+
+static void on_get_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+        DeviceState state = DEVICE_STATE_UNKNOWN;
+
+        if (status == 0 && device->state_reply.state > DEVICE_STATE_PRE_COPY_P2P)
+                status = -EPROTO;
+        if (status == 0)
+                state = (DeviceState) device->state_reply.state;
+        device->on_got(device->got_userdata, status, state);
+}
+
+int vfio_user_device_get(VfioUserDevice *device, DeviceGot on_got, void *userdata)
+{
+        device->on_got = on_got;
+        device->got_userdata = userdata;
+        return call_feature(device, VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_MIG_DEVICE_STATE, 0,
+                            &device->state_reply, sizeof device->state_reply, on_get_reply);
+}
+
+static void on_done_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+
+        device->on_done(device->done_userdata, status);
+}
+
+int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone on_done, void *userdata)
+{
+        device->on_done = on_done;
+        device->done_userdata = userdata;
+        device->state = (VfioUserFeatureState){.state = (uint32_t) state, .data_fd = -1};
+        return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_MIG_DEVICE_STATE,
+                            sizeof device->state, &device->state_reply, sizeof device->state_reply,
+                            on_done_reply);
+}
+
+int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata)
+{
+        VfioUserCall call = {
+                .command = VFIO_USER_DEVICE_RESET, .on_reply = on_done_reply, .userdata = device};
+
+        device->on_done = on_done;
+        device->done_userdata = userdata;
+        return vfio_user_client_call(device->client, &call);
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------- */
+
+static json_object *member(json_object *object, const char *name, json_type type)
+{
+        json_object *value = NULL;
+
+        if (!json_object_is_type(object, json_type_object) ||
+            !json_object_object_get_ex(object, name, &value) || !json_object_is_type(value, type))
+                return NULL;
+        return value;
+}
+
+static int take_twin(VfioUserDevice *device, json_object *twin)
+{
+        json_object *supported = member(twin, "supported", json_type_boolean);
+        int fd = vfio_user_client_take_fd(device->client);
+
+        if (!supported || !json_object_get_boolean(supported)) {
+                if (fd >= 0)
+                        (void) close(fd);
+                return 0;
+        }
+        return fd < 0 ? -EPROTO : vfio_user_client_set_twin(device->client, fd);
+}
+
+/* The text may be missing; what we do not know in it is of no interest. */
+static int take_capabilities(VfioUserDevice *device, size_t text_size)
+{
+        json_object *root, *caps, *value;
+        int r = 0;
+
+        if (text_size == 0)
+                return 0;
+        if (device->version_text[text_size - 1] != 0)
+                return -EPROTO;
+        root = json_tokener_parse(device->version_text);
+        if (!json_object_is_type(root, json_type_object)) {
+                json_object_put(root);
+                return -EPROTO;
+        }
+        caps = member(root, "capabilities", json_type_object);
+        value = member(caps, "max_data_xfer_size", json_type_int);
+        if (value) {
+                int64_t max = json_object_get_int64(value);
+
+                if (max <= 0)
+                        r = -EPROTO;
+                else
+                        device->facts.transfer_max = MIN((size_t) max, device->facts.transfer_max);
+        }
+        value = member(caps, "twin_socket", json_type_object);
+        if (r == 0 && value)
+                r = take_twin(device, value);
+        json_object_put(root);
+        return r;
+}
+
+static void on_open_state(void *userdata, int status, DeviceState state)
+{
+        VfioUserDevice *device = userdata;
+
+        device->facts.state = state;
+        device->on_done(device->done_userdata, status);
+}
+
+static void on_migration_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+        uint64_t flags = device->migration_reply.flags;
+
+        if (status == 0)
+                device->facts.flags = (uint32_t) flags & DEVICE_MIGRATION_MASK;
+        /* libvfio-user says EINVAL and the kernel ENOTTY for: no migration. So does a server whose flags lack the one
+         * that every migration has. */
+        if (status == -EINVAL || status == -ENOTTY ||
+            (status == 0 && !(flags & DEVICE_MIGRATION_STOP_COPY))) {
+                device->facts.flags = 0;
+                device->on_done(device->done_userdata, 0);
+                return;
+        }
+        if (status == 0)
+                status = vfio_user_device_get(device, on_open_state, device);
+        if (status < 0)
+                device->on_done(device->done_userdata, status);
+}
+
+static void on_version_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+
+        if (status == 0 && device->version_reply.major != VFIO_USER_MAJOR)
+                status = -EPROTONOSUPPORT;
+        if (status == 0)
+                status = take_capabilities(device, size - sizeof device->version_reply);
+        if (status == 0)
+                status = call_feature(device, VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_MIGRATION, 0,
+                                      &device->migration_reply, sizeof device->migration_reply,
+                                      on_migration_reply);
+        if (status < 0)
+                device->on_done(device->done_userdata, status);
+}
+
+int vfio_user_device_open(VfioUserDevice *device, DeviceDone on_done, void *userdata)
+{
+        VfioUserCall call = {
+                .command = VFIO_USER_VERSION,
+                .out = {{&device->version, sizeof device->version},
+                        {(void *) capabilities, sizeof capabilities}},
+                .n_out = 2,
+                .head = &device->version_reply,
+                .head_size = sizeof device->version_reply,
+                .least = sizeof device->version_reply,
+                .on_reply = on_version_reply,
+                .userdata = device,
+        };
+
+        free(device->version_text);
+        device->version_text = malloc(VERSION_MAX);
+        if (!device->version_text)
+                return -ENOMEM;
+        call.data = device->version_text;
+        call.data_size = VERSION_MAX;
+        device->facts = (DeviceFacts){.state = DEVICE_STATE_UNKNOWN,
+                                      .transfer_max = MIN(vfio_user_client_write_max(device->client),
+                                                          (size_t) DEVICE_TRANSFER_MAX)};
+        device->version = (VfioUserVersion){VFIO_USER_MAJOR, VFIO_USER_MINOR};
+        device->on_done = on_done;
+        device->done_userdata = userdata;
+        return vfio_user_client_call(device->client, &call);
+}
+
+/* ---- data ---------------------------------------------------------------------------------------------------- */
+
+static Transfer *free_transfer(VfioUserDevice *device)
+{
+        for (size_t i = 0; i < DEVICE_TRANSFERS_MAX; i++)
+                if (!device->transfers[i].busy)
+                        return &device->transfers[i];
+        return NULL;
+}
+
+static void on_read_reply(void *userdata, int status, size_t size)
+{
+        Transfer *t = userdata;
+
+        t->busy = false;
+        /* The reply may be padded to what was asked for; its size field counts. */
+        if (status == 0 && (t->reply.size > t->size || t->reply.size > size - sizeof t->reply))
+                status = -EPROTO;
+        t->on_read(t->userdata, status, status == 0 ? t->reply.size : 0);
+}
+
+int vfio_user_device_read(VfioUserDevice *device, void *data, size_t size, DeviceRead on_read, void *userdata)
+{
+        Transfer *t = free_transfer(device);
+        VfioUserCall call;
+        int r;
+
+        if (!t || size > device->facts.transfer_max)
+                return -ENOBUFS;
+        t->size = size;
+        t->request =
+                (VfioUserMigData){.argsz = (uint32_t) (sizeof t->request + size), .size = (uint32_t) size};
+        t->on_read = on_read;
+        t->userdata = userdata;
+        call = (VfioUserCall){
+                .command = VFIO_USER_MIG_DATA_READ,
+                .out = {{&t->request, sizeof t->request}},
+                .n_out = 1,
+                .head = &t->reply,
+                .head_size = sizeof t->reply,
+                .data = data,
+                .data_size = size,
+                .least = sizeof t->reply,
+                .on_reply = on_read_reply,
+                .userdata = t,
+        };
+        r = vfio_user_client_call(device->client, &call);
+        t->busy = r == 0;
+        return r;
+}
+
+static void on_write_reply(void *userdata, int status, size_t size)
+{
+        Transfer *t = userdata;
+
+        t->busy = false;
+        t->on_done(t->userdata, status);
+}
+
+int vfio_user_device_write(VfioUserDevice *device, const void *data, size_t size, DeviceDone on_done,
+                           void *userdata)
+{
+        Transfer *t = free_transfer(device);
+        VfioUserCall call;
+        int r;
+
+        if (!t || size > device->facts.transfer_max)
+                return -ENOBUFS;
+        t->request =
+                (VfioUserMigData){.argsz = (uint32_t) (sizeof t->request + size), .size = (uint32_t) size};
+        t->on_done = on_done;
+        t->userdata = userdata;
+        call = (VfioUserCall){
+                .command = VFIO_USER_MIG_DATA_WRITE,
+                .out = {{&t->request, sizeof t->request}, {(void *) data, size}},
+                .n_out = 2,
+                .on_reply = on_write_reply,
+                .userdata = t,
+        };
+        r = vfio_user_client_call(device->client, &call);
+        t->busy = r == 0;
+        return r;
+}

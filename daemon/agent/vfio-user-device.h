@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A vfio-user device as the agent's programs see it: open it, read and set its state, reset it, move its data.
+ *
+ * The agent owns it. Each operation is answered once through its callback, unless it is abandoned; at most
+ * DEVICE_TRANSFERS_MAX transfers may be open at a time, any other operation stands alone. Nothing is retried and nothing
+ * is decided here; the one thing that is judged is whether the server keeps to the protocol.
+ */
+
+#include <event2/event.h>
+
+#include "daemon/core/device-state.h"
+
+#define DEVICE_TRANSFERS_MAX 4
+#define DEVICE_TRANSFER_MAX  (1024 * 1024) /* bytes */
+
+typedef struct VfioUserDevice VfioUserDevice;
+
+/* `status` 0 or a negative errno. */
+typedef void (*DeviceDone)(void *userdata, int status);
+typedef void (*DeviceGot)(void *userdata, int status, DeviceState state);
+/* `size`: bytes that were read; 0: there is nothing more. */
+typedef void (*DeviceRead)(void *userdata, int status, size_t size);
+typedef void (*DeviceGone)(void *userdata, int status, const char *text);
+
+typedef struct DeviceFacts {
+        uint32_t flags;      /* VFIO_DEVICE_FEATURE_MIGRATION; 0: the server has no migration */
+        DeviceState state;   /* UNKNOWN without migration */
+        size_t transfer_max; /* bytes that one transfer may have */
+} DeviceFacts;
+
+/* Takes over `fd`, a connection to the device's server on which nothing was said yet. */
+int vfio_user_device_new(struct event_base *base, int fd, DeviceGone on_gone, void *userdata,
+                         VfioUserDevice **ret) _must_check_;
+VfioUserDevice *vfio_user_device_free(VfioUserDevice *device);
+
+/* VERSION, feature 1, feature 2; the facts are there when `on_done` says 0. */
+int vfio_user_device_open(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
+const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device);
+
+int vfio_user_device_get(VfioUserDevice *device, DeviceGot on_got, void *userdata) _must_check_;
+int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone on_done,
+                         void *userdata) _must_check_;
+int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
+
+/* `data` must stay until the answer. `size` at most the facts' transfer_max. */
+int vfio_user_device_read(VfioUserDevice *device, void *data, size_t size, DeviceRead on_read,
+                          void *userdata) _must_check_;
+int vfio_user_device_write(VfioUserDevice *device, const void *data, size_t size, DeviceDone on_done,
+                           void *userdata) _must_check_;
+
+/* Nobody waits for what is open any more; the buffers given are no longer touched. */
+void vfio_user_device_abandon(VfioUserDevice *device);
+
+/* Operations that are still open at the server, abandoned ones included. */
+uint32_t vfio_user_device_open_calls(const VfioUserDevice *device);

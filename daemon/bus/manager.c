@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* org.migmgr1.Manager */
+
+#include <stdio.h>
+
+#include "bus.h"
+
+#define ACTION_MANAGE  "org.migmgr1.manage"
+#define ACTION_MIGRATE "org.migmgr1.migrate"
+
+static Vm *find_vm(Bus *bus, sd_bus_message *m, const char *name)
+{
+        Vm *vm = manager_find_vm(bus->manager, name);
+        char text[256];
+
+        if (vm && vm->registered)
+                return vm;
+        (void) snprintf(text, sizeof text,
+                        "no VM \"%.100s\" is registered here; migctl list shows those that are", name);
+        bus_reply_error(bus, m, OUTCOME_NO_SUCH_VM, text);
+        return NULL;
+}
+
+/* ---- register ------------------------------------------------------------------------------------------------ */
+
+typedef struct Waiting {
+        Bus *bus;
+        sd_bus_message *m;
+} Waiting;
+
+static Waiting *wait_for(Bus *bus, sd_bus_message *m)
+{
+        Waiting *waiting = malloc(sizeof *waiting);
+
+        if (!waiting)
+                abort();
+        *waiting = (Waiting){bus, sd_bus_message_ref(m)};
+        return waiting;
+}
+
+static void waiting_free(Waiting *waiting)
+{
+        sd_bus_message_unref(waiting->m);
+        free(waiting);
+}
+
+static void on_registered(void *userdata, Outcome outcome, const char *text, Vm *vm)
+{
+        Waiting *waiting = userdata;
+        char path[BUS_PATH_MAX];
+
+        if (outcome == OUTCOME_NONE) {
+                bus_vm_path(vm, path);
+                bus_reply(waiting->bus, waiting->m, "o", path);
+        } else {
+                bus_reply_error(waiting->bus, waiting->m, outcome, text);
+        }
+        waiting_free(waiting);
+}
+
+static void register_vm(Bus *bus, sd_bus_message *m)
+{
+        const char *definition;
+        bool incoming = false;
+        char text[JSON_TEXT_MAX];
+
+        if (sd_bus_message_read(m, "s", &definition) < 0 || bus_read_options(m, NULL, &incoming, text) < 0) {
+                bus_reply_error(bus, m, OUTCOME_INVALID_ARGUMENT, text);
+                return;
+        }
+        manager_register(bus->manager, definition, incoming, on_registered, wait_for(bus, m));
+}
+
+static int method_register_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        return bus_authorise(userdata, m, ACTION_MANAGE, register_vm);
+}
+
+static void unregister_vm(Bus *bus, sd_bus_message *m)
+{
+        char text[JSON_TEXT_MAX];
+        const char *name;
+        Outcome outcome;
+        Vm *vm;
+
+        if (sd_bus_message_read(m, "s", &name) < 0)
+                return;
+        vm = find_vm(bus, m, name);
+        if (!vm)
+                return;
+        outcome = manager_unregister(bus->manager, vm, text);
+        if (outcome == OUTCOME_NONE)
+                bus_reply(bus, m, "");
+        else
+                bus_reply_error(bus, m, outcome, text);
+}
+
+static int method_unregister_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        return bus_authorise(userdata, m, ACTION_MANAGE, unregister_vm);
+}
+
+/* ---- check, migrate ------------------------------------------------------------------------------------------ */
+
+/* The arguments that both have. NULL: an error was replied. */
+static Vm *read_move(Bus *bus, sd_bus_message *m, const char **ret_destination, JobOptions *options)
+{
+        char text[JSON_TEXT_MAX];
+        const char *name;
+
+        if (sd_bus_message_read(m, "ss", &name, ret_destination) < 0 ||
+            bus_read_options(m, options, NULL, text) < 0) {
+                bus_reply_error(bus, m, OUTCOME_INVALID_ARGUMENT, text);
+                return NULL;
+        }
+        return find_vm(bus, m, name);
+}
+
+static void on_checked(void *userdata, Outcome outcome, const char *text, bool ok, json_object *report)
+{
+        Waiting *waiting = userdata;
+
+        if (outcome == OUTCOME_NONE)
+                bus_reply(waiting->bus, waiting->m, "bs", (int) ok,
+                          json_object_to_json_string_ext(report, JSON_C_TO_STRING_PLAIN));
+        else
+                bus_reply_error(waiting->bus, waiting->m, outcome, text);
+        waiting_free(waiting);
+}
+
+static void check(Bus *bus, sd_bus_message *m)
+{
+        JobOptions options = {.check_only = true};
+        char text[JSON_TEXT_MAX];
+        const char *destination;
+        Vm *vm = read_move(bus, m, &destination, &options);
+        Waiting *waiting;
+        Outcome outcome;
+
+        if (!vm)
+                return;
+        waiting = wait_for(bus, m);
+        outcome = manager_check(bus->manager, vm, destination, &options, on_checked, waiting, text);
+        if (outcome != OUTCOME_NONE) {
+                bus_reply_error(bus, m, outcome, text);
+                waiting_free(waiting);
+        }
+}
+
+static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        return bus_authorise(userdata, m, ACTION_MIGRATE, check);
+}
+
+static void migrate(Bus *bus, sd_bus_message *m)
+{
+        JobOptions options = {};
+        char text[JSON_TEXT_MAX], path[BUS_PATH_MAX];
+        const char *destination;
+        Vm *vm = read_move(bus, m, &destination, &options);
+        Outcome outcome;
+        Job *job;
+
+        if (!vm)
+                return;
+        outcome = manager_migrate(bus->manager, vm, destination, &options, text, &job);
+        if (outcome != OUTCOME_NONE) {
+                bus_reply_error(bus, m, outcome, text);
+                return;
+        }
+        bus_job_path(job->id, path);
+        bus_reply(bus, m, "o", path);
+}
+
+static int method_migrate(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        return bus_authorise(userdata, m, ACTION_MIGRATE, migrate);
+}
+
+/* ---- history ------------------------------------------------------------------------------------------------- */
+
+static int method_get_job(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        _cleanup_(json_object_putp) json_object *json = NULL;
+        Bus *bus = userdata;
+        const char *id, *text;
+        Job *job;
+        int r = sd_bus_message_read(m, "s", &id);
+
+        if (r < 0)
+                return r;
+        job = manager_find_job(bus->manager, id);
+        if (job)
+                json = job_to_json(job);
+        text = json ? json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN)
+                    : manager_find_history(bus->manager, id);
+        if (text)
+                bus_reply(bus, m, "s", text);
+        else
+                bus_reply_error(bus, m, OUTCOME_NO_SUCH_JOB, "no job of that UUID is known here");
+        return 1;
+}
+
+static int get_version(sd_bus *b, const char *path, const char *interface, const char *property,
+                       sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        return sd_bus_message_append(reply, "s", PACKAGE_VERSION);
+}
+
+static int get_host_id(sd_bus *b, const char *path, const char *interface, const char *property,
+                       sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        Bus *bus = userdata;
+
+        return sd_bus_message_append(reply, "s", bus->host->host_id);
+}
+
+static const sd_bus_vtable vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("HostId", "s", get_host_id, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_METHOD_WITH_ARGS("RegisterVM", SD_BUS_ARGS("s", definition, "a{sv}", options),
+                                SD_BUS_RESULT("o", vm), method_register_vm, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("UnregisterVM", SD_BUS_ARGS("s", vm), SD_BUS_NO_RESULT, method_unregister_vm,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Check", SD_BUS_ARGS("s", vm, "s", destination, "a{sv}", options),
+                                SD_BUS_RESULT("b", ok, "s", report), method_check,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Migrate", SD_BUS_ARGS("s", vm, "s", destination, "a{sv}", options),
+                                SD_BUS_RESULT("o", job), method_migrate, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetJob", SD_BUS_ARGS("s", job), SD_BUS_RESULT("s", report), method_get_job,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_VTABLE_END,
+};
+
+int bus_add_manager(Bus *bus)
+{
+        return sd_bus_add_object_vtable(bus->bus, NULL, BUS_ROOT, BUS_NAME ".Manager", vtable, bus);
+}

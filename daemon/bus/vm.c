@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* org.migmgr1.VM and org.migmgr1.Device */
+
+#include <stdio.h>
+
+#include "bus.h"
+
+/* ---- VM ------------------------------------------------------------------------------------------------------ */
+
+static Vm *find_vm(Bus *bus, const char *path)
+{
+        char own[BUS_PATH_MAX];
+
+        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next) {
+                bus_vm_path(vm, own);
+                if (vm->registered && streq(own, path))
+                        return vm;
+        }
+        return NULL;
+}
+
+static int vm_find(sd_bus *b, const char *path, const char *interface, void *userdata, void **ret,
+                   sd_bus_error *error)
+{
+        *ret = find_vm(userdata, path);
+        return *ret ? 1 : 0;
+}
+
+static int get_name(sd_bus *b, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        Vm *vm = userdata;
+
+        return sd_bus_message_append(reply, "s", vm->definition->name);
+}
+
+static int get_uuid(sd_bus *b, const char *path, const char *interface, const char *property,
+                    sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        Vm *vm = userdata;
+
+        return sd_bus_message_append(reply, "s", vm->definition->uuid);
+}
+
+static int get_vmm(sd_bus *b, const char *path, const char *interface, const char *property,
+                   sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        Vm *vm = userdata;
+
+        return sd_bus_message_append(reply, "s", vmm_type_to_string(vm->definition->vmm));
+}
+
+static int get_presence(sd_bus *b, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        Vm *vm = userdata;
+
+        return sd_bus_message_append(reply, "s", presence_to_string(vm->presence));
+}
+
+static int get_devices(sd_bus *b, const char *path, const char *interface, const char *property,
+                       sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        Vm *vm = userdata;
+        char device[BUS_PATH_MAX];
+        int r = sd_bus_message_open_container(reply, 'a', "o");
+
+        for (uint32_t i = 0; i < vm->definition->n_devices && r >= 0; i++) {
+                bus_device_path(vm, i, device);
+                r = sd_bus_message_append(reply, "o", device);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int get_job(sd_bus *b, const char *path, const char *interface, const char *property,
+                   sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        Vm *vm = userdata;
+        Job *job = vm->job;
+        char job_path[BUS_PATH_MAX] = "/";
+
+        if (job && !job->half->check_only)
+                bus_job_path(job->id, job_path);
+        return sd_bus_message_append(reply, "o", job_path);
+}
+
+static int get_last_blackout(sd_bus *b, const char *path, const char *interface, const char *property,
+                             sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        Vm *vm = userdata;
+
+        return sd_bus_message_append(reply, "t", vm->last_blackout_usec);
+}
+
+static const sd_bus_vtable vm_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_PROPERTY("Name", "s", get_name, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("UUID", "s", get_uuid, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Vmm", "s", get_vmm, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Presence", "s", get_presence, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Devices", "ao", get_devices, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Job", "o", get_job, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("LastBlackoutUsec", "t", get_last_blackout, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_VTABLE_END,
+};
+
+static int list_vms(sd_bus *b, const char *prefix, void *userdata, char ***ret_nodes, sd_bus_error *error)
+{
+        Bus *bus = userdata;
+        size_t n = 0, i = 0;
+        char path[BUS_PATH_MAX], **nodes;
+
+        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next)
+                n += vm->registered;
+        nodes = calloc(n + 1, sizeof *nodes);
+        if (!nodes)
+                return -ENOMEM;
+        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next) {
+                if (!vm->registered)
+                        continue;
+                bus_vm_path(vm, path);
+                nodes[i] = strdup(path);
+                if (!nodes[i++])
+                        abort();
+        }
+        *ret_nodes = nodes;
+        return 0;
+}
+
+/* ---- Device -------------------------------------------------------------------------------------------------- */
+
+/* The VM of a device's path, and which of its devices. */
+static Vm *find_device(Bus *bus, const char *path, uint32_t *ret_index)
+{
+        char own[BUS_PATH_MAX];
+
+        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next)
+                for (uint32_t i = 0; vm->registered && i < vm->definition->n_devices; i++) {
+                        bus_device_path(vm, i, own);
+                        if (streq(own, path)) {
+                                *ret_index = i;
+                                return vm;
+                        }
+                }
+        return NULL;
+}
+
+static int device_find(sd_bus *b, const char *path, const char *interface, void *userdata, void **ret,
+                       sd_bus_error *error)
+{
+        uint32_t i;
+        Vm *vm = find_device(userdata, path, &i);
+
+        if (!vm)
+                return 0;
+        *ret = vm->devices[i];
+        return 1;
+}
+
+static int get_device_id(sd_bus *b, const char *path, const char *interface, const char *property,
+                         sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        return sd_bus_message_append(reply, "s", device_id(userdata));
+}
+
+static int get_device_type(sd_bus *b, const char *path, const char *interface, const char *property,
+                           sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        return sd_bus_message_append(reply, "s", device_type_to_string(device_type(userdata)));
+}
+
+static int get_device_mode(sd_bus *b, const char *path, const char *interface, const char *property,
+                           sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        return sd_bus_message_append(reply, "s", "owned");
+}
+
+static int get_device_state(sd_bus *b, const char *path, const char *interface, const char *property,
+                            sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        return sd_bus_message_append(reply, "s", device_state_to_string(device_state(userdata)));
+}
+
+static int get_device_migration(sd_bus *b, const char *path, const char *interface, const char *property,
+                                sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        static const char *const names[] = {"stop-copy", "p2p", "pre-copy"};
+        uint32_t flags = device_flags(userdata);
+        int r = sd_bus_message_open_container(reply, 'a', "s");
+
+        for (uint32_t i = 0; i < ARRAY_SIZE(names) && r >= 0; i++)
+                if (flags & (1u << i))
+                        r = sd_bus_message_append(reply, "s", names[i]);
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int get_device_open(sd_bus *b, const char *path, const char *interface, const char *property,
+                           sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        return sd_bus_message_append(reply, "b", (int) device_is_open(userdata));
+}
+
+static int get_device_error(sd_bus *b, const char *path, const char *interface, const char *property,
+                            sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        return sd_bus_message_append(reply, "s", device_text(userdata));
+}
+
+static const sd_bus_vtable device_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_PROPERTY("Id", "s", get_device_id, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Type", "s", get_device_type, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Mode", "s", get_device_mode, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("State", "s", get_device_state, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Migration", "as", get_device_migration, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Open", "b", get_device_open, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Error", "s", get_device_error, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_VTABLE_END,
+};
+
+static int list_devices(sd_bus *b, const char *prefix, void *userdata, char ***ret_nodes, sd_bus_error *error)
+{
+        Bus *bus = userdata;
+        size_t n = 0, k = 0;
+        char path[BUS_PATH_MAX], **nodes;
+
+        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next)
+                n += vm->registered ? vm->definition->n_devices : 0;
+        nodes = calloc(n + 1, sizeof *nodes);
+        if (!nodes)
+                return -ENOMEM;
+        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next)
+                for (uint32_t i = 0; vm->registered && i < vm->definition->n_devices; i++) {
+                        bus_device_path(vm, i, path);
+                        nodes[k] = strdup(path);
+                        if (!nodes[k++])
+                                abort();
+                }
+        *ret_nodes = nodes;
+        return 0;
+}
+
+/* ---- what has changed ---------------------------------------------------------------------------------------- */
+
+static void each_object(Bus *bus, Vm *vm, int (*emit)(sd_bus *, const char *))
+{
+        char path[BUS_PATH_MAX];
+
+        bus_vm_path(vm, path);
+        (void) emit(bus->bus, path);
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++) {
+                bus_device_path(vm, i, path);
+                (void) emit(bus->bus, path);
+        }
+        loop_kick_bus(bus->host->loop);
+}
+
+void bus_vm_added(void *userdata, Vm *vm)
+{
+        each_object(userdata, vm, sd_bus_emit_object_added);
+}
+
+void bus_vm_removed(void *userdata, Vm *vm)
+{
+        each_object(userdata, vm, sd_bus_emit_object_removed);
+}
+
+void bus_vm_changed(void *userdata, Vm *vm, int32_t device)
+{
+        Bus *bus = userdata;
+        char path[BUS_PATH_MAX];
+
+        if (device < 0) {
+                bus_vm_path(vm, path);
+                (void) sd_bus_emit_properties_changed(bus->bus, path, BUS_NAME ".VM", "Presence", "Job",
+                                                      "LastBlackoutUsec", NULL);
+        } else {
+                bus_device_path(vm, (uint32_t) device, path);
+                (void) sd_bus_emit_properties_changed(bus->bus, path, BUS_NAME ".Device", "State",
+                                                      "Migration", "Open", "Error", NULL);
+        }
+        loop_kick_bus(bus->host->loop);
+}
+
+int bus_add_vms(Bus *bus)
+{
+        int r = sd_bus_add_fallback_vtable(bus->bus, NULL, BUS_ROOT "/vm", BUS_NAME ".VM", vm_vtable, vm_find,
+                                           bus);
+
+        return r < 0 ? r : sd_bus_add_node_enumerator(bus->bus, NULL, BUS_ROOT "/vm", list_vms, bus);
+}
+
+int bus_add_devices(Bus *bus)
+{
+        int r = sd_bus_add_fallback_vtable(bus->bus, NULL, BUS_ROOT "/device", BUS_NAME ".Device",
+                                           device_vtable, device_find, bus);
+
+        return r < 0 ? r : sd_bus_add_node_enumerator(bus->bus, NULL, BUS_ROOT "/device", list_devices, bus);
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "common/file.h"
+#include "common/json.h"
+
+#define CONFIG_MAX       (256 * 1024)
+#define DEADLINE_MAX_SEC 3600
+
+const Config config_default = {
+        .runtime_dir = MIGMGR_RUNTIME_DIR,
+        .state_dir = MIGMGR_STATE_DIR,
+        .config_file = MIGMGR_CONFIG_DIR "/migmgrd.json",
+        .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
+};
+
+static uint64_t read_msec(JsonReader *reader, json_object *object, const char *key, uint64_t usec)
+{
+        int64_t most = DEADLINE_MAX_SEC * 1000;
+
+        return (uint64_t) json_number(reader, object, key, 1, most, (int64_t) (usec / USEC_PER_MSEC)) *
+               USEC_PER_MSEC;
+}
+
+static void read_deadlines(JsonReader *reader, json_object *object, Policy *policy)
+{
+        const char *keys[PHASE_MAX + 1] = {};
+
+        for (Phase p = 0; p < PHASE_MAX; p++) {
+                keys[p] = phase_to_string(p);
+                policy->deadline_usec[p] = read_msec(reader, object, keys[p], policy->deadline_usec[p]);
+        }
+        json_only(reader, object, keys);
+}
+
+static void read_object(JsonReader *reader, json_object *root, Config *config)
+{
+        static const char *const keys[] = {"vms-dir",    "deadlines-msec", "connect-msec",
+                                           "doubt-msec", "retries",        NULL};
+        json_object *deadlines;
+        const char *vms_dir;
+
+        json_only(reader, root, keys);
+        vms_dir = json_string(reader, root, "vms-dir", false);
+        if (vms_dir && !reader->failed) {
+                config->vms_dir = strdup(vms_dir); /* lives as long as the daemon */
+                if (!config->vms_dir)
+                        json_fail(reader, "out of memory");
+        }
+        deadlines = json_member(reader, root, "deadlines-msec", json_type_object, false);
+        if (deadlines)
+                read_deadlines(reader, deadlines, &config->policy);
+        config->policy.connect_usec = read_msec(reader, root, "connect-msec", config->policy.connect_usec);
+        config->policy.doubt_usec = read_msec(reader, root, "doubt-msec", config->policy.doubt_usec);
+        config->policy.retries =
+                (uint32_t) json_number(reader, root, "retries", 0, 100, (int64_t) config->policy.retries);
+}
+
+static int read_one(Config *config, const char *path, bool needed, char *ret_error)
+{
+        _cleanup_(freep) char *text = NULL;
+        _cleanup_(json_object_putp) json_object *root = NULL;
+        JsonReader reader = {.where = path};
+        size_t size;
+        int r = file_read(path, CONFIG_MAX, &text, &size);
+
+        if (r == -ENOENT && !needed)
+                return 0;
+        if (r < 0) {
+                (void) snprintf(ret_error, JSON_TEXT_MAX, "%.150s: %s", path, strerror(-r));
+                return -EINVAL;
+        }
+        root = json_parse(&reader, text, size);
+        if (root)
+                read_object(&reader, root, config);
+        if (!reader.failed)
+                return 0;
+        memcpy(ret_error, reader.text, JSON_TEXT_MAX);
+        return -EINVAL;
+}
+
+static int is_json(const struct dirent *entry)
+{
+        size_t n = strlen(entry->d_name);
+
+        return entry->d_name[0] != '.' && n > 5 && streq(entry->d_name + n - 5, ".json");
+}
+
+int config_read(Config *config, char *ret_error)
+{
+        struct dirent **names = NULL;
+        char dir[4096], path[8192];
+        size_t stem = strlen(config->config_file);
+        int r, n;
+
+        config->policy = policy_default;
+        r = read_one(config, config->config_file, false, ret_error);
+        if (r < 0)
+                return r;
+        if (stem > 5 && streq(config->config_file + stem - 5, ".json"))
+                stem -= 5;
+        (void) snprintf(dir, sizeof dir, "%.*s.d", (int) stem, config->config_file);
+        n = scandir(dir, &names, is_json, alphasort);
+        for (int i = 0; i < n; i++) {
+                (void) snprintf(path, sizeof path, "%s/%s", dir, names[i]->d_name);
+                if (r >= 0)
+                        r = read_one(config, path, true, ret_error);
+                free(names[i]);
+        }
+        free(names);
+        return r;
+}

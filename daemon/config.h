@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What the administrator sets: options of the command line, then migmgrd.json and the files beside it. Read once at
+ * start, owned by main, read-only after that. */
+
+#include "daemon/core/policy.h"
+
+typedef struct Config {
+        const char *runtime_dir; /* sockets */
+        const char *state_dir;   /* records */
+        const char *config_file; /* migmgrd.json; a directory NAME.d beside it adds to it */
+        const char *vms_dir;     /* definitions, one file each */
+        const char *bus_address; /* NULL: the system bus */
+        Policy policy;
+} Config;
+
+extern const Config config_default;
+
+/* Reads config_file, where there is one, and then DIR/NAME.d in the order of their names. -EINVAL: `ret_error`
+ * (JSON_TEXT_MAX bytes) names file, key and value. */
+int config_read(Config *config, char *ret_error);

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "check.h"
+
+#include <stdio.h>
+
+/* Before this version QEMU takes a disk's lock at the destination when its memory is in, not when it starts. */
+#define QEMU_LATE_BLOCK_ACTIVATE 10
+
+void findings_deinit(Findings *findings)
+{
+        free(findings->items);
+        *findings = (Findings){};
+}
+
+static int add(Findings *findings, const char *device, const char *property, const char *source,
+               const char *destination, const char *remedy)
+{
+        Finding *items = realloc(findings->items, (findings->n + 1) * sizeof *items), *finding;
+
+        if (!items)
+                return -ENOMEM;
+        findings->items = items;
+        finding = &items[findings->n++];
+        *finding = (Finding){.property = property, .remedy = remedy};
+        (void) snprintf(finding->device, sizeof finding->device, "%s", device);
+        (void) snprintf(finding->source, sizeof finding->source, "%s", source);
+        (void) snprintf(finding->destination, sizeof finding->destination, "%s", destination);
+        return 0;
+}
+
+/* The same for something that is wrong on one side only. */
+static int add_here(Findings *findings, Side side, const char *device, const char *property,
+                    const char *value, const char *remedy)
+{
+        return add(findings, device, property, side == SIDE_SOURCE ? value : "",
+                   side == SIDE_DESTINATION ? value : "", remedy);
+}
+
+static int check_device(const ManifestDevice *device, Side side, Findings *findings)
+{
+        const char *state = device_state_to_string(device->state);
+
+        if (device->status < 0)
+                return add_here(findings, side, device->id, "connection", device->text,
+                                "start the device's server, or free it of another client");
+        if (!(device->migration_flags & DEVICE_MIGRATION_STOP_COPY))
+                return add_here(findings, side, device->id, "migration", "not supported",
+                                "detach the device, or use a server that supports migration");
+        if (side == SIDE_SOURCE && device->state != DEVICE_STATE_RUNNING)
+                return add_here(findings, side, device->id, "state", state ? state : "unknown",
+                                "the device does not run: reset it");
+        return 0;
+}
+
+static int check_list(Findings *findings, const char *property, uint32_t n,
+                      const char (*list)[MANIFEST_TEXT_MAX], const char *remedy)
+{
+        int r = 0;
+
+        for (uint32_t i = 0; i < n && i < MANIFEST_REASONS_MAX && r == 0; i++)
+                r = add_here(findings, SIDE_SOURCE, "", property, list[i], remedy);
+        return r;
+}
+
+static int check_qemu(const ManifestVmm *vmm, Findings *findings)
+{
+        int r = 0;
+
+        if (!streq(vmm->run_state, "running"))
+                r = add_here(findings, SIDE_SOURCE, "", "run state", vmm->run_state,
+                             "the VM must run: resume it, or end what has paused it");
+        if (r == 0)
+                r = check_list(findings, "migration blocker", vmm->n_blocked, vmm->blocked,
+                               "take away what QEMU says it can't migrate");
+        if (r == 0)
+                r = check_list(
+                        findings, "device in QEMU", vmm->n_vfio_user, vmm->vfio_user,
+                        "QEMU would leave this device's state behind, or move it past the others: detach it");
+        if (r == 0 && vmm->major < QEMU_LATE_BLOCK_ACTIVATE)
+                r = check_list(
+                        findings, "writable disk", vmm->n_writable, vmm->writable,
+                        "QEMU before 10 would take the disk's lock too early: use QEMU 10 or a read-only disk");
+        return r;
+}
+
+static int check_vmm(const Manifest *manifest, Side side, Findings *findings)
+{
+        const ManifestVmm *vmm = &manifest->vmm;
+
+        if (vmm->type != VMM_TYPE_QMP)
+                return 0;
+        if (side == SIDE_SOURCE)
+                return vmm->status < 0 ? add_here(findings, side, "", "monitor", vmm->text,
+                                                  "make QEMU's monitor reachable for migmgrd alone")
+                                       : check_qemu(vmm, findings);
+        if (vmm->status == 0)
+                return add_here(findings, side, "", "monitor", "a QEMU answers there already",
+                                "end the VM that runs at the destination, or correct the definition");
+        if (!manifest->can_start)
+                return add_here(findings, side, "", "incoming.argv", "missing",
+                                "say in the definition how the VM's process is started at the destination");
+        return 0;
+}
+
+int check_side(const Manifest *manifest, Side side, Findings *findings)
+{
+        Presence wanted = side == SIDE_SOURCE ? PRESENCE_HERE : PRESENCE_AWAY;
+        int r = 0;
+
+        if (manifest->presence != wanted)
+                r = add_here(findings, side, "", "presence", presence_to_string(manifest->presence),
+                             side == SIDE_SOURCE ? "migrate it from the host where it is"
+                                                 : "the destination says that the VM is there already");
+        if (r == 0)
+                r = check_vmm(manifest, side, findings);
+        for (uint32_t i = 0; i < manifest->n_devices && r == 0; i++)
+                r = check_device(&manifest->devices[i], side, findings);
+        return r;
+}
+
+static void flags_text(uint32_t flags, char ret[FINDING_VALUE_MAX])
+{
+        (void) snprintf(ret, FINDING_VALUE_MAX, "stop-copy%s%s", flags & DEVICE_MIGRATION_P2P ? ", p2p" : "",
+                        flags & DEVICE_MIGRATION_PRE_COPY ? ", pre-copy" : "");
+}
+
+static int check_device_pair(const ManifestDevice *source, const ManifestDevice *destination,
+                             Findings *findings)
+{
+        char a[FINDING_VALUE_MAX], b[FINDING_VALUE_MAX];
+
+        if (source->type != destination->type)
+                return add(findings, source->id, "type", device_type_to_string(source->type),
+                           device_type_to_string(destination->type), "define the same type on both hosts");
+        /* What the source can and the destination can't is needed on the way in: P2P states are a barrier there. */
+        if (destination->status == 0 && (destination->migration_flags & DEVICE_MIGRATION_STOP_COPY) &&
+            (source->migration_flags & ~destination->migration_flags & DEVICE_MIGRATION_P2P)) {
+                flags_text(source->migration_flags, a);
+                flags_text(destination->migration_flags, b);
+                return add(findings, source->id, "migration flags", a, b,
+                           "use the same version of the device's server on both hosts");
+        }
+        return 0;
+}
+
+int check_pair(const Manifest *source, const Manifest *destination, Findings *findings)
+{
+        int r = 0;
+
+        if (source->vmm.type != destination->vmm.type)
+                r = add(findings, "", "vmm", vmm_type_to_string(source->vmm.type),
+                        vmm_type_to_string(destination->vmm.type), "define the same VMM on both hosts");
+        for (uint32_t i = 0; i < source->n_devices && r == 0; i++) {
+                const ManifestDevice *other = manifest_find(destination, source->devices[i].id);
+
+                r = other ? check_device_pair(&source->devices[i], other, findings)
+                          : add(findings, source->devices[i].id, "device", "defined", "not defined",
+                                "devices pair by their id: define it at the destination, too");
+        }
+        for (uint32_t i = 0; i < destination->n_devices && r == 0; i++)
+                if (!manifest_find(source, destination->devices[i].id))
+                        r = add(findings, destination->devices[i].id, "device", "not defined", "defined",
+                                "devices pair by their id: define it at the source, too");
+        return r;
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "definition.h"
+
+#include <ctype.h>
+
+#include "common/json.h"
+
+Definition *definition_free(Definition *definition)
+{
+        if (!definition)
+                return NULL;
+        for (char **arg = definition->argv; arg && *arg; arg++)
+                free(*arg);
+        free(definition->argv);
+        free(definition->devices);
+        free(definition->text);
+        free(definition);
+        return NULL;
+}
+
+static bool is_id(const char *text)
+{
+        size_t n = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
+
+        return n > 0 && n <= DEVICE_ID_MAX && text[n] == 0;
+}
+
+static void read_path(JsonReader *reader, json_object *object, const char *key, char *ret)
+{
+        const char *path = json_string(reader, object, key, true);
+
+        ret[0] = 0;
+        if (!path)
+                return;
+        if (!socket_path_fits(path)) {
+                json_fail(reader, "\"%s\": %.60s... is no absolute path of at most %d bytes", key, path,
+                          SOCKET_PATH_MAX);
+                return;
+        }
+        memcpy(ret, path, strlen(path) + 1);
+}
+
+static void read_device(JsonReader *reader, json_object *object, DeviceDefinition *ret)
+{
+        static const char *const keys[] = {"id", "type", "socket", NULL};
+        const char *id, *type;
+
+        json_only(reader, object, keys);
+        id = json_string(reader, object, "id", true);
+        type = json_string(reader, object, "type", true);
+        if (reader->failed)
+                return;
+        if (!is_id(id)) {
+                json_fail(reader, "device id \"%s\" is not 1 to %d of A-Z a-z 0-9 . _ -", id, DEVICE_ID_MAX);
+                return;
+        }
+        memcpy(ret->id, id, strlen(id) + 1);
+        ret->type = device_type_from_string(type);
+        if ((int) ret->type < 0)
+                json_fail(reader, "device \"%s\": unknown type \"%s\"; known: vfio-user", id, type);
+        read_path(reader, object, "socket", ret->socket);
+}
+
+static void read_devices(JsonReader *reader, json_object *root, Definition *definition)
+{
+        json_object *array = json_member(reader, root, "devices", json_type_array, true);
+        size_t n = array ? json_object_array_length(array) : 0;
+
+        if (n > MANIFEST_DEVICES_MAX) {
+                json_fail(reader, "%zu devices; the most is %d", n, MANIFEST_DEVICES_MAX);
+                return;
+        }
+        definition->devices = calloc(n + 1, sizeof *definition->devices);
+        if (!definition->devices) {
+                json_fail(reader, "out of memory");
+                return;
+        }
+        for (size_t i = 0; i < n && !reader->failed; i++) {
+                DeviceDefinition *device = &definition->devices[i];
+
+                read_device(reader, json_object_array_get_idx(array, i), device);
+                for (size_t k = 0; k < i && !reader->failed; k++) {
+                        if (streq(definition->devices[k].id, device->id))
+                                json_fail(reader, "two devices are called \"%s\"", device->id);
+                        if (streq(definition->devices[k].socket, device->socket))
+                                json_fail(reader, "devices \"%s\" and \"%s\" have the same socket",
+                                          definition->devices[k].id, device->id);
+                }
+                definition->n_devices++;
+        }
+}
+
+/* These the helper adds itself (daemon/helper/requests.c): a VMM that runs at once, or listens elsewhere, would be a
+ * second guest. */
+static bool is_ours_to_say(const char *arg)
+{
+        static const char *const ours[] = {"S", "incoming", "qmp", "daemonize", "loadvm"};
+
+        if (*arg != '-')
+                return false;
+        arg += arg[1] == '-' ? 2 : 1;
+        for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+                if (streq(arg, ours[i]))
+                        return true;
+        return false;
+}
+
+static void read_argv(JsonReader *reader, json_object *incoming, Definition *definition)
+{
+        static const char *const keys[] = {"argv", NULL};
+        json_object *array;
+        size_t n;
+
+        json_only(reader, incoming, keys);
+        array = json_member(reader, incoming, "argv", json_type_array, true);
+        n = array ? json_object_array_length(array) : 0;
+        if (n == 0 || n > DEFINITION_ARGV_MAX) {
+                json_fail(reader, "\"argv\" has %zu members, not 1 to %d", n, DEFINITION_ARGV_MAX);
+                return;
+        }
+        definition->argv = calloc(n + 1, sizeof *definition->argv);
+        for (size_t i = 0; i < n && definition->argv && !reader->failed; i++) {
+                json_object *arg = json_object_array_get_idx(array, i);
+                const char *text =
+                        json_object_is_type(arg, json_type_string) ? json_object_get_string(arg) : NULL;
+
+                if (!text)
+                        json_fail(reader, "\"argv\": member %zu is not a string", i);
+                else if (i == 0 && text[0] != '/')
+                        json_fail(reader,
+                                  "\"argv\": the program \"%s\" is no absolute path; there is no shell",
+                                  text);
+                else if (i > 0 && is_ours_to_say(text))
+                        json_fail(reader,
+                                  "\"argv\": leave out %s; migmgr adds -S, -incoming defer and -qmp itself",
+                                  text);
+                else
+                        definition->argv[i] = strdup(text);
+                if (!reader->failed && !definition->argv[i])
+                        json_fail(reader, "out of memory");
+        }
+        if (!definition->argv)
+                json_fail(reader, "out of memory");
+}
+
+static void read_vmm(JsonReader *reader, json_object *root, Definition *definition)
+{
+        static const char *const none_keys[] = {"type", NULL};
+        static const char *const qmp_keys[] = {"type", "monitor", "incoming", NULL};
+        json_object *vmm = json_member(reader, root, "vmm", json_type_object, true), *incoming;
+        const char *type = json_string(reader, vmm, "type", true);
+
+        if (reader->failed)
+                return;
+        definition->vmm = vmm_type_from_string(type);
+        switch (definition->vmm) {
+        case VMM_TYPE_NONE: json_only(reader, vmm, none_keys); return;
+        case VMM_TYPE_QMP: break;
+        case VMM_TYPE_MAX:
+        case VMM_TYPE_INVALID:
+                json_fail(reader, "\"vmm\": unknown type \"%s\"; known: qmp, none", type);
+                return;
+        }
+        json_only(reader, vmm, qmp_keys);
+        read_path(reader, vmm, "monitor", definition->monitor);
+        incoming = json_member(reader, vmm, "incoming", json_type_object, false);
+        if (incoming)
+                read_argv(reader, incoming, definition);
+}
+
+static void read_name(JsonReader *reader, json_object *root, Definition *definition)
+{
+        const char *uuid = json_string(reader, root, "uuid", true);
+
+        json_copy(reader, root, "name", true, definition->name, sizeof definition->name);
+        if (reader->failed)
+                return;
+        if (!uuid_is_valid(uuid)) {
+                json_fail(reader, "\"uuid\": \"%s\" is no UUID in lower case", uuid);
+                return;
+        }
+        memcpy(definition->uuid, uuid, sizeof definition->uuid);
+        if (definition->name[0] == 0)
+                json_fail(reader, "\"name\" is empty");
+        for (const char *p = definition->name; *p; p++)
+                if (!isprint((unsigned char) *p) || *p == '/')
+                        json_fail(reader, "\"name\" has a character in it that can't be shown, or a /");
+}
+
+static void read_labels(JsonReader *reader, json_object *root)
+{
+        json_object *labels = json_member(reader, root, "labels", json_type_object, false);
+
+        if (!labels)
+                return;
+        if (json_object_object_length(labels) > DEFINITION_LABEL_MAX)
+                json_fail(reader, "more than %d labels", DEFINITION_LABEL_MAX);
+        json_object_object_foreach (labels, key, value)
+                if (!json_object_is_type(value, json_type_string))
+                        json_fail(reader, "label \"%s\" is not a string", key);
+}
+
+int definition_parse(const char *text, size_t size, Definition **ret, char *ret_error)
+{
+        static const char *const keys[] = {"name", "uuid", "vmm", "devices", "labels", NULL};
+        _cleanup_(definition_freep) Definition *definition = calloc(1, sizeof *definition);
+        _cleanup_(json_object_putp) json_object *root = NULL;
+        JsonReader reader = {.where = "VM definition"};
+
+        if (!definition)
+                return -ENOMEM;
+        if (size > DEFINITION_TEXT_MAX)
+                json_fail(&reader, "longer than %d bytes", DEFINITION_TEXT_MAX);
+        else
+                root = json_parse(&reader, text, size);
+        if (!reader.failed) {
+                json_only(&reader, root, keys);
+                read_name(&reader, root, definition);
+                read_vmm(&reader, root, definition);
+                read_devices(&reader, root, definition);
+                read_labels(&reader, root);
+        }
+        if (reader.failed) {
+                memcpy(ret_error, reader.text, sizeof reader.text);
+                return -EINVAL;
+        }
+        definition->text = strdup(json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN));
+        if (!definition->text)
+                return -ENOMEM;
+        *ret = TAKE_PTR(definition);
+        return 0;
+}

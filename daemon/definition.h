@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A VM definition: what an operator writes down about one VM on one host (docs/vm-definition.md). Parsed once, strictly, and
+ * kept as text too: the text is what is stored and shown. Owned by the VM it defines. */
+
+#include "common/socket.h"
+#include "common/uuid.h"
+#include "daemon/core/manifest.h"
+
+#define DEFINITION_TEXT_MAX  (256 * 1024)
+#define DEFINITION_ARGV_MAX  256
+#define DEFINITION_LABEL_MAX 32
+
+typedef struct DeviceDefinition {
+        char id[DEVICE_ID_MAX + 1];
+        DeviceType type;
+        char socket[SOCKET_PATH_MAX + 1];
+} DeviceDefinition;
+
+typedef struct Definition {
+        char *text; /* as JSON, one line */
+        char uuid[UUID_TEXT_MAX + 1];
+        char name[VM_NAME_MAX + 1];
+        VmmType vmm;
+        char monitor[SOCKET_PATH_MAX + 1]; /* qmp */
+        char **argv;                       /* qmp: how to start the VM's process; NULL when not given */
+        uint32_t n_devices;
+        DeviceDefinition *devices;
+} Definition;
+
+/* Parses `text`. -EINVAL: `ret_error` (JSON_TEXT_MAX bytes) says what is wrong; -ENOMEM. */
+int definition_parse(const char *text, size_t size, Definition **ret, char *ret_error) _must_check_;
+Definition *definition_free(Definition *definition);
+
+DEFINE_CLEANUP(Definition *, definition_free);

@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "device.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+
+#include "common/log.h"
+#include "common/socket.h"
+
+/* Starting an agent and hearing its HELLO; the device's server has its own time. */
+#define AGENT_USEC (3 * USEC_PER_SEC)
+
+typedef enum Opening {
+        OPENING_NOT,
+        OPENING_AGENT,   /* the helper starts one */
+        OPENING_HELLO,   /* it is connected, and has not said anything yet */
+        OPENING_BUSY,    /* it still does what a daemon before us asked of it */
+        OPENING_CONNECT, /* the helper connects to the device's server */
+        OPENING_DEVICE,  /* the agent talks to the device's server */
+} Opening;
+
+struct Device {
+        DevicePlace place;
+        char vm[UUID_TEXT_MAX + 1];
+        DeviceDefinition definition;
+        uint32_t index;
+        const DeviceListener *listener;
+        void *userdata;
+
+        char agent_path[SOCKET_PATH_MAX + 1];
+        int agent_fd;
+        LoopIo *agent_io;
+        Opening opening;
+        bool tried_agent;         /* in this opening one was started already */
+        LoopTimer *timer;         /* of the opening */
+        LoopTimer *already_timer; /* it was open when somebody asked for it */
+        DeviceOpened opened;
+        void *opened_userdata;
+
+        bool is_open;
+        DeviceState state;
+        uint32_t flags;
+        char text[AGENT_TEXT_MAX];
+        char loaded_job[UUID_TEXT_MAX + 1];
+
+        uint32_t seq; /* of the last command sent */
+        uint32_t step;
+        uint32_t run_seq; /* of the command whose answer is waited for, or 0 */
+        bool closing;     /* that command lets go of the device */
+        DeviceAnswered answered;
+        void *answered_userdata;
+        AgentResultPacket own; /* an answer that we give ourselves */
+        LoopTimer *own_timer;
+};
+
+static void open_step(Device *device);
+static void on_agent(void *userdata);
+
+/* ---- small things -------------------------------------------------------------------------------------------- */
+
+const char *device_id(const Device *device)
+{
+        return device->definition.id;
+}
+
+DeviceType device_type(const Device *device)
+{
+        return device->definition.type;
+}
+
+bool device_is_open(const Device *device)
+{
+        return device->is_open;
+}
+
+DeviceState device_state(const Device *device)
+{
+        return device->state;
+}
+
+uint32_t device_flags(const Device *device)
+{
+        return device->flags;
+}
+
+const char *device_text(const Device *device)
+{
+        return device->text;
+}
+
+bool device_is_loaded(const Device *device, const char *job)
+{
+        return device->is_open && device->state == DEVICE_STATE_STOP && streq(device->loaded_job, job);
+}
+
+static LogAbout about(const Device *device)
+{
+        return (LogAbout){.vm = device->vm, .device = device->definition.id};
+}
+
+static void set_text(Device *device, const char *text)
+{
+        (void) snprintf(device->text, sizeof device->text, "%s", text);
+}
+
+static void set_state(Device *device, DeviceState state, uint32_t flags)
+{
+        bool changed = device->state != state || device->flags != flags;
+
+        device->state = state;
+        device->flags = flags;
+        if (changed)
+                device->listener->changed(device->userdata, device->index);
+}
+
+/* ---- the agent's socket -------------------------------------------------------------------------------------- */
+
+static void drop_agent(Device *device)
+{
+        device->agent_io = loop_io_free(device->agent_io);
+        if (device->agent_fd >= 0)
+                (void) close(device->agent_fd);
+        device->agent_fd = -1;
+        device->is_open = false;
+        device->loaded_job[0] = 0;
+}
+
+static int connect_agent(Device *device)
+{
+        int fd = socket_connect(device->agent_path, SOCK_SEQPACKET), r;
+
+        if (fd < 0)
+                return fd;
+        r = loop_io_new(device->place.loop, fd, on_agent, NULL, device, &device->agent_io);
+        if (r < 0) {
+                (void) close(fd);
+                return r;
+        }
+        device->agent_fd = fd;
+        return 0;
+}
+
+/* A command that was under way is not answered: `gone` says it all. */
+static void agent_gone(Device *device, int status, const char *text)
+{
+        bool was_opening = device->opening != OPENING_NOT;
+
+        drop_agent(device);
+        device->run_seq = 0;
+        set_text(device, text);
+        set_state(device, DEVICE_STATE_UNKNOWN, device->flags);
+        if (was_opening) {
+                open_step(device);
+                return;
+        }
+        device->listener->gone(device->userdata, device->index, status, text);
+}
+
+/* It was told to end, and ends. */
+static void agent_closed(Device *device)
+{
+        drop_agent(device);
+        (void) unlink(device->agent_path);
+        set_text(device, "");
+        set_state(device, DEVICE_STATE_UNKNOWN, device->flags);
+}
+
+static int send_packet(Device *device, AgentPacket *packet, int fd)
+{
+        int r = device->agent_fd < 0 ? -ENOTCONN : agent_packet_send(device->agent_fd, packet, fd);
+
+        if (r < 0) {
+                LogAbout a = about(device);
+
+                log_warning(&a, "agent does not take a command: %s", strerror(-r));
+        }
+        return r;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------- */
+
+static void opening_done(Device *device, int status, const char *text)
+{
+        DeviceOpened opened = device->opened;
+
+        device->opening = OPENING_NOT;
+        device->opened = NULL;
+        loop_timer_set(device->timer, 0);
+        helper_client_forget(device->place.helper, device);
+        device->is_open = status == 0;
+        set_text(device, status == 0 ? "" : text);
+        if (status < 0)
+                set_state(device, DEVICE_STATE_UNKNOWN, device->flags);
+        if (opened)
+                opened(device->opened_userdata, device->index, status, text);
+}
+
+static void on_opening_timer(void *userdata)
+{
+        Device *device = userdata;
+        const char *text =
+                device->opening == OPENING_BUSY
+                        ? "its agent is still busy with what it was asked before the daemon restarted"
+                        : "its agent does not answer";
+
+        opening_done(device, -ETIMEDOUT, text);
+}
+
+static void on_device_connected(void *userdata, int status, int fd, pid_t pid, const char *text)
+{
+        Device *device = userdata;
+        AgentPacket packet = {.open = {.head.type = AGENT_OPEN,
+                                       .seq = ++device->seq,
+                                       .deadline_usec = device->place.connect_usec}};
+        char full[AGENT_TEXT_MAX];
+        int r;
+
+        if (status < 0) {
+                (void) snprintf(full, sizeof full, "%s: %s", device->definition.socket, text);
+                opening_done(device, status, full);
+                return;
+        }
+        device->opening = OPENING_DEVICE;
+        r = send_packet(device, &packet, fd);
+        (void) close(fd);
+        if (r < 0)
+                opening_done(device, r, "its agent does not take commands");
+}
+
+static void on_agent_started(void *userdata, int status, int fd, pid_t pid, const char *text)
+{
+        Device *device = userdata;
+        char full[AGENT_TEXT_MAX];
+
+        if (fd >= 0)
+                (void) close(fd);
+        if (status < 0 && status != -EADDRINUSE) {
+                (void) snprintf(full, sizeof full, "no agent: %s", text);
+                opening_done(device, status, full);
+                return;
+        }
+        open_step(device);
+}
+
+/* The next thing that is missing. */
+static void open_step(Device *device)
+{
+        const char *start[] = {device->agent_path, device->definition.id};
+        const char *connect[] = {device->definition.socket};
+
+        if (device->agent_fd < 0) {
+                if (connect_agent(device) == 0) {
+                        device->opening = OPENING_HELLO;
+                        return;
+                }
+                if (device->tried_agent) {
+                        opening_done(device, -ECONNREFUSED, "its agent has ended");
+                        return;
+                }
+                device->tried_agent = true;
+                device->opening = OPENING_AGENT;
+                helper_client_ask(device->place.helper, HELPER_START_AGENT, start, 2, on_agent_started,
+                                  device);
+                return;
+        }
+        device->opening = OPENING_CONNECT;
+        helper_client_ask(device->place.helper, HELPER_CONNECT_DEVICE, connect, 1, on_device_connected,
+                          device);
+}
+
+static void begin_opening(Device *device, DeviceOpened opened, void *userdata)
+{
+        device->opened = opened;
+        device->opened_userdata = userdata;
+        device->tried_agent = false;
+        loop_timer_set(device->timer, AGENT_USEC + device->place.connect_usec);
+        open_step(device);
+}
+
+static void on_already(void *userdata)
+{
+        Device *device = userdata;
+        DeviceOpened opened = device->opened;
+
+        device->opened = NULL;
+        if (opened)
+                opened(device->opened_userdata, device->index, device->is_open ? 0 : -ENOTCONN, device->text);
+}
+
+void device_open(Device *device, DeviceOpened opened, void *userdata)
+{
+        if (!device->is_open && device->opening == OPENING_NOT) {
+                begin_opening(device, opened, userdata);
+                return;
+        }
+        /* Who asks while it is being opened takes the place of who asked before. */
+        device->opened = opened;
+        device->opened_userdata = userdata;
+        if (device->opening == OPENING_NOT)
+                loop_timer_set(device->already_timer, 1);
+}
+
+/* ---- what the agent says ------------------------------------------------------------------------------------- */
+
+static void take_hello(Device *device, const AgentHelloPacket *hello)
+{
+        if (device->opening != OPENING_HELLO)
+                return;
+        if (hello->busy) {
+                /* Whatever it does was asked by a daemon that is no more: nothing can be decided before it has ended, and
+                 * nothing that is decided then needs it. Its RESULT will come here. */
+                device->opening = OPENING_BUSY;
+                (void) send_packet(device, &(AgentPacket){.stop = {.head.type = AGENT_STOP}}, -1);
+                return;
+        }
+        if (!hello->opened) {
+                open_step(device);
+                return;
+        }
+        device->loaded_job[0] = 0;
+        if (hello->loaded)
+                memcpy(device->loaded_job, hello->job, sizeof device->loaded_job);
+        set_state(device, (DeviceState) hello->state, hello->flags & DEVICE_MIGRATION_MASK);
+        opening_done(device, 0, "");
+}
+
+static void take_result(Device *device, const AgentResultPacket *result)
+{
+        if (device->opening == OPENING_BUSY) {
+                /* An old command has ended. A new greeting tells what came of it. */
+                drop_agent(device);
+                open_step(device);
+                return;
+        }
+        if (device->opening == OPENING_DEVICE && result->seq == device->seq) {
+                if (result->status == 0)
+                        set_state(device, (DeviceState) result->state, result->flags & DEVICE_MIGRATION_MASK);
+                opening_done(device, result->status, result->text);
+                return;
+        }
+        if (result->seq != device->run_seq)
+                return; /* of a command that was given up for a newer one */
+        device->run_seq = 0;
+        if (device->closing && result->status == 0)
+                agent_closed(device);
+        else
+                set_state(device, (DeviceState) result->state, device->flags);
+        device->answered(device->answered_userdata, device->index, device->step, result);
+}
+
+static void take_packet(Device *device, const AgentPacket *packet)
+{
+        switch ((AgentPacketType) packet->head.type) {
+        case AGENT_HELLO: take_hello(device, &packet->hello); break;
+        case AGENT_RESULT: take_result(device, &packet->result); break;
+        case AGENT_PROGRESS:
+                device->listener->progress(device->userdata, device->index, packet->progress.bytes);
+                break;
+        case AGENT_GONE:
+                device->is_open = false;
+                set_text(device, packet->gone.text);
+                set_state(device, DEVICE_STATE_UNKNOWN, device->flags);
+                device->listener->gone(device->userdata, device->index, packet->gone.status,
+                                       packet->gone.text);
+                break;
+        case AGENT_OPEN:
+        case AGENT_ATTACH:
+        case AGENT_RUN:
+        case AGENT_STOP: break; /* ours to say */
+        }
+}
+
+static void on_agent(void *userdata)
+{
+        Device *device = userdata;
+        _cleanup_(closep) int fd = -1;
+        AgentPacket packet;
+        int r = agent_packet_recv(device->agent_fd, &packet, &fd);
+
+        if (r == -EAGAIN)
+                return;
+        if (r > 0)
+                take_packet(device, &packet);
+        else if (r == 0)
+                agent_gone(device, -ECONNRESET, "its agent is gone");
+        else
+                agent_gone(device, r, "its agent said what makes no sense");
+}
+
+/* ---- commands ------------------------------------------------------------------------------------------------ */
+
+static void on_own_answer(void *userdata)
+{
+        Device *device = userdata;
+
+        if (device->answered)
+                device->answered(device->answered_userdata, device->index, device->step, &device->own);
+}
+
+static void answer_ourselves(Device *device, int status, const char *text)
+{
+        device->own = (AgentResultPacket){.status = status,
+                                          .op = status == 0 ? 1 : 0,
+                                          .state = (uint32_t) device->state,
+                                          .flags = device->flags};
+        (void) snprintf(device->own.text, sizeof device->own.text, "%s", text);
+        loop_timer_set(device->own_timer, 1);
+}
+
+static void on_reopened(void *userdata, uint32_t index, int status, const char *text)
+{
+        answer_ourselves(userdata, status, text);
+}
+
+void device_run(Device *device, const char *job, const DeviceProgram *program, uint64_t deadline_usec,
+                bool interrupt, uint32_t step, DeviceAnswered answered, void *userdata)
+{
+        AgentPacket stop = {.stop = {.head.type = AGENT_STOP}};
+        AgentPacket packet = {.run = {.head.type = AGENT_RUN,
+                                      .seq = ++device->seq,
+                                      .n_ops = program->n,
+                                      .deadline_usec = deadline_usec}};
+        int r;
+
+        device->step = step;
+        device->answered = answered;
+        device->answered_userdata = userdata;
+        device->run_seq = 0;
+        device->closing = program->ops[program->n - 1].type == DEVICE_OP_CLOSE;
+        loop_timer_set(device->own_timer, 0);
+        if (program->n == 1 && program->ops[0].type == DEVICE_OP_REOPEN) {
+                device_open(device, on_reopened, device);
+                return;
+        }
+        if (device->agent_fd < 0 && program->n == 1 && program->ops[0].type == DEVICE_OP_CLOSE) {
+                answer_ourselves(device, 0, "");
+                return;
+        }
+        memcpy(packet.run.job, job, sizeof packet.run.job);
+        for (uint32_t i = 0; i < program->n; i++)
+                packet.run.ops[i] = (AgentOp){.type = (uint8_t) program->ops[i].type,
+                                              .from = (uint8_t) program->ops[i].from,
+                                              .to = (uint8_t) program->ops[i].to};
+        if (interrupt)
+                (void) send_packet(device, &stop, -1);
+        r = send_packet(device, &packet, -1);
+        if (r < 0)
+                answer_ourselves(device, r,
+                                 device->text[0] ? device->text : "its agent does not take commands");
+        else
+                device->run_seq = device->seq;
+}
+
+void device_forget(Device *device)
+{
+        device->run_seq = 0;
+        device->answered = NULL;
+        device->opened = NULL;
+        loop_timer_set(device->own_timer, 0);
+}
+
+void device_attach(Device *device, const char *job, int fd)
+{
+        AgentPacket packet = {.attach = {.head.type = AGENT_ATTACH}};
+
+        memcpy(packet.attach.job, job, sizeof packet.attach.job);
+        (void) send_packet(device, &packet, fd); /* a SEND without it says so */
+        (void) close(fd);
+}
+
+void device_close(Device *device)
+{
+        AgentPacket packet = {.run = {.head.type = AGENT_RUN,
+                                      .seq = ++device->seq,
+                                      .n_ops = 1,
+                                      .ops = {{.type = DEVICE_OP_CLOSE}}}};
+
+        device_forget(device);
+        if (device->opening != OPENING_NOT)
+                opening_done(device, -ECANCELED, "closed");
+        if (device->agent_fd >= 0) {
+                memcpy(packet.run.job, device->vm, sizeof packet.run.job); /* any UUID will do */
+                (void) send_packet(device, &packet, -1);
+        }
+        agent_closed(device);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------- */
+
+/* The socket's name must not grow with the names of VM and device, and must be found again after a restart. */
+static int agent_path(char ret[SOCKET_PATH_MAX + 1], const char *runtime_dir, const char *vm, const char *id)
+{
+        char text[UUID_TEXT_MAX + DEVICE_ID_MAX + 2], key[AGENT_KEY_MAX + 1];
+        unsigned char digest[EVP_MAX_MD_SIZE];
+
+        (void) snprintf(text, sizeof text, "%s/%s", vm, id);
+        if (EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) != 1)
+                return -ENOMEM;
+        for (size_t i = 0; i < AGENT_KEY_MAX / 2; i++)
+                (void) snprintf(key + 2 * i, 3, "%02x", digest[i]);
+        if (snprintf(ret, SOCKET_PATH_MAX + 1, "%s/agent/%s.sock", runtime_dir, key) > SOCKET_PATH_MAX)
+                return -ENAMETOOLONG;
+        return 0;
+}
+
+Device *device_free(Device *device)
+{
+        if (!device)
+                return NULL;
+        helper_client_forget(device->place.helper, device);
+        drop_agent(device);
+        loop_timer_free(device->timer);
+        loop_timer_free(device->own_timer);
+        loop_timer_free(device->already_timer);
+        free(device);
+        return NULL;
+}
+
+DEFINE_CLEANUP(Device *, device_free);
+
+int device_new(const DevicePlace *place, const char *vm_uuid, const DeviceDefinition *definition,
+               uint32_t index, const DeviceListener *listener, void *userdata, Device **ret)
+{
+        _cleanup_(device_freep) Device *device = calloc(1, sizeof *device);
+        int r;
+
+        if (!device)
+                return -ENOMEM;
+        *device = (Device){.place = *place,
+                           .definition = *definition,
+                           .index = index,
+                           .listener = listener,
+                           .userdata = userdata,
+                           .agent_fd = -1,
+                           .state = DEVICE_STATE_UNKNOWN};
+        memcpy(device->vm, vm_uuid, sizeof device->vm);
+        r = agent_path(device->agent_path, place->runtime_dir, vm_uuid, definition->id);
+        if (r >= 0)
+                r = loop_timer_new(place->loop, on_opening_timer, device, &device->timer);
+        if (r >= 0)
+                r = loop_timer_new(place->loop, on_own_answer, device, &device->own_timer);
+        if (r >= 0)
+                r = loop_timer_new(place->loop, on_already, device, &device->already_timer);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(device);
+        return 0;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A device as the daemon knows it: its agent, found again or started, and what the agent said last.
+ *
+ * Owned by its VM. Commands are answered once, later, from the loop; nothing is decided here. When the agent or the
+ * device's server dies the listener hears `gone`, and a command that was under way is not answered any more.
+ */
+
+#include "daemon/agent/agent-protocol.h"
+#include "daemon/definition.h"
+#include "daemon/helper-client.h"
+#include "daemon/loop.h"
+
+typedef struct Device Device;
+
+typedef struct DeviceListener {
+        /* The agent or its connection to the device is gone. */
+        void (*gone)(void *userdata, uint32_t index, int status, const char *text);
+        /* Bytes of the stream that runs. */
+        void (*progress)(void *userdata, uint32_t index, uint64_t bytes);
+        /* State or flags were read anew. */
+        void (*changed)(void *userdata, uint32_t index);
+} DeviceListener;
+
+/* `text` says what went wrong when `status` is not 0. */
+typedef void (*DeviceOpened)(void *userdata, uint32_t index, int status, const char *text);
+typedef void (*DeviceAnswered)(void *userdata, uint32_t index, uint32_t step,
+                               const AgentResultPacket *result);
+
+typedef struct DevicePlace {
+        Loop *loop;
+        HelperClient *helper;
+        const char *runtime_dir;
+        uint64_t connect_usec;
+} DevicePlace;
+
+int device_new(const DevicePlace *place, const char *vm_uuid, const DeviceDefinition *definition,
+               uint32_t index, const DeviceListener *listener, void *userdata, Device **ret) _must_check_;
+/* The agent, if there is one, goes on by itself. */
+Device *device_free(Device *device);
+
+/* Finds the agent that holds the device, or starts one and has it connect to the device's server. Nothing happens when
+ * that is so already. */
+void device_open(Device *device, DeviceOpened opened, void *userdata);
+
+/* Has the agent run `program` for `job`, of at most `deadline_usec`; `interrupt`: what it does now is of no more use. A
+ * program that is DEVICE_OP_REOPEN alone is carried out here. */
+void device_run(Device *device, const char *job, const DeviceProgram *program, uint64_t deadline_usec,
+                bool interrupt, uint32_t step, DeviceAnswered answered, void *userdata);
+
+/* Nobody waits for answers any more. */
+void device_forget(Device *device);
+
+/* The data connection for the stream of `job`. Takes over `fd`. */
+void device_attach(Device *device, const char *job, int fd);
+
+/* Has the agent let go of the device and end. */
+void device_close(Device *device);
+
+const char *device_id(const Device *device);
+DeviceType device_type(const Device *device);
+bool device_is_open(const Device *device);
+DeviceState device_state(const Device *device);
+uint32_t device_flags(const Device *device);
+/* Why it is not open, or "". */
+const char *device_text(const Device *device);
+/* What HELLO said: this job's state was taken in whole and accepted. */
+bool device_is_loaded(const Device *device, const char *job);

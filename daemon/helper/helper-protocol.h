@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Between migmgrd and migmgr-helper: the closed list of what the daemon can't do itself.
+ *
+ * One SOCK_SEQPACKET packet asks, one answers, in order, on `<runtime>/helper.sock`. A packet is a fixed head and a
+ * list of strings, each with its final NUL: nothing to parse, nothing to allocate before its size is known.
+ */
+
+#include "common/macros.h"
+
+#define HELPER_MAGIC       0x3148474du /* "MGH1" */
+#define HELPER_PACKET_MAX  65536
+#define HELPER_STRINGS_MAX 512
+
+typedef enum HelperRequest {
+        /* path -> a connection to the device's server. -EAGAIN: another client is waiting there already. */
+        HELPER_CONNECT_DEVICE = 1,
+        /* socket path, name -> pid: an agent that listens there. */
+        HELPER_START_AGENT,
+        /* VM's uuid, monitor path, argv ... -> pid: a VMM, paused, waiting for its incoming migration. */
+        HELPER_START_VMM,
+        /* pid, start time, boot id -> nothing: that process is killed, if it is still the same. */
+        HELPER_KILL,
+        HELPER_REQUEST_MAX,
+} HelperRequest;
+
+typedef struct HelperHead {
+        uint32_t magic;
+        uint32_t request;   /* HelperRequest, repeated in the answer */
+        uint32_t id;        /* the asker's, repeated in the answer */
+        int32_t status;     /* answer: 0 or a negative errno */
+        int64_t pid;        /* answer */
+        uint32_t n_strings; /* answer: one, what went wrong, or none */
+        uint32_t reserved;
+} HelperHead;
+
+typedef struct HelperPacket {
+        HelperHead head;
+        char text[HELPER_PACKET_MAX - sizeof(HelperHead)];
+        size_t n_text;
+} HelperPacket;
+
+/* Appends a string. -E2BIG. */
+int helper_packet_add(HelperPacket *packet, const char *string) _must_check_;
+
+/* `fd` -1: no file. */
+int helper_packet_send(int socket, HelperPacket *packet, int fd) _must_check_;
+
+/* Returns 1, 0 at the end of the connection; -EBADMSG when it is not such a packet. At most one file (-1: none). */
+int helper_packet_recv(int socket, HelperPacket *packet, int *ret_fd) _must_check_;
+
+/* Points `ret` at the packet's strings. Their number is the head's n_strings. */
+void helper_packet_strings(const HelperPacket *packet, const char *ret[HELPER_STRINGS_MAX]);

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "requests.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+
+#include "common/process-id.h"
+#include "common/socket.h"
+#include "starter.h"
+
+typedef struct Call {
+        const HelperPlace *place;
+        const char *strings[HELPER_STRINGS_MAX];
+        uint32_t n_strings;
+        HelperPacket *answer;
+        int fd; /* to be sent with the answer */
+} Call;
+
+typedef struct Handler {
+        uint32_t least, most; /* strings */
+        int (*run)(Call *call);
+} Handler;
+
+/* The answer's text; one that does not fit is left out. */
+static int say(Call *call, int status, const char *text)
+{
+        int r = helper_packet_add(call->answer, text);
+
+        return r < 0 ? r : status;
+}
+
+static int connect_device(Call *call)
+{
+        call->fd = socket_connect(call->strings[0], SOCK_STREAM);
+        if (call->fd == -EAGAIN)
+                return say(call, -EAGAIN,
+                           "the device's server has a client already, and another one waiting");
+        if (call->fd < 0)
+                return say(call, call->fd, strerror(-call->fd));
+        return 0;
+}
+
+static int start_agent(Call *call)
+{
+        _cleanup_(closep) int fd = socket_listen(call->strings[0], SOCK_SEQPACKET);
+        const char *argv[] = {call->place->agent_path, call->strings[1], NULL}, *text;
+        const char *key = strrchr(call->strings[0], '/');
+        char scope[128];
+        Start start = {argv, scope, "migmgr device agent", fd, -1};
+        pid_t pid;
+        int r;
+
+        if (fd < 0)
+                return say(call, fd, fd == -EADDRINUSE ? "an agent listens there already" : strerror(-fd));
+        (void) snprintf(scope, sizeof scope, "migmgr-agent-%.64s", key ? key + 1 : call->strings[0]);
+        r = starter_start(&start, &pid, &text);
+        if (r < 0)
+                return say(call, r, text);
+        call->answer->head.pid = pid;
+        return 0;
+}
+
+static int open_log(const HelperPlace *place, const char *uuid)
+{
+        char path[SOCKET_PATH_MAX + 64];
+        int fd;
+
+        if (!uuid_is_valid(uuid))
+                return -EINVAL;
+        (void) snprintf(path, sizeof path, "%s/vmm-%s.log", place->runtime_dir, uuid);
+        fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+        return fd < 0 ? -errno : fd;
+}
+
+/* What makes any VMM command line one that only waits: it may not say any of this itself (daemon/definition.c). */
+static int start_vmm(Call *call)
+{
+        static const char *const waiting[] = {"-S", "-incoming", "defer", "-qmp"};
+        _cleanup_(closep) int log_fd = open_log(call->place, call->strings[0]);
+        const char *argv[HELPER_STRINGS_MAX + 8], *text;
+        char monitor[SOCKET_PATH_MAX + 64], scope[128];
+        Start start = {argv, scope, "Virtual machine, started by migmgr", -1, log_fd};
+        size_t n = 0;
+        pid_t pid;
+        int r;
+
+        if (log_fd < 0)
+                return say(call, log_fd, "cannot open a log file for the VMM in the runtime directory");
+        if (strchr(call->strings[1], ',') || !socket_path_fits(call->strings[1]))
+                return say(call, -EINVAL, "the monitor's path is no path for a socket");
+        (void) snprintf(monitor, sizeof monitor, "unix:%s,server=on,wait=off", call->strings[1]);
+        for (uint32_t i = 2; i < call->n_strings; i++)
+                argv[n++] = call->strings[i];
+        for (size_t i = 0; i < ARRAY_SIZE(waiting); i++)
+                argv[n++] = waiting[i];
+        argv[n++] = monitor;
+        argv[n] = NULL;
+        (void) snprintf(scope, sizeof scope, "migmgr-vm-%s", call->strings[0]);
+        r = starter_start(&start, &pid, &text);
+        if (r < 0)
+                return say(call, r, text);
+        call->answer->head.pid = pid;
+        return 0;
+}
+
+static int kill_process(Call *call)
+{
+        _cleanup_(closep) int fd = -1;
+        ProcessId id = {.pid = (pid_t) strtol(call->strings[0], NULL, 10),
+                        .start = strtoull(call->strings[1], NULL, 10)};
+
+        if (id.pid <= 1 || !uuid_is_valid(call->strings[2]))
+                return say(call, -EINVAL, "that is no process");
+        memcpy(id.boot, call->strings[2], sizeof id.boot);
+        fd = process_id_open(&id);
+        if (fd < 0)
+                return fd == -ESRCH ? 0 : fd; /* gone is what was wanted */
+        if (syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) < 0)
+                return say(call, -errno, "cannot be killed");
+        return 0;
+}
+
+static const Handler handlers[HELPER_REQUEST_MAX] = {
+        [HELPER_CONNECT_DEVICE] = {1, 1, connect_device},
+        [HELPER_START_AGENT] = {2, 2, start_agent},
+        [HELPER_START_VMM] = {3, HELPER_STRINGS_MAX, start_vmm},
+        [HELPER_KILL] = {3, 3, kill_process},
+};
+
+void helper_answer(const HelperPlace *place, const HelperPacket *request, HelperPacket *answer, int *ret_fd)
+{
+        const Handler *handler = &handlers[request->head.request];
+        Call call = {.place = place, .n_strings = request->head.n_strings, .answer = answer, .fd = -1};
+
+        answer->head = (HelperHead){.request = request->head.request, .id = request->head.id};
+        answer->n_text = 0;
+        helper_packet_strings(request, call.strings);
+        if (call.n_strings < handler->least || call.n_strings > handler->most)
+                answer->head.status = say(&call, -EINVAL, "wrong number of arguments");
+        else
+                answer->head.status = handler->run(&call);
+        *ret_fd = call.fd;
+}

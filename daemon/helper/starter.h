@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Starts a process that outlives us all: a VMM or an agent.
+ *
+ * Forked twice and put into a session of its own, under a keeper that waits for it (so that it never stays a zombie,
+ * whatever PID 1 is) and does nothing else. Where systemd runs, it gets a scope of its own before it begins; no process
+ * of ours is its parent, and killing all of ours leaves it alive.
+ */
+
+#include <sys/types.h>
+
+#include "common/macros.h"
+
+typedef struct Start {
+        const char *const *argv; /* NULL-terminated; argv[0] is the program's absolute path */
+        const char *scope;       /* name of the unit, without ".scope" */
+        const char *description;
+        int keep_fd; /* becomes its descriptor 3, or -1 */
+        int log_fd;  /* becomes stdout and stderr, or -1 for ours */
+} Start;
+
+/* Returns the pid once the program has begun: a program that can't be executed is an error here (-ENOENT, -EACCES,
+ * ...). `ret_text` names what failed (a constant). */
+int starter_start(const Start *start, pid_t *ret_pid, const char **ret_text) _must_check_;

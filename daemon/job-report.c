@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What people and programs are told about a job: state, error text, JSON, log lines. */
+
+#include <stdio.h>
+
+#include "common/log.h"
+#include "core/half-table.h"
+#include "job.h"
+
+#define JSON_VERSION 1
+
+Side job_side(const Job *job)
+{
+        return job->half->side;
+}
+
+JobState job_state(const Job *job)
+{
+        return half_job_state(job->half);
+}
+
+JobResult job_result(const Job *job)
+{
+        return half_result(job->half);
+}
+
+Phase job_phase(const Job *job)
+{
+        return half_phase(job->half);
+}
+
+const char *job_owner(const Job *job)
+{
+        return half_owner_text(job->half);
+}
+
+const char *job_device_mode(const Job *job, uint32_t device)
+{
+        return "owned"; /* its server's connection is our agent's */
+}
+
+DeviceState job_device_state(const Job *job, uint32_t device)
+{
+        return job->half->devices[device].state;
+}
+
+/* ---- errors -------------------------------------------------------------------------------------------------- */
+
+/* Where a person is asked, what to look at and what not to do. */
+static const struct {
+        HalfState state;
+        const char *text;
+} advice[] = {
+        {SOURCE_DOUBT,
+         "GO was sent and the destination has not said what it did: it may run the VM. Look at the "
+         "destination first; the copy here stays paused, do not resume it by hand while the other may "
+         "run. It settles by itself when the destination answers"},
+        {SOURCE_ORPHAN,
+         "the VMM here died after its state had gone out and before it was handed over: the "
+         "destination may hold a complete copy, paused. Find out why it died, then decide whether "
+         "that copy may start; nothing runs now"},
+        {SOURCE_UNSEEN,
+         "the VMM here died on the way back, and nobody saw whether it ran again: the destination's "
+         "copy may be out of date. Find out, then decide; nothing runs now"},
+        {SOURCE_STUCK,
+         "the VM belongs to this host again, but its VMM does not resume it: look at its monitor. It is "
+         "tried again every second"},
+        {DESTINATION_STALLED,
+         "the VM belongs to this host and its devices run, but its vCPUs do not start: look at "
+         "its monitor. It is tried again every second"},
+        {DESTINATION_MAYBE,
+         "the VM belonged to this host and may have run here, but its VMM is gone. If its memory "
+         "matters more than what it may have done since, start it at the source by hand; else "
+         "start it anew"},
+};
+
+static const char *doubt_text(HalfState state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(advice); i++)
+                if (advice[i].state == state)
+                        return advice[i].text;
+        return NULL;
+}
+
+static Outcome outcome_of_who(HalfWho who)
+{
+        switch (who) {
+        case HALF_WHO_DEVICE: return OUTCOME_DEVICE;
+        case HALF_WHO_VMM: return OUTCOME_VMM;
+        case HALF_WHO_PEER: return OUTCOME_PEER;
+        case HALF_WHO_RECORD: return OUTCOME_STORE;
+        case HALF_WHO_MAX:
+        case HALF_WHO_INVALID: break;
+        }
+        return OUTCOME_FAILED;
+}
+
+static Outcome outcome_of(const Job *job)
+{
+        const HalfFailure *f = &job->half->failure;
+
+        switch (f->cause) {
+        case HALF_CAUSE_NONE: return OUTCOME_NONE;
+        case HALF_CAUSE_REFUSED: return OUTCOME_INCOMPATIBLE;
+        case HALF_CAUSE_FAILED:
+                if (f->who == HALF_WHO_PEER && job->peer_device[0])
+                        return OUTCOME_DEVICE;
+                return outcome_of_who(f->who);
+        case HALF_CAUSE_DEADLINE: return outcome_of_who(f->who);
+        case HALF_CAUSE_CANCELLED: return OUTCOME_CANCELLED;
+        case HALF_CAUSE_TIMEOUT: return OUTCOME_TIMEOUT;
+        case HALF_CAUSE_CUT: return OUTCOME_PEER;
+        case HALF_CAUSE_DEVICE_GONE: return OUTCOME_DEVICE;
+        case HALF_CAUSE_VMM_GONE:
+        case HALF_CAUSE_VMM_RESUMED: return OUTCOME_VMM;
+        case HALF_CAUSE_PEER: return job->peer_device[0] ? OUTCOME_DEVICE : OUTCOME_PEER;
+        case HALF_CAUSE_RESTART:
+        case HALF_CAUSE_MAX:
+        case HALF_CAUSE_INVALID: break;
+        }
+        return OUTCOME_FAILED;
+}
+
+static void first_finding(const Job *job, char *ret, size_t size)
+{
+        JsonReader reader = {.where = "findings"};
+        json_object *o = json_object_array_get_idx(job->findings, 0);
+        const char *device = json_string(&reader, o, "device", false);
+        const char *property = json_string(&reader, o, "property", false);
+        const char *here = json_string(&reader, o, "source", false),
+                   *there = json_string(&reader, o, "destination", false);
+        const char *remedy = json_string(&reader, o, "remedy", false);
+        bool both = here && there && here[0] && there[0];
+
+        if (!o || !property || !here || !there || !remedy) {
+                (void) snprintf(ret, size, "%s",
+                                job->peer_text[0] ? job->peer_text : "the other migmgrd refuses it");
+                return;
+        }
+        (void) snprintf(ret, size, "%s%s%s is %s%s%s%s%s; %s", device && device[0] ? device : "the VM", ": ",
+                        property, here, here[0] ? " at the source" : "", both ? " and " : "", there,
+                        there[0] ? " at the destination" : "", remedy);
+}
+
+/* What happened, without where. */
+static void cause_text(const Job *job, char *ret, size_t size)
+{
+        const HalfFailure *f = &job->half->failure;
+        const char *device = f->device < job->n_devices ? job->ids[f->device] : "";
+
+        switch (f->cause) {
+        case HALF_CAUSE_REFUSED: first_finding(job, ret, size); return;
+        case HALF_CAUSE_CANCELLED: (void) snprintf(ret, size, "cancelled"); return;
+        case HALF_CAUSE_TIMEOUT: (void) snprintf(ret, size, "the job took longer than it was given"); return;
+        case HALF_CAUSE_CUT:
+                (void) snprintf(ret, size, "no connection to the other migmgrd: %s", job->peer_text);
+                return;
+        case HALF_CAUSE_VMM_GONE: (void) snprintf(ret, size, "the VMM's process has ended"); return;
+        case HALF_CAUSE_VMM_RESUMED:
+                (void) snprintf(ret, size, "the VMM has resumed the VM by itself");
+                return;
+        case HALF_CAUSE_RESTART: (void) snprintf(ret, size, "migmgrd was restarted in the middle"); return;
+        case HALF_CAUSE_PEER:
+                (void) snprintf(ret, size, "the other migmgrd has ended it%s%s",
+                                job->peer_text[0] ? ": " : "", job->peer_text);
+                return;
+        case HALF_CAUSE_DEVICE_GONE:
+                (void) snprintf(ret, size, "device %s: %s", device, job->devices[f->device].text);
+                return;
+        case HALF_CAUSE_FAILED:
+        case HALF_CAUSE_DEADLINE:
+        case HALF_CAUSE_NONE:
+        case HALF_CAUSE_MAX:
+        case HALF_CAUSE_INVALID: break;
+        }
+        switch (f->who) {
+        case HALF_WHO_DEVICE:
+                (void) snprintf(ret, size, "device %s: %s", device,
+                                f->cause == HALF_CAUSE_DEADLINE ? "no answer in time"
+                                                                : job->devices[f->device].text);
+                return;
+        case HALF_WHO_VMM:
+                (void) snprintf(ret, size, "the VMM: %s",
+                                f->cause == HALF_CAUSE_DEADLINE ? "no answer in time" : job->vmm_text);
+                return;
+        case HALF_WHO_PEER:
+                (void) snprintf(ret, size, "the destination: %s",
+                                job->peer_text[0] ? job->peer_text : "no answer in time");
+                return;
+        case HALF_WHO_RECORD:
+                (void) snprintf(ret, size,
+                                "the record can't be written: %s; make room in the state directory",
+                                job->record_text);
+                return;
+        case HALF_WHO_MAX:
+        case HALF_WHO_INVALID: break;
+        }
+}
+
+static void lost_text(const Job *job, char *ret, size_t size)
+{
+        size_t n = 0;
+
+        ret[0] = 0;
+        for (uint32_t i = 0; i < job->n_devices && n < size; i++)
+                if (job->half->devices[i].lost)
+                        n += (size_t) snprintf(ret + n, size - n, "%s%s%s", n ? ", " : "", job->ids[i],
+                                               job->half->devices[i].dead ? " (does not run)" : "");
+}
+
+Outcome job_error(const Job *job, char *ret, size_t size)
+{
+        const HalfFailure *f = &job->half->failure;
+        bool degraded = job_result(job) == JOB_RESULT_DEGRADED;
+        char cause[512] = "", lost[512];
+        Outcome outcome = outcome_of(job);
+        size_t n;
+
+        ret[0] = 0;
+        if (outcome == OUTCOME_NONE && !degraded)
+                return OUTCOME_NONE;
+        if (outcome != OUTCOME_NONE)
+                cause_text(job, cause, sizeof cause);
+        n = (size_t) snprintf(ret, size, "VM %s", job->vm_name);
+        if (outcome != OUTCOME_NONE && n < size)
+                n += (size_t) snprintf(ret + n, size - n, ", phase %s: %s",
+                                       phase_to_string(half_states[f->in].phase), cause);
+        if (degraded && n < size) {
+                lost_text(job, lost, sizeof lost);
+                n += (size_t) snprintf(ret + n, size - n,
+                                       "; these devices have lost their state, reset or replace them: %s",
+                                       lost);
+                outcome = OUTCOME_DEVICE;
+        }
+        if (job_state(job) == JOB_STATE_IN_DOUBT) {
+                const char *text = doubt_text(job->half->state);
+
+                if (text && n < size)
+                        (void) snprintf(ret + n, size - n, ". %s", text);
+                return OUTCOME_IN_DOUBT;
+        }
+        if (job->half->state == SOURCE_LOST && n < size)
+                (void) snprintf(ret + n, size - n,
+                                ". The VM is lost: its VMM died and the destination has no copy");
+        return outcome;
+}
+
+/* ---- JSON ---------------------------------------------------------------------------------------------------- */
+
+json_object *job_report(const Job *job)
+{
+        json_object *report = json_new_object();
+
+        json_add_bool(report, "ok",
+                      json_object_array_length(job->findings) == 0 && job_result(job) == JOB_RESULT_DONE);
+        json_add(report, "findings", json_object_get(job->findings));
+        return report;
+}
+
+static json_object *devices_to_json(const Job *job)
+{
+        json_object *array = json_new_array();
+
+        for (uint32_t i = 0; i < job->n_devices; i++) {
+                json_object *o = json_new_object();
+
+                json_add_string(o, "id", job->ids[i]);
+                json_add_string(o, "mode", job_device_mode(job, i));
+                json_add_string(o, "state", device_state_to_string(job_device_state(job, i)));
+                json_add_number(o, "bytes", (int64_t) job->devices[i].bytes);
+                json_add_bool(o, "lost", job->half->devices[i].lost);
+                json_append(array, o);
+        }
+        return array;
+}
+
+static void add_figures(const Job *job, json_object *o)
+{
+        uint64_t blackout = job_blackout_usec(job), vmm = MIN(job_vmm_only_usec(job), blackout);
+
+        json_add_number(o, "predicted_blackout_usec", (int64_t) job->predicted_usec);
+        json_add_number(o, "blackout_usec", (int64_t) blackout);
+        json_add_number(o, "vmm_usec", (int64_t) vmm);
+        json_add_number(o, "device_blackout_usec", (int64_t) (blackout - vmm));
+        if (job->clock.blackout_start_usec > job->clock.start_usec)
+                json_add_number(o, "blackout_start_usec",
+                                (int64_t) (job->clock.blackout_start_usec - job->clock.start_usec));
+}
+
+json_object *job_to_json(const Job *job)
+{
+        json_object *o = json_new_object(), *error = json_new_object();
+        char text[1024];
+        Outcome outcome = job_error(job, text, sizeof text);
+        const char *name = outcome_info(outcome)->name;
+
+        json_add_number(o, "version", JSON_VERSION);
+        json_add_string(o, "job", job->id);
+        json_add_string(o, "vm", job->vm_uuid);
+        json_add_string(o, "name", job->vm_name);
+        json_add_string(o, "half", side_to_string(job_side(job)));
+        json_add_string(o, "peer", job->peer);
+        json_add_string(o, "state", job_state_to_string(job_state(job)));
+        json_add_string(o, "result", job_result_to_string(job_result(job)));
+        json_add_string(o, "phase", phase_to_string(job_phase(job)));
+        json_add_string(o, "owner", job_owner(job));
+        json_add_number(o, "created_usec", (int64_t) job->created_usec);
+        json_add_number(o, "ended_usec", (int64_t) job->ended_usec);
+        add_figures(job, o);
+        json_add_string(error, "name", name ? name : "");
+        json_add_string(error, "text", text);
+        json_add(o, "error", error);
+        json_add(o, "devices", devices_to_json(job));
+        json_add(o, "findings", json_object_get(job->findings));
+        json_add(o, "plan", job_plan_json(job));
+        json_add(o, "timeline", timeline_to_json(&job->timeline, 0, job->ids));
+        return o;
+}
+
+/* ---- the log ------------------------------------------------------------------------------------------------- */
+
+void job_log_change(const Job *job, HalfState from, HalfState to)
+{
+        const char *was = half_state_to_string(from);
+        char text[1024];
+        LogAbout about = {.job = job->id, .vm = job->vm_name, .phase = phase_to_string(job_phase(job))};
+        JobState state = job_state(job);
+
+        log_info(&about, "%s: %s -> %s", job->half->check_only ? "check" : "migration", was ? was : "begin",
+                 half_state_to_string(to));
+        if (state == JOB_STATE_IN_DOUBT) {
+                (void) job_error(job, text, sizeof text);
+                log_error(&about, "in doubt: %s", text);
+        } else if (state == JOB_STATE_ROLLING_BACK && from < HALF_STATE_MAX && (int) from >= 0 &&
+                   half_states[from].job == JOB_STATE_RUNNING) {
+                (void) job_error(job, text, sizeof text);
+                log_warning(&about, "rolling back: %s", text);
+        }
+}

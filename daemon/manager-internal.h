@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The inside of the manager, shared by its files: manager.c (VMs and jobs), manager-peer.c (other daemons),
+ * manager-start.c (what the store knew). Nobody else includes this. */
+
+#include "manager.h"
+
+/* Of jobs that are over this many can still be looked at without asking the store. */
+#define JOBS_KEEP    64
+#define HISTORY_LOAD 64
+
+/* A control connection that another daemon made. */
+typedef struct Caller Caller;
+struct Caller {
+        Caller *next;
+        Manager *manager;
+        Link *link;
+};
+
+/* A connection to another daemon, and the jobs that go there by its address. */
+typedef struct Callee Callee;
+struct Callee {
+        Callee *next;
+        Dialer *dialer;
+};
+
+/* Somebody waits for a check's report. */
+typedef struct Check Check;
+struct Check {
+        Check *next;
+        Job *job;
+        ManagerChecked checked;
+        void *userdata;
+};
+
+typedef struct History History;
+struct History {
+        History *next;
+        char id[UUID_TEXT_MAX + 1];
+        char *json;
+};
+
+struct Manager {
+        const Host *host;
+        Vm *vms;
+        Job *jobs;
+        Caller *callers;
+        Callee *callees;
+        Listener *listener;
+        uint32_t n_pickups; /* records of jobs that are not taken up again yet */
+        Check *checks;
+        History *history; /* newest first */
+        const ManagerHooks *hooks;
+        void *hooks_userdata;
+};
+
+extern const JobHooks manager_job_hooks;
+
+/* manager.c */
+int manager_add_vm(Manager *manager, Definition *definition, Presence presence, Vm **ret) _must_check_;
+void manager_show_vm(Manager *manager, Vm *vm);
+void manager_drop_vm(Manager *manager, Vm *vm);
+void manager_add_job(Manager *manager, Job *job);
+void manager_drop_job(Manager *manager, Job *job);
+
+/* manager-peer.c */
+int manager_listen(Manager *manager) _must_check_;
+void manager_send(void *userdata, Job *job, json_object *message);
+Dialer *manager_dialer(Manager *manager, const char *address);
+void manager_drop_idle_dialers(Manager *manager);
+void manager_free_peers(Manager *manager);
+
+/* manager-start.c: definitions that lie in vms.d and are not registered yet. */
+void manager_look_at_files(Manager *manager);

@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Other daemons: whom we dial, who dials us, and which job a message belongs to. And the destination's side of check. */
+
+#include <stdio.h>
+
+#include "common/log.h"
+#include "manager-internal.h"
+#include "manifest-json.h"
+#include "peer/address.h"
+
+/* ---- we dial: the source's jobs ------------------------------------------------------------------------------ */
+
+static bool goes_to(const Job *job, const Dialer *dialer)
+{
+        return !job->closed && job_side(job) == SIDE_SOURCE && streq(job->peer, dialer_address(dialer));
+}
+
+static void on_dialer_up(void *userdata, Dialer *dialer)
+{
+        Manager *manager = userdata;
+
+        for (Job *job = manager->jobs, *next; job; job = next) {
+                next = job->next;
+                if (goes_to(job, dialer))
+                        job_linked(job);
+        }
+}
+
+static void on_dialer_message(void *userdata, Dialer *dialer, Message type, const char *id, json_object *body)
+{
+        Manager *manager = userdata;
+
+        for (Job *job = manager->jobs; job; job = job->next)
+                if (goes_to(job, dialer) && streq(job->id, id)) {
+                        job_message(job, type, body);
+                        return;
+                }
+}
+
+static void on_dialer_down(void *userdata, Dialer *dialer, int status, const char *text)
+{
+        Manager *manager = userdata;
+
+        for (Job *job = manager->jobs, *next; job; job = next) {
+                next = job->next;
+                if (goes_to(job, dialer))
+                        job_cut(job, text);
+        }
+}
+
+Dialer *manager_dialer(Manager *manager, const char *address)
+{
+        static const DialerListener listener = {on_dialer_up, on_dialer_message, on_dialer_down};
+        Callee *callee;
+
+        for (callee = manager->callees; callee; callee = callee->next)
+                if (streq(dialer_address(callee->dialer), address))
+                        return callee->dialer;
+        callee = calloc(1, sizeof *callee);
+        if (!callee)
+                return NULL;
+        if (dialer_new(manager->host->loop, address, manager->host->host_id, manager->host->boot_id,
+                       &listener, manager, &callee->dialer) < 0) {
+                free(callee);
+                return NULL;
+        }
+        callee->next = manager->callees;
+        manager->callees = callee;
+        return callee->dialer;
+}
+
+void manager_drop_idle_dialers(Manager *manager)
+{
+        for (Callee **p = &manager->callees; *p;) {
+                Callee *callee = *p;
+                bool used = false;
+
+                for (Job *job = manager->jobs; job; job = job->next)
+                        used |= goes_to(job, callee->dialer);
+                if (used) {
+                        p = &callee->next;
+                        continue;
+                }
+                *p = callee->next;
+                dialer_free(callee->dialer);
+                free(callee);
+        }
+}
+
+/* ---- they dial us: the destination's jobs -------------------------------------------------------------------- */
+
+static bool comes_from(const Job *job, const Link *link)
+{
+        return job_side(job) == SIDE_DESTINATION && streq(job->peer, link_host(link));
+}
+
+static void caller_free(Caller *caller)
+{
+        for (Caller **p = &caller->manager->callers; *p; p = &(*p)->next)
+                if (*p == caller) {
+                        *p = caller->next;
+                        break;
+                }
+        link_free(caller->link);
+        free(caller);
+}
+
+void manager_send(void *userdata, Job *job, json_object *message)
+{
+        Manager *manager = userdata;
+
+        if (job_side(job) == SIDE_SOURCE) {
+                Dialer *dialer = manager_dialer(manager, job->peer);
+
+                if (dialer)
+                        dialer_send(dialer, message);
+                else
+                        json_object_put(message);
+                return;
+        }
+        for (Caller *caller = manager->callers; caller; caller = caller->next)
+                if (link_is_up(caller->link) && comes_from(job, caller->link)) {
+                        link_send(caller->link, message);
+                        return;
+                }
+        json_object_put(message);
+}
+
+static void cut_jobs(Manager *manager, const Link *link, const char *text)
+{
+        for (Job *job = manager->jobs, *next; job; job = next) {
+                next = job->next;
+                if (comes_from(job, link))
+                        job_cut(job, text);
+        }
+}
+
+/* A new connection of the same host displaces the old one: whatever is still in that came before a restart or a cut. */
+static void on_caller_up(void *userdata, Link *link)
+{
+        Caller *caller = userdata;
+        Manager *manager = caller->manager;
+
+        for (Caller *other = manager->callers, *next; other; other = next) {
+                next = other->next;
+                if (other != caller && link_is_up(other->link) &&
+                    streq(link_host(other->link), link_host(link))) {
+                        cut_jobs(manager, other->link, "the source has connected anew");
+                        caller_free(other);
+                }
+        }
+        for (Job *job = manager->jobs, *next; job; job = next) {
+                next = job->next;
+                if (comes_from(job, link))
+                        job_linked(job);
+        }
+}
+
+static void on_caller_down(void *userdata, Link *link, int status, const char *text)
+{
+        Caller *caller = userdata;
+        Manager *manager = caller->manager;
+        bool was_up = link_host(link)[0] != 0;
+
+        if (was_up)
+                cut_jobs(manager, link, text);
+        caller_free(caller);
+}
+
+/* ---- check, at the destination ------------------------------------------------------------------------------- */
+
+/* One CHECK while its facts are gathered. The link may go meanwhile: then nobody is answered. */
+typedef struct Inquiry {
+        Manager *manager;
+        char host[UUID_TEXT_MAX + 1]; /* who asks */
+        char job[UUID_TEXT_MAX + 1];
+        char vm[UUID_TEXT_MAX + 1];
+        Manifest source;
+} Inquiry;
+
+static void inquiry_free(Inquiry *inquiry)
+{
+        manifest_deinit(&inquiry->source);
+        free(inquiry);
+}
+
+static void answer_inquiry(Inquiry *inquiry, json_object *findings)
+{
+        json_object *message = link_message(MESSAGE_CHECKED, inquiry->job), *report = json_new_object();
+
+        json_add_bool(report, "ok", json_object_array_length(findings) == 0);
+        json_add(report, "findings", findings);
+        json_add(message, "report", report);
+        for (Caller *caller = inquiry->manager->callers; caller; caller = caller->next)
+                if (link_is_up(caller->link) && streq(link_host(caller->link), inquiry->host)) {
+                        link_send(caller->link, message);
+                        message = NULL;
+                        break;
+                }
+        json_object_put(message);
+        inquiry_free(inquiry);
+}
+
+static void answer_one_finding(Inquiry *inquiry, const char *property, const char *source,
+                               const char *destination, const char *remedy)
+{
+        json_object *findings = json_new_array(), *o = json_new_object();
+
+        json_add_string(o, "device", "");
+        json_add_string(o, "property", property);
+        json_add_string(o, "source", source);
+        json_add_string(o, "destination", destination);
+        json_add_string(o, "remedy", remedy);
+        json_append(findings, o);
+        answer_inquiry(inquiry, findings);
+}
+
+/* Everything that the source claims and that can be judged is judged again here. */
+static void judge(Inquiry *inquiry, Vm *vm)
+{
+        json_object *array = json_new_array();
+        Findings findings = {};
+        Manifest mine;
+
+        if (vm_manifest(vm, &mine) < 0 || check_side(&inquiry->source, SIDE_SOURCE, &findings) < 0 ||
+            check_side(&mine, SIDE_DESTINATION, &findings) < 0 ||
+            check_pair(&inquiry->source, &mine, &findings) < 0)
+                abort();
+        findings_to_json(&findings, array);
+        findings_deinit(&findings);
+        manifest_deinit(&mine);
+        vm_close_devices_later(vm);
+        answer_inquiry(inquiry, array);
+}
+
+static void on_inquiry_vmm(void *userdata, int status, const char *text)
+{
+        Inquiry *inquiry = userdata;
+        Vm *vm = manager_find_vm(inquiry->manager, inquiry->vm);
+
+        if (!vm) {
+                inquiry_free(inquiry);
+                return;
+        }
+        vm->vmm->facts.status = status;
+        (void) snprintf(vm->vmm->facts.text, sizeof vm->vmm->facts.text, "%.199s", text);
+        judge(inquiry, vm);
+}
+
+static void on_inquiry_devices(void *userdata, Vm *vm)
+{
+        Inquiry *inquiry = userdata;
+
+        if (vm->definition->vmm == VMM_TYPE_NONE)
+                judge(inquiry, vm);
+        else
+                vmm_find(vm->vmm, on_inquiry_vmm, inquiry);
+}
+
+static Vm *find_incoming(Manager *manager, const char *uuid)
+{
+        Vm *vm = manager_find_vm(manager, uuid);
+
+        if (!vm) {
+                manager_look_at_files(manager);
+                vm = manager_find_vm(manager, uuid);
+        }
+        return vm;
+}
+
+static void take_check(Caller *caller, const char *job, json_object *body)
+{
+        JsonReader reader = {.where = "CHECK"};
+        Inquiry *inquiry = calloc(1, sizeof *inquiry);
+        json_object *manifest = json_member(&reader, body, "manifest", json_type_object, true);
+        Vm *vm;
+
+        if (!inquiry)
+                abort();
+        inquiry->manager = caller->manager;
+        memcpy(inquiry->host, link_host(caller->link), sizeof inquiry->host);
+        memcpy(inquiry->job, job, sizeof inquiry->job);
+        if (manifest_from_json(&reader, manifest, &inquiry->source) < 0) {
+                answer_one_finding(inquiry, "manifest", reader.text, "",
+                                   "use the same version of migmgr on both hosts");
+                return;
+        }
+        memcpy(inquiry->vm, inquiry->source.uuid, sizeof inquiry->vm);
+        vm = find_incoming(caller->manager, inquiry->vm);
+        if (!vm || !vm->registered) {
+                answer_one_finding(inquiry, "definition", "registered", "not registered",
+                                   "register it at the destination: migctl register --incoming FILE");
+                return;
+        }
+        if (vm->job || vm->opened) {
+                answer_one_finding(inquiry, "job", "none", "another job has this VM in hand",
+                                   "wait for the end of that job");
+                return;
+        }
+        if (vm->presence == PRESENCE_HERE) {
+                answer_one_finding(inquiry, "presence", "here", "here",
+                                   "the VM is at the destination already: unregister it where it is not");
+                return;
+        }
+        vm_open_devices(vm, on_inquiry_devices, inquiry);
+}
+
+/* ---- prepare, at the destination ----------------------------------------------------------------------------- */
+
+static void refuse_prepare(Link *link, const char *job, const char *text)
+{
+        json_object *message = link_message(MESSAGE_FAILED, job);
+
+        json_add_string(message, "phase", phase_to_string(PHASE_PREPARE));
+        json_add_string(message, "text", text);
+        json_add_number(message, "errno", EBUSY);
+        link_send(link, message);
+}
+
+static void take_prepare(Caller *caller, const char *id, json_object *body)
+{
+        Manager *manager = caller->manager;
+        JsonReader reader = {.where = "PREPARE"};
+        const char *uuid = json_string(&reader, body, "vm", true);
+        Vm *vm = uuid ? manager_find_vm(manager, uuid) : NULL;
+        char text[JSON_TEXT_MAX] = "it can't be prepared";
+        Job *job;
+
+        if (reader.failed)
+                (void) snprintf(text, sizeof text, "%s", reader.text);
+        else if (!vm || !vm->registered || vm->presence != PRESENCE_AWAY)
+                (void) snprintf(text, sizeof text,
+                                "the VM is not registered at the destination, or is there already");
+        else if (vm->job)
+                (void) snprintf(text, sizeof text, "another job has this VM in hand at the destination");
+        else if (job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
+                                     id, body, text, &job) == 0) {
+                manager_add_job(manager, job);
+                job_start(job, true);
+                return;
+        }
+        refuse_prepare(caller->link, id, text);
+}
+
+/* ---- messages to the destination ----------------------------------------------------------------------------- */
+
+/* About a job that nobody here has a record of, nothing can be said. */
+static void take_unknown(Link *link, Message type, const char *job)
+{
+        if (type == MESSAGE_ASK || type == MESSAGE_GO || type == MESSAGE_ABORT || type == MESSAGE_END ||
+            type == MESSAGE_DONE)
+                link_send(link, link_message(MESSAGE_UNKNOWN, job));
+}
+
+static void on_caller_message(void *userdata, Link *link, Message type, const char *id, json_object *body)
+{
+        Caller *caller = userdata;
+
+        for (Job *job = caller->manager->jobs; job; job = job->next)
+                if (!job->closed && comes_from(job, link) && streq(job->id, id)) {
+                        job_message(job, type, body);
+                        return;
+                }
+        if (type == MESSAGE_CHECK)
+                take_check(caller, id, body);
+        else if (type == MESSAGE_PREPARE)
+                take_prepare(caller, id, body);
+        else
+                take_unknown(link, type, id);
+}
+
+static void on_control(void *userdata, int fd)
+{
+        static const LinkListener listener = {on_caller_up, on_caller_message, on_caller_down};
+        Manager *manager = userdata;
+        Caller *caller = calloc(1, sizeof *caller);
+
+        if (!caller) {
+                (void) close(fd);
+                return;
+        }
+        caller->manager = manager;
+        if (link_new(manager->host->loop, fd, manager->host->host_id, manager->host->boot_id, &listener,
+                     caller, &caller->link) < 0) {
+                free(caller);
+                return;
+        }
+        caller->next = manager->callers;
+        manager->callers = caller;
+}
+
+static bool on_data(void *userdata, const Hello *hello, int fd)
+{
+        Manager *manager = userdata;
+
+        for (Job *job = manager->jobs; job; job = job->next)
+                if (!job->closed && job_data(job, hello, fd))
+                        return true;
+        return false;
+}
+
+int manager_listen(Manager *manager)
+{
+        static const ListenerEvents events = {on_control, on_data};
+        char path[SOCKET_PATH_MAX + 16];
+
+        (void) snprintf(path, sizeof path, "%s/peer.sock", manager->host->config.runtime_dir);
+        return listener_new(manager->host->loop, path, &events, manager, &manager->listener);
+}
+
+void manager_free_peers(Manager *manager)
+{
+        while (manager->callers)
+                caller_free(manager->callers);
+        while (manager->callees) {
+                Callee *callee = manager->callees;
+
+                manager->callees = callee->next;
+                dialer_free(callee->dialer);
+                free(callee);
+        }
+}

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* After a start: the VMs that are known, their agents and VMMs found again, and every job that had not ended taken up
+ * where its record says (core/half-states.c has the table). */
+
+#include <dirent.h>
+#include <stdio.h>
+
+#include "common/file.h"
+#include "common/log.h"
+#include "manager-internal.h"
+
+/* ---- files in vms.d ------------------------------------------------------------------------------------------ */
+
+static void on_file_stored(void *userdata, int status, const char *text)
+{
+        if (status < 0)
+                log_error(NULL, "a definition from vms.d can't be written to the database: %s", text);
+}
+
+static void take_file(Manager *manager, const char *path)
+{
+        _cleanup_(definition_freep) Definition *definition = NULL;
+        _cleanup_(freep) char *text = NULL;
+        char error[JSON_TEXT_MAX];
+        size_t size;
+        Vm *vm;
+        int r = file_read(path, DEFINITION_TEXT_MAX, &text, &size);
+
+        if (r >= 0) {
+                (void) snprintf(error, sizeof error, "out of memory");
+                r = definition_parse(text, size, &definition, error);
+        } else {
+                (void) snprintf(error, sizeof error, "%s", strerror(-r));
+        }
+        if (r < 0) {
+                log_error(NULL, "%s: %s", path, error);
+                return;
+        }
+        if (manager_find_vm(manager, definition->uuid) || manager_find_vm(manager, definition->name))
+                return;
+        r = manager_add_vm(manager, definition, PRESENCE_AWAY, &vm);
+        if (r < 0)
+                return;
+        definition = NULL; /* the VM's now */
+        log_info(LOG_ABOUT(.vm = vm->definition->name), "registered from %s, away", path);
+        store_put_vm(manager->host->store, vm->definition->uuid, vm->definition->text, PRESENCE_AWAY,
+                     on_file_stored, NULL);
+        manager_show_vm(manager, vm);
+}
+
+static int is_json(const struct dirent *entry)
+{
+        size_t n = strlen(entry->d_name);
+
+        return entry->d_name[0] != '.' && n > 5 && streq(entry->d_name + n - 5, ".json");
+}
+
+void manager_look_at_files(Manager *manager)
+{
+        const char *dir = manager->host->config.vms_dir;
+        struct dirent **names = NULL;
+        char path[8192];
+        int n = scandir(dir, &names, is_json, alphasort);
+
+        for (int i = 0; i < n; i++) {
+                (void) snprintf(path, sizeof path, "%s/%s", dir, names[i]->d_name);
+                take_file(manager, path);
+                free(names[i]);
+        }
+        free(names);
+}
+
+/* ---- what the store knows ------------------------------------------------------------------------------------ */
+
+static int take_vm(void *userdata, const char *text, Presence presence)
+{
+        Manager *manager = userdata;
+        _cleanup_(definition_freep) Definition *definition = NULL;
+        char error[JSON_TEXT_MAX];
+        Vm *vm;
+        int r = definition_parse(text, strlen(text), &definition, error);
+
+        if (r == -EINVAL) {
+                /* Written by another version, or damaged: the others must not suffer. */
+                log_error(NULL, "a registered VM is left out: %s; register it again", error);
+                return 0;
+        }
+        if (r >= 0)
+                r = manager_add_vm(manager, definition, (int) presence < 0 ? PRESENCE_AWAY : presence, &vm);
+        if (r < 0)
+                return r;
+        definition = NULL; /* the VM's now */
+        manager_show_vm(manager, vm);
+        return 0;
+}
+
+static int take_history(void *userdata, const char *job, const char *json)
+{
+        Manager *manager = userdata;
+        History *h = calloc(1, sizeof *h);
+
+        if (!h)
+                return -ENOMEM;
+        (void) snprintf(h->id, sizeof h->id, "%s", job);
+        h->json = strdup(json);
+        if (!h->json) {
+                free(h);
+                return -ENOMEM;
+        }
+        h->next = manager->history;
+        manager->history = h;
+        return 0;
+}
+
+/* ---- jobs that had not ended --------------------------------------------------------------------------------- */
+
+typedef struct Pickup Pickup;
+struct Pickup {
+        Manager *manager;
+        Record record;
+        bool superseded;
+        Pickup *next; /* of the same VM: one after the other */
+};
+
+typedef struct Pickups {
+        Manager *manager;
+        Pickup *list;
+} Pickups;
+
+static int take_record(void *userdata, const Record *record)
+{
+        Pickups *pickups = userdata;
+        Pickup *pickup = calloc(1, sizeof *pickup);
+
+        if (!pickup)
+                return -ENOMEM;
+        *pickup = (Pickup){.manager = pickups->manager, .record = *record, .next = pickups->list};
+        pickups->list = pickup;
+        pickups->manager->n_pickups++;
+        return 0;
+}
+
+/* Only when every job is known again may a peer ask about one: "never heard of it" would be a lie. */
+static void pickup_done(Manager *manager)
+{
+        int r;
+
+        if (--manager->n_pickups > 0)
+                return;
+        r = manager_listen(manager);
+        if (r < 0)
+                log_error(NULL, "cannot listen for other daemons on peer.sock in %s: %s",
+                          manager->host->config.runtime_dir, strerror(-r));
+}
+
+static void on_pickup_seen(void *userdata, const VmmSight *sight)
+{
+        Pickup *pickup = userdata;
+        Manager *manager = pickup->manager;
+        Vm *vm = manager_find_vm(manager, pickup->record.vm);
+        LogAbout about = {.job = pickup->record.job, .vm = pickup->record.vm};
+        Job *job = NULL;
+        int r = vm ? job_new_restored(manager->host, &manager_job_hooks, manager, vm, &pickup->record, sight,
+                                      pickup->superseded, &job)
+                   : -ENOENT;
+
+        if (r < 0) {
+                log_error(&about, "the record \"%s\" of this job can't be taken up: %s",
+                          owner_to_string(pickup->record.owner), strerror(-r));
+        } else {
+                log_info(&about, "taken up again: the record says \"%s\", the VMM %s",
+                         owner_to_string(pickup->record.owner),
+                         !sight->lives ? "is gone"
+                         : sight->runs ? "runs"
+                                       : "stands");
+                manager_add_job(manager, job);
+                job_start(job, false);
+                if (job_side(job) == SIDE_SOURCE)
+                        (void) manager_dialer(manager, job->peer);
+        }
+        free(pickup);
+        pickup_done(manager);
+}
+
+static void on_pickup_devices(void *userdata, Vm *vm)
+{
+        Pickup *pickup = userdata;
+
+        vmm_see(vm->vmm, &pickup->record.vmm, on_pickup_seen, pickup);
+}
+
+static void pick_up(Pickup *pickup)
+{
+        Vm *vm = manager_find_vm(pickup->manager, pickup->record.vm);
+
+        if (!vm || pickup->superseded) {
+                /* Nothing of the VM is needed, only that the other half hears the end. */
+                on_pickup_seen(pickup, &(VmmSight){});
+                return;
+        }
+        vm_open_devices(vm, on_pickup_devices, pickup);
+}
+
+static bool has_newer(const Pickup *pickup, const Pickup *list)
+{
+        for (const Pickup *p = list; p; p = p->next)
+                if (p != pickup && streq(p->record.vm, pickup->record.vm) &&
+                    p->record.created_usec > pickup->record.created_usec)
+                        return true;
+        return false;
+}
+
+static void on_here_devices(void *userdata, Vm *vm)
+{
+}
+
+static void on_here_vmm(void *userdata, int status, const char *text)
+{
+        Vm *vm = userdata;
+
+        if (status < 0)
+                log_warning(LOG_ABOUT(.vm = vm->definition->name),
+                            "the VM should be here, but its monitor %s: %s", vm->definition->monitor, text);
+        vm_open_devices(vm, on_here_devices, NULL);
+}
+
+static bool is_picked_up(const Vm *vm, const Pickup *list)
+{
+        for (const Pickup *p = list; p; p = p->next)
+                if (streq(p->record.vm, vm->definition->uuid) && !p->superseded)
+                        return true;
+        return false;
+}
+
+int manager_start(Manager *manager)
+{
+        Store *store = manager->host->store;
+        Pickups pickups = {manager, NULL};
+        int r = store_each_vm(store, take_vm, manager);
+
+        if (r >= 0)
+                r = store_each_history(store, HISTORY_LOAD, take_history, manager);
+        if (r >= 0)
+                r = store_each_open_record(store, take_record, &pickups);
+        if (r < 0)
+                return r;
+        manager_look_at_files(manager);
+        for (Pickup *p = pickups.list; p; p = p->next)
+                p->superseded = owner_is_final(p->record.owner) && has_newer(p, pickups.list);
+        for (Vm *vm = manager->vms; vm; vm = vm->next)
+                if (vm->presence == PRESENCE_HERE && !is_picked_up(vm, pickups.list))
+                        vmm_find(vm->vmm, on_here_vmm, vm);
+        while (pickups.list) {
+                Pickup *pickup = pickups.list;
+
+                pickups.list = pickup->next;
+                pick_up(pickup);
+        }
+        return manager->n_pickups > 0 || manager->listener ? 0 : manager_listen(manager);
+}

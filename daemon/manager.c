@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "manager-internal.h"
+
+#include <stdio.h>
+
+#include "common/log.h"
+#include "peer/address.h"
+
+/* ---- VMs ----------------------------------------------------------------------------------------------------- */
+
+Vm *manager_first_vm(Manager *manager)
+{
+        return manager->vms;
+}
+
+Vm *manager_find_vm(Manager *manager, const char *name)
+{
+        for (Vm *vm = manager->vms; vm; vm = vm->next)
+                if (streq(vm->definition->uuid, name))
+                        return vm;
+        for (Vm *vm = manager->vms; vm; vm = vm->next)
+                if (streq(vm->definition->name, name))
+                        return vm;
+        return NULL;
+}
+
+static void on_vm_changed(void *userdata, Vm *vm, int32_t device)
+{
+        Manager *manager = userdata;
+
+        if (vm->registered && manager->hooks)
+                manager->hooks->vm_changed(manager->hooks_userdata, vm, device);
+}
+
+int manager_add_vm(Manager *manager, Definition *definition, Presence presence, Vm **ret)
+{
+        Vm *vm;
+        int r = vm_new(manager->host, definition, presence, on_vm_changed, manager, &vm);
+
+        if (r < 0)
+                return r;
+        vm->next = manager->vms;
+        manager->vms = vm;
+        *ret = vm;
+        return 0;
+}
+
+void manager_show_vm(Manager *manager, Vm *vm)
+{
+        vm->registered = true;
+        if (manager->hooks)
+                manager->hooks->vm_added(manager->hooks_userdata, vm);
+}
+
+/* Its jobs that still wait for an acknowledgement need it no more. */
+void manager_drop_vm(Manager *manager, Vm *vm)
+{
+        for (Job *job = manager->jobs; job; job = job->next)
+                if (job->vm == vm)
+                        job->vm = NULL;
+        for (Vm **p = &manager->vms; *p; p = &(*p)->next)
+                if (*p == vm) {
+                        *p = vm->next;
+                        break;
+                }
+        if (vm->registered && manager->hooks)
+                manager->hooks->vm_removed(manager->hooks_userdata, vm);
+        vm_free(vm);
+}
+
+/* ---- register ------------------------------------------------------------------------------------------------ */
+
+typedef struct Registration {
+        Manager *manager;
+        Vm *vm;
+        bool incoming;
+        ManagerRegistered registered;
+        void *userdata;
+} Registration;
+
+static void registration_failed(Registration *reg, Outcome outcome, const char *text)
+{
+        if (reg->vm) {
+                vm_close_devices(reg->vm);
+                manager_drop_vm(reg->manager, reg->vm);
+        }
+        reg->registered(reg->userdata, outcome, text, NULL);
+        free(reg);
+}
+
+static void on_vm_stored(void *userdata, int status, const char *text)
+{
+        Registration *reg = userdata;
+        char full[JSON_TEXT_MAX];
+
+        if (status < 0) {
+                (void) snprintf(full, sizeof full,
+                                "the registration can't be written: %.150s; make room in %.60s", text,
+                                reg->manager->host->config.state_dir);
+                registration_failed(reg, OUTCOME_STORE, full);
+                return;
+        }
+        log_info(LOG_ABOUT(.vm = reg->vm->definition->name), "registered, %s",
+                 presence_to_string(reg->vm->presence));
+        manager_show_vm(reg->manager, reg->vm);
+        reg->registered(reg->userdata, OUTCOME_NONE, "", reg->vm);
+        free(reg);
+}
+
+static void store_registration(Registration *reg)
+{
+        store_put_vm(reg->manager->host->store, reg->vm->definition->uuid, reg->vm->definition->text,
+                     reg->vm->presence, on_vm_stored, reg);
+}
+
+static void on_registered_devices(void *userdata, Vm *vm)
+{
+        Registration *reg = userdata;
+        char text[JSON_TEXT_MAX];
+
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (!device_is_open(vm->devices[i])) {
+                        (void) snprintf(text, sizeof text, "VM %.60s, device %s: %.120s",
+                                        vm->definition->name, device_id(vm->devices[i]),
+                                        device_text(vm->devices[i]));
+                        registration_failed(reg, OUTCOME_DEVICE, text);
+                        return;
+                }
+        store_registration(reg);
+}
+
+static void on_registered_vmm(void *userdata, int status, const char *text)
+{
+        Registration *reg = userdata;
+        char full[JSON_TEXT_MAX];
+
+        if (status == 0) {
+                vm_open_devices(reg->vm, on_registered_devices, reg);
+                return;
+        }
+        (void) snprintf(
+                full, sizeof full,
+                "VM %.60s: its monitor %.107s: %.50s; is it to come here? then register it with --incoming",
+                reg->vm->definition->name, reg->vm->definition->monitor, text);
+        registration_failed(reg, OUTCOME_VMM, full);
+}
+
+static Outcome check_new_vm(Manager *manager, const Definition *definition, char *ret_text)
+{
+        for (Vm *vm = manager->vms; vm; vm = vm->next) {
+                bool same_uuid = streq(vm->definition->uuid, definition->uuid);
+
+                if (!same_uuid && !streq(vm->definition->name, definition->name))
+                        continue;
+                (void) snprintf(ret_text, JSON_TEXT_MAX,
+                                "a VM with this %s is registered already: %.100s; unregister it first",
+                                same_uuid ? "uuid" : "name", vm->definition->name);
+                return OUTCOME_BUSY;
+        }
+        return OUTCOME_NONE;
+}
+
+void manager_register(Manager *manager, const char *text, bool incoming, ManagerRegistered registered,
+                      void *userdata)
+{
+        Registration *reg = malloc(sizeof *reg);
+        _cleanup_(definition_freep) Definition *definition = NULL;
+        char error[JSON_TEXT_MAX] = "out of memory";
+        Outcome outcome = OUTCOME_FAILED;
+        int r;
+
+        if (!reg)
+                abort();
+        *reg = (Registration){manager, NULL, incoming, registered, userdata};
+        r = definition_parse(text, strlen(text), &definition, error);
+        if (r == 0)
+                outcome = check_new_vm(manager, definition, error);
+        else if (r == -EINVAL)
+                outcome = OUTCOME_BAD_DEFINITION;
+        if (outcome == OUTCOME_NONE)
+                r = manager_add_vm(manager, definition, incoming ? PRESENCE_AWAY : PRESENCE_HERE, &reg->vm);
+        if (outcome != OUTCOME_NONE || r < 0) {
+                reg->vm = NULL;
+                registration_failed(reg, outcome == OUTCOME_NONE ? OUTCOME_FAILED : outcome,
+                                    r == -ENAMETOOLONG ? "the runtime directory's name is too long" : error);
+                return;
+        }
+        definition = NULL; /* the VM's now */
+        if (incoming)
+                store_registration(reg);
+        else
+                vmm_find(reg->vm->vmm, on_registered_vmm, reg);
+}
+
+static void on_vm_deleted(void *userdata, int status, const char *text)
+{
+        if (status < 0)
+                log_error(NULL, "an unregistered VM is still in the database: %s; unregister it again", text);
+}
+
+Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text)
+{
+        if (vm->job || !vm->registered) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s has a job; wait for its end or cancel it",
+                                vm->definition->name);
+                return OUTCOME_BUSY;
+        }
+        log_info(LOG_ABOUT(.vm = vm->definition->name), "unregistered");
+        store_delete_vm(manager->host->store, vm->definition->uuid, on_vm_deleted, NULL);
+        vm_close_devices(vm);
+        manager_drop_vm(manager, vm);
+        return OUTCOME_NONE;
+}
+
+/* ---- jobs ---------------------------------------------------------------------------------------------------- */
+
+Job *manager_first_job(Manager *manager)
+{
+        return manager->jobs;
+}
+
+Job *manager_find_job(Manager *manager, const char *id)
+{
+        for (Job *job = manager->jobs; job; job = job->next)
+                if (streq(job->id, id))
+                        return job;
+        return NULL;
+}
+
+const char *manager_find_history(Manager *manager, const char *id)
+{
+        for (History *h = manager->history; h; h = h->next)
+                if (streq(h->id, id))
+                        return h->json;
+        return NULL;
+}
+
+void manager_add_job(Manager *manager, Job *job)
+{
+        Job **last = &manager->jobs;
+
+        while (*last)
+                last = &(*last)->next;
+        *last = job;
+        if (!job->half->check_only && manager->hooks)
+                manager->hooks->job_added(manager->hooks_userdata, job);
+}
+
+void manager_drop_job(Manager *manager, Job *job)
+{
+        for (Job **p = &manager->jobs; *p; p = &(*p)->next)
+                if (*p == job) {
+                        *p = job->next;
+                        break;
+                }
+        if (!job->half->check_only && manager->hooks)
+                manager->hooks->job_removed(manager->hooks_userdata, job);
+        job_free(job);
+}
+
+static void on_job_changed(void *userdata, Job *job, bool phase)
+{
+        Manager *manager = userdata;
+
+        if (!job->half->check_only && manager->hooks)
+                manager->hooks->job_changed(manager->hooks_userdata, job, phase);
+}
+
+static void on_job_device_changed(void *userdata, Job *job, uint32_t device)
+{
+        Manager *manager = userdata;
+
+        if (!job->half->check_only && manager->hooks)
+                manager->hooks->job_device_changed(manager->hooks_userdata, job, device);
+}
+
+static void on_job_finished(void *userdata, Job *job)
+{
+        Manager *manager = userdata;
+        char text[1024];
+        JobResult result = job_result(job);
+        LogAbout about = {.job = job->id, .vm = job->vm_name};
+
+        if (job->half->check_only)
+                return; /* answered when it is closed, from a clean stack */
+        (void) job_error(job, text, sizeof text);
+        if (result == JOB_RESULT_DONE)
+                log_info(&about, "done, blackout %llu us", (unsigned long long) job_blackout_usec(job));
+        else if (result == JOB_RESULT_DEGRADED)
+                log_error(&about, "%s: %s", job_result_to_string(result), text);
+        else
+                log_warning(&about, "%s: %s", job_result_to_string(result), text);
+        if (job->vm)
+                on_vm_changed(manager, job->vm, -1);
+}
+
+/* Those that have ended are kept to be looked at, but not for ever. */
+static void forget_old_jobs(Manager *manager)
+{
+        uint32_t n = 0;
+
+        for (Job *job = manager->jobs; job; job = job->next)
+                n += job->closed && job->finished;
+        for (Job *job = manager->jobs, *next; job && n > JOBS_KEEP; job = next) {
+                next = job->next;
+                if (!job->closed || !job->finished)
+                        continue;
+                manager_drop_job(manager, job);
+                n--;
+        }
+}
+
+static void answer_check(Manager *manager, Job *job)
+{
+        _cleanup_(json_object_putp) json_object *report = job_report(job);
+        JobResult result = job_result(job);
+        char text[1024];
+        Outcome outcome = job_error(job, text, sizeof text);
+        Check *check = NULL;
+
+        for (Check **p = &manager->checks; *p; p = &(*p)->next)
+                if ((*p)->job == job) {
+                        check = *p;
+                        *p = check->next;
+                        break;
+                }
+        if (!check)
+                return;
+        if (result == JOB_RESULT_DONE || result == JOB_RESULT_REFUSED)
+                check->checked(check->userdata, OUTCOME_NONE, "", result == JOB_RESULT_DONE, report);
+        else
+                check->checked(check->userdata, outcome, text, false, report);
+        free(check);
+}
+
+/* From a clean stack: the job may be freed here. */
+static void on_job_closed(void *userdata, Job *job)
+{
+        Manager *manager = userdata;
+
+        job->closed = true;
+        if (job->half->check_only) {
+                answer_check(manager, job);
+                manager_drop_job(manager, job);
+        } else {
+                forget_old_jobs(manager);
+        }
+        manager_drop_idle_dialers(manager);
+}
+
+const JobHooks manager_job_hooks = {
+        .send = manager_send,
+        .changed = on_job_changed,
+        .device_changed = on_job_device_changed,
+        .finished = on_job_finished,
+        .closed = on_job_closed,
+};
+
+/* ---- migrate, check, cancel ---------------------------------------------------------------------------------- */
+
+static Job *find_request(Manager *manager, const char *request_id)
+{
+        for (Job *job = manager->jobs; request_id && job; job = job->next)
+                if (streq(job->request_id, request_id) && request_id[0])
+                        return job;
+        return NULL;
+}
+
+static Outcome begin(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
+                     char *ret_text, Job **ret)
+{
+        const char *reason;
+        Dialer *dialer;
+        int r;
+
+        if (address_check(destination, &reason) < 0) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "destination \"%.80s\": %s", destination, reason);
+                return OUTCOME_BAD_DESTINATION;
+        }
+        if (vm->job || !vm->registered) {
+                Job *job = vm->job;
+
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s has a job already: %s",
+                                vm->definition->name, job ? job->id : "it is being registered");
+                return OUTCOME_BUSY;
+        }
+        dialer = manager_dialer(manager, destination);
+        r = dialer ? job_new_source(manager->host, &manager_job_hooks, manager, vm, destination, options, ret)
+                   : -ENOMEM;
+        if (r < 0) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "%s", strerror(-r));
+                return OUTCOME_FAILED;
+        }
+        manager_add_job(manager, *ret);
+        job_start(*ret, dialer_is_up(dialer));
+        return OUTCOME_NONE;
+}
+
+Outcome manager_migrate(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
+                        char *ret_text, Job **ret)
+{
+        *ret = find_request(manager, options->request_id);
+        if (*ret)
+                return OUTCOME_NONE;
+        return begin(manager, vm, destination, options, ret_text, ret);
+}
+
+Outcome manager_check(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
+                      ManagerChecked checked, void *userdata, char *ret_text)
+{
+        Check *check = malloc(sizeof *check);
+        Outcome outcome;
+        Job *job;
+
+        if (!check)
+                abort();
+        *check = (Check){manager->checks, NULL, checked, userdata};
+        outcome = begin(manager, vm, destination, options, ret_text, &job);
+        if (outcome != OUTCOME_NONE) {
+                free(check);
+                return outcome;
+        }
+        check->job = job;
+        check->next = manager->checks;
+        manager->checks = check;
+        return OUTCOME_NONE;
+}
+
+Outcome manager_cancel(Manager *manager, Job *job, char *ret_text)
+{
+        if (job_side(job) == SIDE_DESTINATION) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "a job is cancelled at its source, host %s",
+                                job->peer);
+                return OUTCOME_TOO_LATE;
+        }
+        if (job->finished) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "the job has ended already: %s",
+                                job_result_to_string(job_result(job)));
+                return OUTCOME_TOO_LATE;
+        }
+        if (job_cancel(job) == 0)
+                return OUTCOME_NONE;
+        (void) snprintf(ret_text, JSON_TEXT_MAX, "the job is in phase %s, owner %s: too late to turn it back",
+                        phase_to_string(job_phase(job)), job_owner(job));
+        return OUTCOME_TOO_LATE;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------- */
+
+void manager_set_hooks(Manager *manager, const ManagerHooks *hooks, void *userdata)
+{
+        manager->hooks = hooks;
+        manager->hooks_userdata = userdata;
+}
+
+int manager_new(const Host *host, Manager **ret)
+{
+        Manager *manager = calloc(1, sizeof *manager);
+
+        if (!manager)
+                return -ENOMEM;
+        manager->host = host;
+        *ret = manager;
+        return 0;
+}
+
+/* Agents and VMMs stay; the next daemon finds them. */
+Manager *manager_free(Manager *manager)
+{
+        if (!manager)
+                return NULL;
+        manager->hooks = NULL;
+        listener_free(manager->listener);
+        manager_free_peers(manager);
+        while (manager->jobs)
+                manager_drop_job(manager, manager->jobs);
+        while (manager->vms)
+                manager_drop_vm(manager, manager->vms);
+        while (manager->history) {
+                History *h = manager->history;
+
+                manager->history = h->next;
+                free(h->json);
+                free(h);
+        }
+        while (manager->checks) {
+                Check *check = manager->checks;
+
+                manager->checks = check->next;
+                free(check);
+        }
+        free(manager);
+        return NULL;
+}

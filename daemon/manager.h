@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The registry: VMs, jobs and connections to other daemons, and who belongs to whom. What the bus asks comes in here;
+ * what peers say is led to the job it is about. Owned by main. */
+
+#include "job.h"
+#include "peer/dialer.h"
+#include "peer/listener.h"
+
+typedef struct Manager Manager;
+
+/* What the bus shows. */
+typedef struct ManagerHooks {
+        void (*vm_added)(void *userdata, Vm *vm);
+        void (*vm_removed)(void *userdata, Vm *vm);
+        void (*vm_changed)(void *userdata, Vm *vm, int32_t device);
+        void (*job_added)(void *userdata, Job *job);
+        void (*job_removed)(void *userdata, Job *job);
+        void (*job_changed)(void *userdata, Job *job, bool phase);
+        void (*job_device_changed)(void *userdata, Job *job, uint32_t device);
+} ManagerHooks;
+
+int manager_new(const Host *host, Manager **ret) _must_check_;
+Manager *manager_free(Manager *manager);
+void manager_set_hooks(Manager *manager, const ManagerHooks *hooks, void *userdata);
+
+/* Reads what the store knows, takes up the jobs that had not ended, and listens for peers. */
+int manager_start(Manager *manager) _must_check_;
+
+/* Answers later: `outcome` NONE and the VM, or what is wrong. */
+typedef void (*ManagerRegistered)(void *userdata, Outcome outcome, const char *text, Vm *vm);
+
+/* `incoming`: the VM is to come here. Else it must be here: its monitor answers, its devices can be reached. */
+void manager_register(Manager *manager, const char *definition, bool incoming, ManagerRegistered registered,
+                      void *userdata);
+
+/* NONE, or what is wrong, with `ret_text` (JSON_TEXT_MAX bytes). */
+Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text);
+Outcome manager_migrate(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
+                        char *ret_text, Job **ret);
+Outcome manager_cancel(Manager *manager, Job *job, char *ret_text);
+
+/* `report`: {"ok", "findings"}; lives until the callback returns. */
+typedef void (*ManagerChecked)(void *userdata, Outcome outcome, const char *text, bool ok,
+                               json_object *report);
+Outcome manager_check(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
+                      ManagerChecked checked, void *userdata, char *ret_text);
+
+/* By UUID or name; NULL. */
+Vm *manager_find_vm(Manager *manager, const char *name);
+Job *manager_find_job(Manager *manager, const char *id);
+/* The jobs that can be seen: those of which something is still to come, and the last that have ended. */
+Job *manager_first_job(Manager *manager);
+Vm *manager_first_vm(Manager *manager);
+
+/* Jobs of earlier runs of the daemon, as JSON text; NULL when there is none of that id. */
+const char *manager_find_history(Manager *manager, const char *id);

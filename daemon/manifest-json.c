@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "manifest-json.h"
+
+#include "common/log.h"
+#include "common/uuid.h"
+
+#define FINDINGS_MAX 4096 /* that another host may send */
+
+/* ---- out ----------------------------------------------------------------------------------------------------- */
+
+static json_object *list_to_json(uint32_t n, const char (*list)[MANIFEST_TEXT_MAX])
+{
+        json_object *array = json_new_array();
+
+        for (uint32_t i = 0; i < n && i < MANIFEST_REASONS_MAX; i++)
+                json_append(array, json_object_new_string(list[i]));
+        return array;
+}
+
+static json_object *vmm_to_json(const ManifestVmm *vmm)
+{
+        json_object *o = json_new_object();
+
+        json_add_string(o, "type", vmm_type_to_string(vmm->type));
+        if (vmm->type == VMM_TYPE_NONE)
+                return o;
+        json_add_number(o, "status", vmm->status);
+        json_add_string(o, "text", vmm->text);
+        json_add_string(o, "version", vmm->version);
+        json_add_number(o, "major", vmm->major);
+        json_add_string(o, "machine", vmm->machine);
+        json_add_string(o, "run-state", vmm->run_state);
+        json_add(o, "blocked", list_to_json(vmm->n_blocked, vmm->blocked));
+        json_add(o, "vfio-user", list_to_json(vmm->n_vfio_user, vmm->vfio_user));
+        json_add(o, "writable", list_to_json(vmm->n_writable, vmm->writable));
+        return o;
+}
+
+static json_object *device_to_json(const ManifestDevice *device)
+{
+        json_object *o = json_new_object();
+
+        json_add_string(o, "id", device->id);
+        json_add_string(o, "type", device_type_to_string(device->type));
+        json_add_number(o, "flags", device->migration_flags);
+        json_add_string(o, "state", device_state_to_string(device->state));
+        json_add_number(o, "status", device->status);
+        json_add_string(o, "text", device->text);
+        return o;
+}
+
+json_object *manifest_to_json(const Manifest *manifest)
+{
+        json_object *o = json_new_object(), *devices = json_new_array();
+
+        json_add_string(o, "uuid", manifest->uuid);
+        json_add_string(o, "name", manifest->name);
+        json_add_string(o, "presence", presence_to_string(manifest->presence));
+        json_add_bool(o, "can-start", manifest->can_start);
+        json_add(o, "vmm", vmm_to_json(&manifest->vmm));
+        for (uint32_t i = 0; i < manifest->n_devices; i++)
+                json_append(devices, device_to_json(&manifest->devices[i]));
+        json_add(o, "devices", devices);
+        return o;
+}
+
+/* ---- in ------------------------------------------------------------------------------------------------------ */
+
+static void take_text(JsonReader *reader, json_object *o, const char *key, char *ret, size_t size)
+{
+        const char *text = json_string(reader, o, key, true);
+
+        ret[0] = 0;
+        if (text)
+                (void) log_printable(text, ret, size);
+}
+
+static uint32_t take_list(JsonReader *reader, json_object *o, const char *key,
+                          char (*list)[MANIFEST_TEXT_MAX])
+{
+        json_object *array = json_member(reader, o, key, json_type_array, true);
+        size_t n = array ? json_object_array_length(array) : 0;
+
+        for (size_t i = 0; i < n && i < MANIFEST_REASONS_MAX; i++) {
+                const char *text = json_object_get_string(json_object_array_get_idx(array, i));
+
+                (void) log_printable(text ? text : "", list[i], MANIFEST_TEXT_MAX);
+        }
+        return (uint32_t) MIN(n, (size_t) MANIFEST_REASONS_MAX);
+}
+
+static void take_vmm(JsonReader *reader, json_object *o, ManifestVmm *ret)
+{
+        const char *type = json_string(reader, o, "type", true);
+
+        if (reader->failed)
+                return;
+        ret->type = vmm_type_from_string(type);
+        if ((int) ret->type < 0)
+                json_fail(reader, "unknown VMM type \"%.40s\"", type);
+        if (ret->type == VMM_TYPE_NONE || reader->failed)
+                return;
+        ret->status = (int) json_number(reader, o, "status", -4095, 0, 0);
+        ret->major = (uint32_t) json_number(reader, o, "major", 0, 1000, 0);
+        take_text(reader, o, "text", ret->text, sizeof ret->text);
+        take_text(reader, o, "version", ret->version, sizeof ret->version);
+        take_text(reader, o, "machine", ret->machine, sizeof ret->machine);
+        take_text(reader, o, "run-state", ret->run_state, sizeof ret->run_state);
+        ret->n_blocked = take_list(reader, o, "blocked", ret->blocked);
+        ret->n_vfio_user = take_list(reader, o, "vfio-user", ret->vfio_user);
+        ret->n_writable = take_list(reader, o, "writable", ret->writable);
+}
+
+static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)
+{
+        const char *type = json_string(reader, o, "type", true),
+                   *state = json_string(reader, o, "state", true);
+
+        json_copy(reader, o, "id", true, ret->id, sizeof ret->id);
+        ret->migration_flags = (uint32_t) json_number(reader, o, "flags", 0, DEVICE_MIGRATION_MASK, 0);
+        ret->status = (int) json_number(reader, o, "status", -4095, 0, 0);
+        take_text(reader, o, "text", ret->text, sizeof ret->text);
+        if (reader->failed)
+                return;
+        ret->type = device_type_from_string(type);
+        ret->state = device_state_from_string(state);
+        if ((int) ret->type < 0 || (int) ret->state < 0)
+                json_fail(reader, "device \"%.64s\" has an unknown type or state", ret->id);
+}
+
+int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret)
+{
+        json_object *devices = json_member(reader, object, "devices", json_type_array, true);
+        const char *uuid = json_string(reader, object, "uuid", true);
+        const char *presence = json_string(reader, object, "presence", true);
+        size_t n = devices ? json_object_array_length(devices) : 0;
+        int r;
+
+        if (!reader->failed && n > MANIFEST_DEVICES_MAX)
+                json_fail(reader, "%zu devices; the most is %d", n, MANIFEST_DEVICES_MAX);
+        if (!reader->failed && !uuid_is_valid(uuid))
+                json_fail(reader, "\"uuid\" is no UUID");
+        if (reader->failed)
+                return -EINVAL;
+        r = manifest_init(ret, (uint32_t) n);
+        if (r < 0)
+                return r;
+        memcpy(ret->uuid, uuid, sizeof ret->uuid);
+        take_text(reader, object, "name", ret->name, sizeof ret->name);
+        ret->presence = presence_from_string(presence);
+        if ((int) ret->presence < 0)
+                json_fail(reader, "unknown presence");
+        ret->can_start = json_flag(reader, object, "can-start", false);
+        take_vmm(reader, json_member(reader, object, "vmm", json_type_object, true), &ret->vmm);
+        for (size_t i = 0; i < n && !reader->failed; i++)
+                take_device(reader, json_object_array_get_idx(devices, i), &ret->devices[i]);
+        if (!reader->failed)
+                return 0;
+        manifest_deinit(ret);
+        return -EINVAL;
+}
+
+/* ---- findings ------------------------------------------------------------------------------------------------ */
+
+void findings_to_json(const Findings *findings, json_object *array)
+{
+        for (uint32_t i = 0; i < findings->n; i++) {
+                const Finding *f = &findings->items[i];
+                json_object *o = json_new_object();
+
+                json_add_string(o, "device", f->device);
+                json_add_string(o, "property", f->property);
+                json_add_string(o, "source", f->source);
+                json_add_string(o, "destination", f->destination);
+                json_add_string(o, "remedy", f->remedy);
+                json_append(array, o);
+        }
+}
+
+void findings_take(json_object *from, json_object *array)
+{
+        static const char *const keys[] = {"device", "property", "source", "destination", "remedy"};
+
+        if (!json_object_is_type(from, json_type_array))
+                return;
+        for (size_t i = 0; i < json_object_array_length(from) && i < FINDINGS_MAX; i++) {
+                JsonReader reader = {.where = "findings"};
+                json_object *o = json_new_object(), *in = json_object_array_get_idx(from, i);
+                char text[FINDING_VALUE_MAX * 2];
+
+                for (size_t k = 0; k < ARRAY_SIZE(keys); k++) {
+                        const char *value = json_string(&reader, in, keys[k], true);
+
+                        json_add_string(o, keys[k], log_printable(value ? value : "", text, sizeof text));
+                }
+                if (reader.failed)
+                        json_object_put(o);
+                else
+                        json_append(array, o);
+        }
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Manifests and findings as JSON: between daemons, and for people (docs/wire.md). */
+
+#include "common/json.h"
+#include "core/check.h"
+
+json_object *manifest_to_json(const Manifest *manifest);
+
+/* Reads what another host sent; bounded and strict. Fails the reader, or -ENOMEM. */
+int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret) _must_check_;
+
+/* Appends the findings to an array. */
+void findings_to_json(const Findings *findings, json_object *array);
+
+/* Appends another host's findings, as far as they have the right form; their text made printable. */
+void findings_take(json_object *from, json_object *array);

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vm.h"
+
+#include <stdio.h>
+
+#include "common/log.h"
+
+/* A check is normally followed by PREPARE at once, and a check alone by nothing. */
+#define IDLE_USEC (30 * USEC_PER_SEC)
+
+/* ---- what devices and VMM say -------------------------------------------------------------------------------- */
+
+static void on_device_gone(void *userdata, uint32_t index, int status, const char *text)
+{
+        Vm *vm = userdata;
+
+        log_warning(LOG_ABOUT(.vm = vm->definition->name, .device = vm->definition->devices[index].id),
+                    "the device is gone: %s", text);
+        if (vm->job)
+                vm->listener->device_gone(vm->job, index, status, text);
+        vm->changed(vm->changed_userdata, vm, (int32_t) index);
+}
+
+static void on_device_progress(void *userdata, uint32_t index, uint64_t bytes)
+{
+        Vm *vm = userdata;
+
+        if (vm->job)
+                vm->listener->device_progress(vm->job, index, bytes);
+}
+
+static void on_device_changed(void *userdata, uint32_t index)
+{
+        Vm *vm = userdata;
+
+        vm->changed(vm->changed_userdata, vm, (int32_t) index);
+}
+
+static void on_vmm_answered(void *userdata, uint32_t step, int status, const char *text)
+{
+        Vm *vm = userdata;
+
+        if (vm->job)
+                vm->listener->vmm_answered(vm->job, step, status, text);
+}
+
+static void on_vmm_gone(void *userdata)
+{
+        Vm *vm = userdata;
+
+        if (vm->job)
+                vm->listener->vmm_gone(vm->job);
+        else
+                log_warning(LOG_ABOUT(.vm = vm->definition->name), "the VM's process has ended");
+        vm->changed(vm->changed_userdata, vm, -1);
+}
+
+static void on_vmm_halted(void *userdata, uint64_t usec)
+{
+        Vm *vm = userdata;
+
+        if (vm->job)
+                vm->listener->vmm_halted(vm->job, usec);
+}
+
+static void on_vmm_resumed(void *userdata)
+{
+        Vm *vm = userdata;
+
+        if (vm->job)
+                vm->listener->vmm_resumed(vm->job);
+}
+
+static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_bytes)
+{
+        Vm *vm = userdata;
+
+        if (vm->job)
+                vm->listener->vmm_progress(vm->job, done_bytes, total_bytes);
+}
+
+void vm_set_job(Vm *vm, const VmListener *listener, void *job)
+{
+        vm->listener = listener;
+        vm->job = job;
+        if (job)
+                vm_keep_devices(vm);
+}
+
+/* ---- devices ------------------------------------------------------------------------------------------------- */
+
+int32_t vm_find_device(const Vm *vm, const char *id)
+{
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (streq(vm->definition->devices[i].id, id))
+                        return (int32_t) i;
+        return -1;
+}
+
+static void on_all_opened(void *userdata)
+{
+        Vm *vm = userdata;
+        VmOpened opened = vm->opened;
+
+        vm->opened = NULL;
+        if (opened)
+                opened(vm->opened_userdata, vm);
+}
+
+static void on_device_opened(void *userdata, uint32_t index, int status, const char *text)
+{
+        Vm *vm = userdata;
+
+        if (status < 0)
+                log_warning(
+                        LOG_ABOUT(.vm = vm->definition->name, .device = vm->definition->devices[index].id),
+                        "the device cannot be reached: %s", text);
+        vm->changed(vm->changed_userdata, vm, (int32_t) index);
+        if (vm->n_opening > 0 && --vm->n_opening == 0)
+                on_all_opened(vm);
+}
+
+void vm_open_devices(Vm *vm, VmOpened opened, void *userdata)
+{
+        vm->opened = opened;
+        vm->opened_userdata = userdata;
+        vm->n_opening = vm->definition->n_devices;
+        if (vm->n_opening == 0 && loop_defer(vm->host->loop, on_all_opened, vm) < 0)
+                abort();
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                device_open(vm->devices[i], on_device_opened, vm);
+}
+
+void vm_close_devices(Vm *vm)
+{
+        vm_keep_devices(vm);
+        vm->n_opening = 0;
+        vm->opened = NULL;
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                device_close(vm->devices[i]);
+        vm->changed(vm->changed_userdata, vm, -1);
+}
+
+static void on_idle(void *userdata)
+{
+        Vm *vm = userdata;
+
+        if (!vm->job)
+                vm_close_devices(vm);
+}
+
+void vm_close_devices_later(Vm *vm)
+{
+        loop_timer_set(vm->idle_timer, IDLE_USEC);
+}
+
+void vm_keep_devices(Vm *vm)
+{
+        loop_timer_set(vm->idle_timer, 0);
+}
+
+/* ---- manifest ------------------------------------------------------------------------------------------------ */
+
+int vm_manifest(const Vm *vm, Manifest *ret)
+{
+        const Definition *definition = vm->definition;
+        Manifest manifest;
+        int r = manifest_init(&manifest, definition->n_devices);
+
+        if (r < 0)
+                return r;
+        (void) snprintf(manifest.uuid, sizeof manifest.uuid, "%s", definition->uuid);
+        (void) snprintf(manifest.name, sizeof manifest.name, "%s", definition->name);
+        manifest.presence = vm->presence;
+        manifest.can_start = definition->vmm == VMM_TYPE_NONE || definition->argv;
+        manifest.vmm = vm->vmm->facts;
+        for (uint32_t i = 0; i < definition->n_devices; i++) {
+                ManifestDevice *device = &manifest.devices[i];
+
+                (void) snprintf(device->id, sizeof device->id, "%s", definition->devices[i].id);
+                device->type = definition->devices[i].type;
+                device->migration_flags = device_flags(vm->devices[i]);
+                device->state = device_state(vm->devices[i]);
+                device->status = device_is_open(vm->devices[i]) ? 0 : -ENOTCONN;
+                (void) snprintf(device->text, sizeof device->text, "%.199s", device_text(vm->devices[i]));
+        }
+        *ret = manifest;
+        return 0;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------- */
+
+Vm *vm_free(Vm *vm)
+{
+        if (!vm)
+                return NULL;
+        for (uint32_t i = 0; vm->devices && i < vm->definition->n_devices; i++)
+                device_free(vm->devices[i]);
+        free(vm->devices);
+        vmm_free(vm->vmm);
+        loop_timer_free(vm->idle_timer);
+        definition_free(vm->definition);
+        free(vm);
+        return NULL;
+}
+
+DEFINE_CLEANUP(Vm *, vm_free);
+
+static int make_devices(Vm *vm)
+{
+        static const DeviceListener listener = {on_device_gone, on_device_progress, on_device_changed};
+        DevicePlace place = {vm->host->loop, vm->host->helper, vm->host->config.runtime_dir,
+                             vm->host->config.policy.connect_usec};
+        uint32_t n = vm->definition->n_devices;
+        int r = 0;
+
+        vm->devices = calloc(n + 1, sizeof *vm->devices);
+        if (!vm->devices)
+                return -ENOMEM;
+        for (uint32_t i = 0; i < n && r >= 0; i++)
+                r = device_new(&place, vm->definition->uuid, &vm->definition->devices[i], i, &listener, vm,
+                               &vm->devices[i]);
+        return r;
+}
+
+int vm_new(const Host *host, Definition *definition, Presence presence, VmChanged changed, void *userdata,
+           Vm **ret)
+{
+        static const VmmListener listener = {on_vmm_answered, on_vmm_gone, on_vmm_halted, on_vmm_resumed,
+                                             on_vmm_progress};
+        _cleanup_(vm_freep) Vm *vm = calloc(1, sizeof *vm);
+        int r;
+
+        if (!vm)
+                return -ENOMEM;
+        *vm = (Vm){.host = host,
+                   .definition = definition,
+                   .presence = presence,
+                   .changed = changed,
+                   .changed_userdata = userdata};
+        r = loop_timer_new(host->loop, on_idle, vm, &vm->idle_timer);
+        if (r >= 0)
+                r = make_devices(vm);
+        if (r >= 0)
+                r = vmm_new(host->loop, host->helper, definition, &listener, vm, &vm->vmm);
+        if (r < 0) {
+                vm->definition = NULL; /* stays the caller's */
+                for (uint32_t i = 0; vm->devices && i < definition->n_devices; i++)
+                        device_free(vm->devices[i]);
+                free(vm->devices);
+                vm->devices = NULL;
+                return r;
+        }
+        *ret = TAKE_PTR(vm);
+        return 0;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A VM that is registered here, or for which a definition lies ready: its definition, presence, devices and VMM. Owned by
+ * the manager; a job that moves it drives its devices and VMM and hears what they say. */
+
+#include "device/device.h"
+#include "host.h"
+#include "vmm/vmm.h"
+
+typedef struct Vm Vm;
+
+/* What the job in hand hears. `index` is that of the device in the definition. */
+typedef struct VmListener {
+        void (*device_gone)(void *userdata, uint32_t index, int status, const char *text);
+        void (*device_progress)(void *userdata, uint32_t index, uint64_t bytes);
+        void (*vmm_answered)(void *userdata, uint32_t step, int status, const char *text);
+        void (*vmm_gone)(void *userdata);
+        void (*vmm_halted)(void *userdata, uint64_t usec);
+        void (*vmm_resumed)(void *userdata);
+        void (*vmm_progress)(void *userdata, uint64_t done_bytes, uint64_t total_bytes);
+} VmListener;
+
+/* Something that others show has changed. `index` -1: the VM, else a device. */
+typedef void (*VmChanged)(void *userdata, Vm *vm, int32_t index);
+
+/* All devices were tried; those that are open say so themselves. */
+typedef void (*VmOpened)(void *userdata, Vm *vm);
+
+struct Vm {
+        Vm *next;
+        const Host *host;
+        Definition *definition;
+        Presence presence;
+        bool registered; /* false: only known from a file in vms.d, for as long as a peer asks about it */
+        Device **devices;
+        Vmm *vmm;
+        uint64_t last_blackout_usec; /* of its last good move from here; 0: none yet */
+        void *job;                   /* the job in hand (Job), or NULL */
+        const VmListener *listener;  /* its */
+        LoopTimer *idle_timer;       /* devices opened only to answer a check are let go again */
+        uint32_t n_opening;
+        VmOpened opened;
+        void *opened_userdata;
+        VmChanged changed;
+        void *changed_userdata;
+};
+
+/* Takes `definition` over when it succeeds. */
+int vm_new(const Host *host, Definition *definition, Presence presence, VmChanged changed, void *userdata,
+           Vm **ret) _must_check_;
+Vm *vm_free(Vm *vm);
+
+/* Opens every device that is not. */
+void vm_open_devices(Vm *vm, VmOpened opened, void *userdata);
+/* Lets go of all of them. */
+void vm_close_devices(Vm *vm);
+/* Lets go of them after a while, unless a job has taken them. */
+void vm_close_devices_later(Vm *vm);
+void vm_keep_devices(Vm *vm);
+
+/* What is known now. -ENOMEM. */
+int vm_manifest(const Vm *vm, Manifest *ret) _must_check_;
+
+/* The device of that id, or -1. */
+int32_t vm_find_device(const Vm *vm, const char *id);
+
+/* A job takes the VM in hand, or lets it go (NULL). */
+void vm_set_job(Vm *vm, const VmListener *listener, void *job);

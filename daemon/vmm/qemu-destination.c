@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The acts of the side at which a QEMU arrives. It is started paused (-S) and must not be given `cont` before its
+ * migration has completed: QEMU would say yes, forget -S and start by itself at the end. */
+
+#include <stdio.h>
+
+#include "qemu.h"
+
+#define POLL_USEC (5 * USEC_PER_MSEC)
+
+/* ---- start --------------------------------------------------------------------------------------------------- */
+
+static void on_start_status(Qemu *q, int status, json_object *result, const char *text)
+{
+        JsonReader reader = {.where = "query-status"};
+        const char *run_state = status == 0 ? json_string(&reader, result, "status", true) : NULL;
+
+        if (!run_state)
+                qemu_done(q, status < 0 ? status : -EPROTO, "query-status: %s", text);
+        else if (!streq(run_state, "inmigrate"))
+                qemu_done(q, -ESTALE, "it should wait for its migration (inmigrate) but is %s", run_state);
+        else
+                qemu_done(q, 0, "%s", "");
+}
+
+static void on_start_capabilities(Qemu *q, int status, json_object *result, const char *text)
+{
+        if (status < 0)
+                qemu_done(q, status, "migrate-set-capabilities: %s", text);
+        else
+                qemu_call(q, "query-status", NULL, -1, on_start_status);
+}
+
+static void start_connected(Qemu *q)
+{
+        qemu_set_capabilities(q, on_start_capabilities);
+}
+
+static void on_started(void *userdata, int status, int fd, pid_t pid, const char *text)
+{
+        Qemu *q = userdata;
+        ProcessId id;
+
+        if (fd >= 0)
+                (void) close(fd);
+        if (q->act != VMM_ACT_START) {
+                /* Given up meanwhile: it must not stay, and nobody else knows it. */
+                if (status == 0 && process_id_read(pid, &id) == 0)
+                        helper_client_kill(q->vmm.helper, &id);
+                return;
+        }
+        if (status < 0) {
+                qemu_done(q, status, "%s cannot be started: %s", q->vmm.definition->argv[0], text);
+                return;
+        }
+        if (process_id_read(pid, &id) < 0 || qemu_watch(q, &id) < 0) {
+                qemu_done(q, -ECHILD, "%s ended at once; see its log in the runtime directory",
+                          q->vmm.definition->argv[0]);
+                return;
+        }
+        qemu_doing(q, "it was started; its monitor does not answer");
+        qemu_connect(q, true, start_connected);
+}
+
+void qemu_start(Qemu *q)
+{
+        const Definition *definition = q->vmm.definition;
+        const char *strings[DEFINITION_ARGV_MAX + 2] = {definition->uuid, definition->monitor};
+        size_t n = 2;
+
+        if (!definition->argv) {
+                qemu_done(q, -EINVAL, "the definition has no incoming.argv");
+                return;
+        }
+        for (char **arg = definition->argv; *arg; arg++)
+                strings[n++] = *arg;
+        qemu_doing(q, "it was not started by the helper");
+        helper_client_ask(q->vmm.helper, HELPER_START_VMM, strings, n, on_started, q);
+}
+
+/* ---- take in ------------------------------------------------------------------------------------------------- */
+
+static void poll_paused(Qemu *q);
+
+static void on_paused_status(Qemu *q, int status, json_object *result, const char *text)
+{
+        JsonReader reader = {.where = "query-status"};
+        const char *run_state = status == 0 ? json_string(&reader, result, "status", true) : NULL;
+
+        if (!run_state)
+                qemu_done(q, status < 0 ? status : -EPROTO, "query-status: %s", text);
+        else if (streq(run_state, "paused"))
+                qemu_done(q, 0, "%s", "");
+        else if (streq(run_state, "inmigrate"))
+                qemu_poll(q, POLL_USEC, poll_paused);
+        else
+                qemu_done(q, -ESTALE, "it should be paused but is %s", run_state);
+}
+
+static void poll_paused(Qemu *q)
+{
+        qemu_call(q, "query-status", NULL, -1, on_paused_status);
+}
+
+static void on_incoming_event(Qemu *q)
+{
+        if (qemu_migration_is(q, "completed"))
+                poll_paused(q);
+        else if (qemu_migration_is(q, "failed"))
+                qemu_done(q, -EREMOTEIO,
+                          "its incoming migration failed; see its log in the runtime directory");
+}
+
+static void on_incoming(Qemu *q, int status, json_object *result, const char *text)
+{
+        if (status < 0)
+                qemu_done(q, status, "migrate-incoming: %s", text);
+}
+
+static void incoming_passed(Qemu *q)
+{
+        q->migration[0] = 0;
+        q->on_migration = on_incoming_event;
+        qemu_call(q, "migrate-incoming", qemu_argument("uri", "fd:migmgr"), -1, on_incoming);
+}
+
+void qemu_take_in(Qemu *q)
+{
+        if (q->memory_fd >= 0) /* else when it comes */
+                qemu_pass_memory(q, incoming_passed);
+}
+
+/* ---- verify, run --------------------------------------------------------------------------------------------- */
+
+static void on_verify_migration(Qemu *q, int status, json_object *result, const char *text)
+{
+        JsonReader reader = {.where = "query-migrate"};
+        const char *migration = status == 0 ? json_string(&reader, result, "status", false) : NULL;
+
+        if (!migration || !streq(migration, "completed"))
+                qemu_done(q, -ESTALE, "its migration should be completed but is %s",
+                          migration ? migration : "not known");
+        else
+                poll_paused(q);
+}
+
+void qemu_verify(Qemu *q)
+{
+        qemu_call(q, "query-migrate", NULL, -1, on_verify_migration);
+}
+
+static void poll_running(Qemu *q);
+
+static void on_running_status(Qemu *q, int status, json_object *result, const char *text)
+{
+        JsonReader reader = {.where = "query-status"};
+        const char *run_state = status == 0 ? json_string(&reader, result, "status", true) : NULL;
+
+        qemu_doing(q, run_state ? run_state : "its status cannot be read");
+        if (run_state && streq(run_state, "running"))
+                qemu_done(q, 0, "%s", "");
+        else
+                qemu_poll(q, POLL_USEC, poll_running);
+}
+
+static void query_running(Qemu *q)
+{
+        qemu_call(q, "query-status", NULL, -1, on_running_status);
+}
+
+static void poll_running(Qemu *q)
+{
+        qemu_connect(q, false, query_running);
+}
+
+static void on_cont(Qemu *q, int status, json_object *result, const char *text)
+{
+        if (status == -EREMOTEIO)
+                qemu_done(q, status, "cont: %s", text);
+        else if (status < 0)
+                qemu_connect(q, true, query_running); /* whether it was heard is read over a new connection */
+        else
+                query_running(q);
+}
+
+static void run_connected(Qemu *q)
+{
+        qemu_doing(q, "it was told to continue");
+        qemu_call(q, "cont", NULL, -1, on_cont);
+}
+
+void qemu_run(Qemu *q)
+{
+        qemu_connect(q, false, run_connected);
+}

@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "qemu.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+
+#define GREETING_USEC (2 * USEC_PER_SEC)
+#define RETRY_USEC    (10 * USEC_PER_MSEC)
+#define CALL_USEC     (5 * USEC_PER_SEC)
+#define OOB_USEC      (1 * USEC_PER_SEC)
+/* QEMU has this long to quit when it is asked politely. */
+#define QUIT_USEC (2 * USEC_PER_SEC)
+#define SEE_USEC  (1 * USEC_PER_SEC)
+
+static void try_connect(Qemu *q);
+
+/* ---- the act in hand ----------------------------------------------------------------------------------------- */
+
+void qemu_doing(Qemu *q, const char *what)
+{
+        (void) snprintf(q->doing, sizeof q->doing, "%s", what);
+}
+
+bool qemu_migration_is(const Qemu *q, const char *status)
+{
+        return streq(q->migration, status);
+}
+
+static void forget_act(Qemu *q)
+{
+        q->act = VMM_ACT_NONE;
+        q->serial++;
+        q->on_migration = NULL;
+        q->connected = NULL;
+        q->until_usec = 0;
+        loop_timer_set(q->deadline, 0);
+        loop_timer_set(q->poll, 0);
+        loop_timer_set(q->connect_timer, 0);
+}
+
+void qemu_done(Qemu *q, int status, const char *format, ...)
+{
+        char text[JSON_TEXT_MAX];
+        va_list ap;
+
+        if (q->act == VMM_ACT_NONE)
+                return;
+        va_start(ap, format);
+        (void) vsnprintf(text, sizeof text, format, ap);
+        va_end(ap);
+        forget_act(q);
+        q->vmm.listener->answered(q->vmm.userdata, q->step, status, text);
+}
+
+static void on_deadline(void *userdata)
+{
+        Qemu *q = userdata;
+
+        qemu_done(q, -ETIMEDOUT, "QEMU did not get through with \"%s\" in time: %s",
+                  vmm_act_to_string(q->act), q->doing);
+}
+
+static void on_poll(void *userdata)
+{
+        Qemu *q = userdata;
+
+        q->polled(q);
+}
+
+void qemu_poll(Qemu *q, uint64_t usec, QemuStep step)
+{
+        q->polled = step;
+        loop_timer_set(q->poll, usec);
+}
+
+/* ---- commands ------------------------------------------------------------------------------------------------ */
+
+typedef struct Call {
+        Qemu *q;
+        uint32_t serial;
+        QemuAnswer answer;
+} Call;
+
+static void on_answer(void *userdata, int status, json_object *result, const char *text)
+{
+        Call call = *(Call *) userdata;
+
+        free(userdata);
+        if (call.serial == call.q->serial)
+                call.answer(call.q, status, result, text);
+}
+
+static Call *new_call(Qemu *q, QemuAnswer answer)
+{
+        Call *call = malloc(sizeof *call);
+
+        if (!call)
+                abort();
+        *call = (Call){q, q->serial, answer};
+        return call;
+}
+
+void qemu_call(Qemu *q, const char *command, json_object *arguments, int fd, QemuAnswer answer)
+{
+        if (!q->qmp || !qmp_is_ready(q->qmp)) {
+                json_object_put(arguments);
+                answer(q, -ENOTCONN, NULL, "QEMU's monitor is not connected");
+                return;
+        }
+        qmp_execute(q->qmp, command, arguments, fd, CALL_USEC, on_answer, new_call(q, answer));
+}
+
+bool qemu_has_oob(const Qemu *q)
+{
+        return q->qmp && qmp_is_ready(q->qmp) && qmp_has_oob(q->qmp);
+}
+
+void qemu_call_oob(Qemu *q, const char *command, json_object *arguments, QemuAnswer answer)
+{
+        qmp_execute_oob(q->qmp, command, arguments, OOB_USEC, on_answer, new_call(q, answer));
+}
+
+json_object *qemu_argument(const char *key, const char *value)
+{
+        json_object *object = json_new_object();
+
+        json_add_string(object, key, value);
+        return object;
+}
+
+void qemu_set_capabilities(Qemu *q, QemuAnswer answer)
+{
+        static const char *const names[] = {"events", "return-path", "pause-before-switchover"};
+        json_object *arguments = json_new_object(), *list = json_new_array();
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                json_object *one = json_new_object();
+
+                json_add_string(one, "capability", names[i]);
+                json_add_bool(one, "state", true);
+                json_append(list, one);
+        }
+        json_add(arguments, "capabilities", list);
+        qemu_call(q, "migrate-set-capabilities", arguments, -1, answer);
+}
+
+/* ---- the monitor --------------------------------------------------------------------------------------------- */
+
+/* Calls that were open on a connection that is freed are never answered: whoever frees it begins anew. */
+static void drop_monitor(Qemu *q)
+{
+        q->serial++;
+        q->qmp = qmp_free(q->qmp);
+}
+
+static void on_ready(void *userdata)
+{
+        Qemu *q = userdata;
+        QemuStep connected = q->connected;
+        pid_t pid;
+        ProcessId id;
+
+        if (q->pidfd < 0 && qmp_peer(q->qmp, &pid) == 0 && process_id_read(pid, &id) == 0 &&
+            qemu_watch(q, &id) < 0)
+                log_warning(LOG_ABOUT(.vm = q->vmm.definition->name), "cannot watch QEMU's process %d",
+                            (int) pid);
+        q->connected = NULL;
+        if (connected)
+                connected(q);
+}
+
+static void on_stopped(Qemu *q)
+{
+        if (q->act == VMM_ACT_MIGRATE)
+                q->vmm.listener->halted(q->vmm.userdata, clock_monotonic_usec());
+}
+
+static void on_event(void *userdata, const char *name, json_object *data)
+{
+        Qemu *q = userdata;
+        JsonReader reader = {.where = "QEMU event"};
+        const char *status;
+
+        if (streq(name, "STOP")) {
+                on_stopped(q);
+        } else if (streq(name, "RESUME")) {
+                if (q->act != VMM_ACT_RESUME && q->act != VMM_ACT_RUN)
+                        q->vmm.listener->resumed(q->vmm.userdata);
+        } else if (streq(name, "MIGRATION")) {
+                status = json_string(&reader, data, "status", true);
+                (void) snprintf(q->migration, sizeof q->migration, "%s", status ? status : "");
+                if (q->on_migration)
+                        q->on_migration(q);
+        }
+}
+
+static void on_ended(void *userdata, int status, const char *text)
+{
+        Qemu *q = userdata;
+
+        drop_monitor(q);
+        if (q->connected)
+                loop_timer_set(q->connect_timer, RETRY_USEC); /* somebody waits for a new one */
+        else if (q->act != VMM_ACT_NONE && q->act != VMM_ACT_END)
+                qemu_done(q, status, "%s", text);
+}
+
+static void give_up_connecting(Qemu *q, int status, const char *text)
+{
+        VmmFound found = q->found;
+        VmmSeen seen = q->seen;
+
+        q->connected = NULL;
+        q->found = NULL;
+        q->seen = NULL;
+        loop_timer_set(q->connect_timer, 0);
+        if (found)
+                found(q->found_userdata, status, text);
+        if (seen)
+                seen(q->found_userdata, &(VmmSight){.lives = q->pidfd >= 0});
+        qemu_done(q, status, "%s: %s", q->vmm.definition->monitor, text);
+}
+
+static void try_connect(Qemu *q)
+{
+        static const QmpListener listener = {on_ready, on_event, on_ended};
+        int r = qmp_new(q->vmm.loop, q->vmm.definition->monitor, GREETING_USEC, &listener, q, &q->qmp);
+
+        if (r == 0)
+                return;
+        if (clock_monotonic_usec() < q->until_usec)
+                loop_timer_set(q->connect_timer, RETRY_USEC);
+        else
+                give_up_connecting(q, r, strerror(-r));
+}
+
+static void on_connect_timer(void *userdata)
+{
+        Qemu *q = userdata;
+
+        if (!q->qmp && q->connected)
+                try_connect(q);
+}
+
+void qemu_connect(Qemu *q, bool fresh, QemuStep step)
+{
+        q->connected = step;
+        if (fresh)
+                drop_monitor(q);
+        if (q->qmp && qmp_is_ready(q->qmp)) {
+                q->connected = NULL;
+                step(q);
+        } else if (!q->qmp) {
+                try_connect(q);
+        }
+}
+
+/* ---- its process --------------------------------------------------------------------------------------------- */
+
+static void unwatch(Qemu *q)
+{
+        q->pid_io = loop_io_free(q->pid_io);
+        if (q->pidfd >= 0)
+                (void) close(q->pidfd);
+        q->pidfd = -1;
+}
+
+static void on_process_gone(void *userdata)
+{
+        Qemu *q = userdata;
+
+        unwatch(q);
+        drop_monitor(q);
+        vmm_cut_memory(&q->vmm);
+        if (q->act == VMM_ACT_END)
+                qemu_done(q, 0, "%s", "");
+        else
+                forget_act(q);
+        q->vmm.listener->gone(q->vmm.userdata);
+}
+
+int qemu_watch(Qemu *q, const ProcessId *id)
+{
+        int r;
+
+        unwatch(q);
+        q->pidfd = process_id_open(id);
+        if (q->pidfd < 0)
+                return q->pidfd;
+        r = loop_io_new(q->vmm.loop, q->pidfd, on_process_gone, NULL, q, &q->pid_io);
+        if (r < 0) {
+                unwatch(q);
+                return r;
+        }
+        q->vmm.process = *id;
+        return 0;
+}
+
+/* It did not quit when asked: the helper ends it. Its pidfd tells when it is gone. */
+static void kill_it(Qemu *q)
+{
+        qemu_doing(q, "it was killed, and is still there");
+        helper_client_kill(q->vmm.helper, &q->vmm.process);
+}
+
+static void on_quit(Qemu *q, int status, json_object *result, const char *text)
+{
+        qemu_doing(q, "it was asked to quit");
+        if (status < 0)
+                kill_it(q);
+}
+
+static void end_connected(Qemu *q)
+{
+        qemu_call(q, "quit", NULL, -1, on_quit);
+}
+
+static void qemu_end(Qemu *q)
+{
+        vmm_cut_memory(&q->vmm);
+        if (q->pidfd < 0) {
+                qemu_done(q, 0, "%s", ""); /* there is none */
+                return;
+        }
+        /* A QEMU that does not answer is killed all the same. */
+        qemu_poll(q, QUIT_USEC, kill_it);
+        qemu_connect(q, false, end_connected);
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------- */
+
+static void give_memory(Vmm *vmm, int fd)
+{
+        Qemu *q = (Qemu *) vmm;
+
+        vmm_cut_memory(vmm);
+        q->memory_fd = fd;
+        if (q->act == VMM_ACT_TAKE_IN)
+                qemu_take_in(q);
+}
+
+static void cut_memory(Vmm *vmm)
+{
+        Qemu *q = (Qemu *) vmm;
+
+        if (q->memory_fd < 0)
+                return;
+        (void) shutdown(q->memory_fd, SHUT_RDWR);
+        (void) close(q->memory_fd);
+        q->memory_fd = -1;
+}
+
+static void on_passed(Qemu *q, int status, json_object *result, const char *text)
+{
+        QemuStep step = q->polled;
+
+        if (status < 0)
+                qemu_done(q, status, "getfd: %s", text);
+        else
+                step(q);
+}
+
+void qemu_pass_memory(Qemu *q, QemuStep step)
+{
+        if (q->memory_fd < 0) {
+                qemu_done(q, -ENOTCONN, "there is no connection for the memory");
+                return;
+        }
+        q->polled = step;
+        qemu_call(q, "getfd", qemu_argument("fdname", "migmgr"), q->memory_fd, on_passed);
+}
+
+/* ---- what the VM asks ---------------------------------------------------------------------------------------- */
+
+static void on_found(Qemu *q)
+{
+        VmmFound found = q->found;
+
+        q->found = NULL;
+        if (found)
+                found(q->found_userdata, 0, "");
+}
+
+static void find(Vmm *vmm, VmmFound found, void *userdata)
+{
+        Qemu *q = (Qemu *) vmm;
+
+        q->found = found;
+        q->found_userdata = userdata;
+        qemu_connect(q, false, on_found);
+}
+
+static void on_seen_migration(Qemu *q, int status, json_object *result, const char *text)
+{
+        JsonReader reader = {.where = "query-migrate"};
+        const char *migration = status == 0 ? json_string(&reader, result, "status", false) : NULL;
+        VmmSeen seen = q->seen;
+        VmmSight sight = {.lives = true,
+                          .complete = streq(q->doing, "paused") && migration && streq(migration, "completed"),
+                          .runs = streq(q->doing, "running")};
+
+        q->seen = NULL;
+        if (seen)
+                seen(q->found_userdata, &sight);
+}
+
+static void on_seen_status(Qemu *q, int status, json_object *result, const char *text)
+{
+        JsonReader reader = {.where = "query-status"};
+        const char *run_state = status == 0 ? json_string(&reader, result, "status", false) : NULL;
+
+        qemu_doing(q, run_state ? run_state : "");
+        qemu_call(q, "query-migrate", NULL, -1, on_seen_migration);
+}
+
+static void see_connected(Qemu *q)
+{
+        qemu_call(q, "query-status", NULL, -1, on_seen_status);
+}
+
+static void see(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata)
+{
+        Qemu *q = (Qemu *) vmm;
+
+        if (was->pid > 0 && q->pidfd < 0 && qemu_watch(q, was) < 0) {
+                seen(userdata,
+                     &(VmmSight){}); /* whoever answers at the monitor, it is not the VM of that record */
+                return;
+        }
+        q->seen = seen;
+        q->found_userdata = userdata;
+        q->until_usec =
+                clock_monotonic_usec() + SEE_USEC; /* it may have been started a moment before we died */
+        qemu_connect(q, true, see_connected);
+}
+
+static const QemuStep acts[VMM_ACT_MAX] = {
+        [VMM_ACT_LOOK] = qemu_look,     [VMM_ACT_PREPARE] = qemu_prepare, [VMM_ACT_MIGRATE] = qemu_migrate,
+        [VMM_ACT_HALT] = qemu_halt,     [VMM_ACT_SEAL] = qemu_seal,       [VMM_ACT_RESUME] = qemu_resume,
+        [VMM_ACT_END] = qemu_end,       [VMM_ACT_START] = qemu_start,     [VMM_ACT_TAKE_IN] = qemu_take_in,
+        [VMM_ACT_VERIFY] = qemu_verify, [VMM_ACT_RUN] = qemu_run,
+};
+
+static void act(Vmm *vmm, VmmAct what, uint32_t step, uint64_t deadline_usec)
+{
+        Qemu *q = (Qemu *) vmm;
+
+        forget_act(q);
+        q->act = what;
+        q->step = step;
+        q->until_usec = deadline_usec > 0 ? clock_monotonic_usec() + deadline_usec : USEC_INFINITY;
+        loop_timer_set(q->deadline, deadline_usec);
+        qemu_doing(q, "its monitor is not there");
+        acts[what](q);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------- */
+
+static Vmm *qemu_free(Vmm *vmm)
+{
+        Qemu *q = (Qemu *) vmm;
+
+        if (q->vmm.helper)
+                helper_client_forget(q->vmm.helper, q);
+        drop_monitor(q);
+        unwatch(q);
+        if (q->memory_fd >= 0)
+                (void) close(q->memory_fd);
+        loop_timer_free(q->deadline);
+        loop_timer_free(q->poll);
+        loop_timer_free(q->connect_timer);
+        json_object_put(q->saved_capabilities);
+        json_object_put(q->saved_parameters);
+        free(q);
+        return NULL;
+}
+
+int vmm_qemu_new(Loop *loop, Vmm **ret)
+{
+        static const VmmOps ops = {find, see, act, give_memory, cut_memory, qemu_free};
+        Qemu *q = calloc(1, sizeof *q);
+        int r;
+
+        if (!q)
+                return -ENOMEM;
+        q->vmm.ops = &ops;
+        q->vmm.has_memory = true;
+        q->pidfd = q->memory_fd = -1;
+        r = loop_timer_new(loop, on_deadline, q, &q->deadline);
+        if (r >= 0)
+                r = loop_timer_new(loop, on_poll, q, &q->poll);
+        if (r >= 0)
+                r = loop_timer_new(loop, on_connect_timer, q, &q->connect_timer);
+        if (r < 0) {
+                (void) qemu_free(&q->vmm);
+                return r;
+        }
+        *ret = &q->vmm;
+        return 0;
+}

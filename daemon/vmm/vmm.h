@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* How the daemon reaches a VMM: one interface, one file for each adapter behind it.
+ *
+ * Owned by its VM. An act (daemon/core/half.h says what each means) is answered once through the listener with the
+ * step that it was given; a newer act takes the place of an older one, which is then not answered. An adapter decides
+ * nothing: it does what it is asked in its VMM's way and says what came of it, confirmed by the VMM and not assumed.
+ */
+
+#include "common/process-id.h"
+#include "daemon/core/half.h"
+#include "daemon/definition.h"
+#include "daemon/helper-client.h"
+#include "daemon/loop.h"
+
+typedef struct Vmm Vmm;
+
+typedef struct VmmListener {
+        void (*answered)(void *userdata, uint32_t step, int status, const char *text);
+        /* Its process is gone. */
+        void (*gone)(void *userdata);
+        /* Source: the vCPUs stand since `usec` (CLOCK_MONOTONIC); the blackout has begun. */
+        void (*halted)(void *userdata, uint64_t usec);
+        /* Source: the vCPUs run, and nobody here asked for it. */
+        void (*resumed)(void *userdata);
+        void (*progress)(void *userdata, uint64_t done_bytes, uint64_t total_bytes);
+} VmmListener;
+
+/* What can be seen of the VMM right now, for a daemon that has restarted. */
+typedef struct VmmSight {
+        bool lives, runs, complete;
+} VmmSight;
+typedef void (*VmmSeen)(void *userdata, const VmmSight *sight);
+/* `status`: 0 when the VM's process is there and answers. */
+typedef void (*VmmFound)(void *userdata, int status, const char *text);
+
+typedef struct VmmOps {
+        void (*find)(Vmm *vmm, VmmFound found, void *userdata);
+        void (*see)(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata);
+        void (*act)(Vmm *vmm, VmmAct act, uint32_t step, uint64_t deadline_usec);
+        void (*give_memory)(Vmm *vmm, int fd);
+        void (*cut_memory)(Vmm *vmm);
+        Vmm *(*free)(Vmm *vmm);
+} VmmOps;
+
+struct Vmm {
+        const VmmOps *ops;
+        const Definition *definition;
+        Loop *loop;
+        HelperClient *helper;
+        const VmmListener *listener;
+        void *userdata;
+        ManifestVmm facts; /* as of the last VMM_ACT_LOOK; type is always there */
+        ProcessId process; /* pid 0: none, or not known */
+        bool has_memory;   /* it moves memory over a connection that it must be given */
+};
+
+int vmm_new(Loop *loop, HelperClient *helper, const Definition *definition, const VmmListener *listener,
+            void *userdata, Vmm **ret) _must_check_;
+
+static inline Vmm *vmm_free(Vmm *vmm)
+{
+        return vmm ? vmm->ops->free(vmm) : NULL;
+}
+
+/* Whether the VM's process is here. */
+static inline void vmm_find(Vmm *vmm, VmmFound found, void *userdata)
+{
+        vmm->ops->find(vmm, found, userdata);
+}
+
+/* The same for a process that is known from a record: it is the VM's only if it is exactly that one. */
+static inline void vmm_see(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata)
+{
+        vmm->ops->see(vmm, was, seen, userdata);
+}
+
+static inline void vmm_act(Vmm *vmm, VmmAct act, uint32_t step, uint64_t deadline_usec)
+{
+        vmm->ops->act(vmm, act, step, deadline_usec);
+}
+
+/* The connection over which memory goes out or comes in; takes over `fd`. */
+static inline void vmm_give_memory(Vmm *vmm, int fd)
+{
+        vmm->ops->give_memory(vmm, fd);
+}
+
+/* Ends that connection for both VMMs, whatever they are doing with it. */
+static inline void vmm_cut_memory(Vmm *vmm)
+{
+        vmm->ops->cut_memory(vmm);
+}
+
+/* The adapters. */
+int vmm_none_new(Loop *loop, Vmm **ret) _must_check_;
+int vmm_qemu_new(Loop *loop, Vmm **ret) _must_check_;

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "image.h"
+
+#include <assert.h>
+
+#include "checksum.h"
+
+#define IMAGE_MAGIC    UINT64_C(0x6563697665644d45) /* "EMdevice" */
+#define IMAGE_VERSION  UINT32_C(1)
+#define IMAGE_PRE_COPY UINT32_C(1) /* flag: pages can come more than once */
+#define IMAGE_END      UINT64_MAX
+
+typedef struct ImageHeader {
+        uint64_t magic;
+        uint32_t version;
+        uint32_t flags;
+        uint64_t size;
+} ImageHeader;
+static_assert(sizeof(ImageHeader) == 24, "image header");
+
+typedef struct ImageRecord {
+        uint64_t offset;
+        uint32_t length;
+        uint32_t sum;
+} ImageRecord;
+static_assert(sizeof(ImageRecord) == 16, "image record");
+
+/* A piece is what is made or judged at once: the header, or a record and its data. */
+typedef union ImagePiece {
+        ImageHeader header;
+        struct {
+                ImageRecord record;
+                uint8_t data[MEMORY_PAGE];
+        };
+        uint8_t bytes[sizeof(ImageRecord) + MEMORY_PAGE];
+} ImagePiece;
+
+void page_sums_done(PageSums *p)
+{
+        free(TAKE_PTR(p->sums));
+}
+
+void page_sums_move(PageSums *p, PageSums *from)
+{
+        page_sums_done(p);
+        p->size = from->size;
+        p->sums = TAKE_PTR(from->sums);
+}
+
+uint32_t page_sums_total(const PageSums *p)
+{
+        uint32_t total = 0;
+
+        for (uint64_t at = 0; at < p->size; at += MEMORY_PAGE)
+                total = checksum_join(total, p->sums[at / MEMORY_PAGE], MIN(MEMORY_PAGE, p->size - at));
+        return total;
+}
+
+static int page_sums_init(PageSums *p, const Memory *memory)
+{
+        p->size = memory->size;
+        p->sums = calloc(memory_pages(memory) + 1, sizeof *p->sums);
+        return p->sums ? 0 : -ENOMEM;
+}
+
+/* ---- saving -------------------------------------------------------------------------------------------------- */
+
+typedef enum SaverPass {
+        SAVER_HEADER,
+        SAVER_ALL,     /* every page once */
+        SAVER_CHANGED, /* what has changed since it was read */
+        SAVER_END,     /* the end is being read */
+        SAVER_OVER,
+} SaverPass;
+
+struct Saver {
+        Memory *memory;
+        PageSums sums;
+        SaverPass pass;
+        bool pre_copy, finishing, completed;
+        uint64_t page;        /* the next one of this pass */
+        uint32_t headers_sum; /* of all headers so far */
+        size_t piece_at, piece_size;
+        ImagePiece piece;
+};
+
+Saver *saver_new(Memory *memory, bool pre_copy)
+{
+        _cleanup_(saver_freep) Saver *s = calloc(1, sizeof *s);
+
+        if (!s || page_sums_init(&s->sums, memory) < 0)
+                return NULL;
+        s->memory = memory;
+        s->pre_copy = pre_copy;
+        s->finishing = !pre_copy;
+        if (pre_copy && memory_watch(memory) < 0)
+                return NULL;
+        return TAKE_PTR(s);
+}
+
+Saver *saver_free(Saver *s)
+{
+        if (!s)
+                return NULL;
+        if (s->pre_copy)
+                memory_unwatch(s->memory);
+        page_sums_done(&s->sums);
+        free(s);
+        return NULL;
+}
+
+void saver_finish(Saver *s)
+{
+        s->finishing = true;
+}
+
+void saver_cut(Saver *s)
+{
+        s->pass = SAVER_OVER;
+        s->piece_at = s->piece_size;
+}
+
+bool saver_completed(Saver *s, PageSums *ret_sums)
+{
+        if (!s->completed)
+                return false;
+        s->completed = false;
+        page_sums_move(ret_sums, &s->sums);
+        return true;
+}
+
+static void put(Saver *s, size_t header_size, size_t data_size)
+{
+        s->headers_sum = checksum_add(s->headers_sum, s->piece.bytes, header_size);
+        s->piece_at = 0;
+        s->piece_size = header_size + data_size;
+}
+
+static void put_header(Saver *s)
+{
+        s->piece.header = (ImageHeader){.magic = IMAGE_MAGIC,
+                                        .version = IMAGE_VERSION,
+                                        .flags = s->pre_copy ? IMAGE_PRE_COPY : 0,
+                                        .size = s->memory->size};
+        put(s, sizeof(ImageHeader), 0);
+}
+
+/* The page is copied here in one go: later changes find it clean and make it dirty. */
+static void put_page(Saver *s, uint64_t page)
+{
+        uint64_t offset = page * MEMORY_PAGE, length = memory_page_size(s->memory, page);
+
+        memcpy(s->piece.data, s->memory->data + offset, length);
+        if (s->pre_copy)
+                memory_clean(s->memory, page);
+        s->sums.sums[page] = checksum_add(0, s->piece.data, length);
+        s->piece.record =
+                (ImageRecord){.offset = offset, .length = (uint32_t) length, .sum = s->sums.sums[page]};
+        put(s, sizeof(ImageRecord), length);
+}
+
+static void put_end(Saver *s)
+{
+        s->piece.record = (ImageRecord){.offset = IMAGE_END, .sum = s->headers_sum};
+        put(s, sizeof(ImageRecord), 0);
+}
+
+/* Makes the next piece; false: there is none now. */
+static bool next_piece(Saver *s)
+{
+        switch (s->pass) {
+        case SAVER_HEADER:
+                put_header(s);
+                s->pass = SAVER_ALL;
+                return true;
+        case SAVER_ALL:
+                if (s->page < memory_pages(s->memory)) {
+                        put_page(s, s->page++);
+                        return true;
+                }
+                s->pass = SAVER_CHANGED;
+                s->page = 0;
+                return next_piece(s);
+        case SAVER_CHANGED:
+                if (!s->finishing)
+                        return false;
+                if (s->pre_copy)
+                        s->page = memory_next_dirty(s->memory, s->page);
+                if (s->pre_copy && s->page < memory_pages(s->memory)) {
+                        put_page(s, s->page++);
+                        return true;
+                }
+                put_end(s);
+                s->pass = SAVER_END;
+                return true;
+        case SAVER_END:
+                s->completed = true;
+                s->pass = SAVER_OVER;
+                return false;
+        case SAVER_OVER: return false;
+        }
+        return false;
+}
+
+uint64_t saver_read(Saver *s, uint8_t *buffer, uint64_t n)
+{
+        uint64_t done = 0;
+
+        while (s->piece_at < s->piece_size || next_piece(s)) {
+                uint64_t take = MIN(n - done, s->piece_size - s->piece_at);
+
+                memcpy(buffer + done, s->piece.bytes + s->piece_at, take);
+                s->piece_at += take;
+                done += take;
+                if (done == n && s->piece_at < s->piece_size)
+                        break;
+        }
+        return done;
+}
+
+/* ---- loading ------------------------------------------------------------------------------------------------- */
+
+typedef enum LoaderStep {
+        LOADER_HEADER,
+        LOADER_RECORD,
+        LOADER_DATA,
+        LOADER_END,
+        LOADER_BROKEN, /* there is no way back to a good stream */
+} LoaderStep;
+
+struct Loader {
+        Memory *memory;
+        PageSums sums;
+        uint8_t *seen; /* one byte a page */
+        uint64_t n_seen;
+        LoaderStep step;
+        bool fresh;
+        uint32_t headers_sum;
+        size_t piece_have, piece_want;
+        ImagePiece piece;
+};
+
+static void loader_expect(Loader *l, LoaderStep step, size_t size)
+{
+        l->step = step;
+        l->piece_have = 0;
+        l->piece_want = size;
+}
+
+Loader *loader_new(Memory *memory)
+{
+        _cleanup_(loader_freep) Loader *l = calloc(1, sizeof *l);
+
+        if (!l || page_sums_init(&l->sums, memory) < 0)
+                return NULL;
+        l->seen = calloc(memory_pages(memory) + 1, 1);
+        if (!l->seen)
+                return NULL;
+        l->memory = memory;
+        l->fresh = true;
+        loader_expect(l, LOADER_HEADER, sizeof(ImageHeader));
+        return TAKE_PTR(l);
+}
+
+Loader *loader_free(Loader *l)
+{
+        if (!l)
+                return NULL;
+        page_sums_done(&l->sums);
+        free(l->seen);
+        free(l);
+        return NULL;
+}
+
+bool loader_is_fresh(const Loader *l)
+{
+        return l->fresh;
+}
+
+static void take_header(Loader *l)
+{
+        const ImageHeader *h = &l->piece.header;
+
+        if (h->magic != IMAGE_MAGIC || h->version != IMAGE_VERSION || h->size != l->memory->size ||
+            (h->flags & ~IMAGE_PRE_COPY) != 0) {
+                l->step = LOADER_BROKEN;
+                return;
+        }
+        l->headers_sum = checksum_add(0, h, sizeof *h);
+        loader_expect(l, LOADER_RECORD, sizeof(ImageRecord));
+}
+
+static void take_record(Loader *l)
+{
+        const ImageRecord *r = &l->piece.record;
+        uint64_t page = r->offset / MEMORY_PAGE;
+
+        if (r->offset == IMAGE_END && r->length == 0 && r->sum == l->headers_sum &&
+            l->n_seen == memory_pages(l->memory)) {
+                loader_expect(l, LOADER_END, 0);
+                return;
+        }
+        if (r->offset % MEMORY_PAGE != 0 || page >= memory_pages(l->memory) ||
+            r->length != memory_page_size(l->memory, page)) {
+                l->step = LOADER_BROKEN;
+                return;
+        }
+        l->headers_sum = checksum_add(l->headers_sum, r, sizeof *r);
+        l->step = LOADER_DATA; /* its data comes behind it, into the same piece */
+        l->piece_want += r->length;
+}
+
+static void take_data(Loader *l)
+{
+        const ImageRecord *r = &l->piece.record;
+        uint64_t page = r->offset / MEMORY_PAGE;
+
+        if (checksum_add(0, l->piece.data, r->length) != r->sum) {
+                l->step = LOADER_BROKEN;
+                return;
+        }
+        memory_write(l->memory, r->offset, l->piece.data, r->length);
+        l->sums.sums[page] = r->sum;
+        l->n_seen += l->seen[page] == 0;
+        l->seen[page] = 1;
+        loader_expect(l, LOADER_RECORD, sizeof(ImageRecord));
+}
+
+static void take_piece(Loader *l)
+{
+        switch (l->step) {
+        case LOADER_HEADER: take_header(l); break;
+        case LOADER_RECORD: take_record(l); break;
+        case LOADER_DATA: take_data(l); break;
+        case LOADER_END:
+        case LOADER_BROKEN: break;
+        }
+}
+
+void loader_write(Loader *l, const uint8_t *data, uint64_t n)
+{
+        if (n > 0)
+                l->fresh = false;
+        while (n > 0 && l->step != LOADER_BROKEN) {
+                uint64_t take = MIN(n, l->piece_want - l->piece_have);
+
+                if (l->step == LOADER_END) {
+                        l->step = LOADER_BROKEN;
+                        break;
+                }
+                memcpy(l->piece.bytes + l->piece_have, data, take);
+                l->piece_have += take;
+                data += take;
+                n -= take;
+                if (l->piece_have == l->piece_want)
+                        take_piece(l);
+        }
+}
+
+int loader_finish(Loader *l, PageSums *ret_sums)
+{
+        if (l->step != LOADER_END)
+                return -EINVAL;
+        page_sums_move(ret_sums, &l->sums);
+        return 0;
+}
