@@ -264,7 +264,10 @@ static void on_stream_end(void *userdata, int status, const char *text)
                 fail(p, status);
                 return;
         }
-        operation_done(p);
+        p->step = STEP_READ_BACK; /* a stream must not have moved the device */
+        status = vfio_user_device_get(p->device, on_state, p);
+        if (status < 0)
+                fail(p, status);
 }
 
 static void begin_stream(Program *p)

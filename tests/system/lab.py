@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Hosts, device servers and QEMUs on one machine, for tests, demo and benchmarks.
+
+A Host is what one virtualization host runs: a bus of its own, migmgr-helper and migmgrd, with their own runtime and state
+directories. Everything is started from the build directory (environment variable MIGMGR_BUILD) and lives below one
+temporary directory, whose path is short because sockets are in it. Waiting is always for something, with a bound.
+"""
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("MIGMGR_BUILD", os.path.join(TOP, "build"))
+
+BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>custom</type>
+  <listen>unix:path={path}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"""
+
+
+def program(name):
+    return os.path.join(BUILD, name)
+
+
+def wait_for(what, condition, seconds=10.0):
+    """Calls `condition` until it returns something true, and returns that."""
+    end = time.monotonic() + seconds
+    pause = 0.001
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+def is_alive(pid):
+    """A zombie does not live."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+class Process:
+    """A program that we started, with its output in a file."""
+
+    def __init__(self, lab, name, argv, env=None, ready_fd=None, pass_fds=()):
+        self.name, self.argv = name, argv
+        self.log_path = os.path.join(lab.dir, name + ".log")
+        self.log = open(self.log_path, "ab")
+        self.p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=env,
+                                  pass_fds=pass_fds, start_new_session=True)
+        lab.processes.append(self)
+
+    @property
+    def pid(self):
+        return self.p.pid
+
+    def alive(self):
+        return self.p.poll() is None
+
+    def kill(self, sig=signal.SIGKILL):
+        if self.alive():
+            self.p.send_signal(sig)
+        self.p.wait(10)
+
+    def stop(self):
+        """Politely, then not."""
+        if self.alive():
+            self.p.terminate()
+            try:
+                self.p.wait(5)
+            except subprocess.TimeoutExpired:
+                self.p.kill()
+                self.p.wait(5)
+        self.log.close()
+
+    def output(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+
+class Host:
+    """One migmgrd with its helper and its bus."""
+
+    def __init__(self, lab, name, config=None, wrap=()):
+        self.lab, self.name, self.wrap = lab, name, list(wrap)
+        self.dir = os.path.join(lab.dir, name)
+        self.runtime = os.path.join(self.dir, "run")
+        self.state = os.path.join(self.dir, "state")
+        self.vms = os.path.join(self.dir, "vms.d")
+        for d in (self.dir, self.runtime, self.vms):
+            os.makedirs(d, exist_ok=True)
+        self.bus_address = "unix:path=" + os.path.join(self.dir, "bus")
+        self.config = os.path.join(self.dir, "migmgrd.json")
+        with open(self.config, "w") as f:
+            json.dump({"vms-dir": self.vms, **(config or {})}, f)
+        self.bus = self.helper = self.daemon = None
+        self.dest = "unix:" + os.path.join(self.runtime, "peer.sock")
+
+    def start(self):
+        self.start_bus()
+        self.start_helper()
+        self.start_daemon()
+        return self
+
+    def start_bus(self):
+        path = os.path.join(self.dir, "bus.conf")
+        with open(path, "w") as f:
+            f.write(BUS_CONFIG.format(path=os.path.join(self.dir, "bus")))
+        self.bus = Process(self.lab, self.name + "-bus", ["dbus-daemon", "--config-file=" + path, "--nofork", "--nopidfile"])
+        wait_for("bus of " + self.name, lambda: connects(os.path.join(self.dir, "bus")))
+
+    def start_helper(self):
+        self.helper = Process(self.lab, self.name + "-helper",
+                              [program("migmgr-helper"), "--runtime-dir=" + self.runtime,
+                               "--agent=" + program("migmgr-agent")])
+        wait_for("helper of " + self.name,
+                 lambda: connects(os.path.join(self.runtime, "helper.sock"), socket.SOCK_SEQPACKET))
+
+    def start_daemon(self, wait=True):
+        self.daemon = Process(self.lab, self.name + "-migmgrd",
+                              self.wrap + [program("migmgrd"), "--runtime-dir=" + self.runtime,
+                                           "--state-dir=" + self.state, "--config=" + self.config,
+                                           "--bus-address=" + self.bus_address])
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self):
+        def ready():
+            if not self.daemon.alive():
+                raise AssertionError(f"migmgrd of {self.name} ended: {self.daemon.output()[-2000:]}")
+            return connects(os.path.join(self.runtime, "peer.sock"))
+        wait_for("migmgrd of " + self.name, ready, 15)
+
+    def restart_daemon(self, wait=True):
+        self.daemon.kill()
+        self.start_daemon(wait)
+
+    def migctl_start(self, *args):
+        return subprocess.Popen([program("migctl"), "--bus-address=" + self.bus_address, *args],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def migctl(self, *args, timeout=120):
+        """Returns (exit status, stdout, stderr)."""
+        p = self.migctl_start(*args)
+        try:
+            out, err = p.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.communicate()
+            raise AssertionError(f"migctl {' '.join(args)}: not within {timeout} s")
+        return p.returncode, out, err
+
+    def json(self, *args, timeout=120):
+        """Returns (exit status, what --json printed)."""
+        status, out, err = self.migctl("--json=short", *args, timeout=timeout)
+        try:
+            return status, json.loads(out) if out.strip() else {"stderr": err}
+        except ValueError:
+            raise AssertionError(f"migctl {' '.join(args)}: {status} {out!r} {err!r}")
+
+    def register(self, definition, incoming=False):
+        path = os.path.join(self.dir, f"{definition['name']}.json")
+        with open(path, "w") as f:
+            json.dump(definition, f)
+        status, out, err = self.migctl("register", *(["--incoming"] if incoming else []), path)
+        assert status == 0, (status, out, err)
+
+    def migrate(self, vm, dest, *args, timeout=120):
+        return self.json("migrate", *args, vm, dest.dest if isinstance(dest, Host) else dest, timeout=timeout)
+
+    def vm(self, name):
+        status, vms = self.json("list")
+        assert status == 0, vms
+        return next((v for v in vms if v["name"] == name), None)
+
+    def devices(self, name):
+        status, devices = self.json("devices", name)
+        assert status == 0, devices
+        return {d["Id"]: d for d in devices}
+
+    def agents(self):
+        """Pids of the agents whose sockets are in our runtime directory."""
+        return find_processes(lambda argv, pid: argv and argv[0].endswith("migmgr-agent") and
+                              os.path.join(self.runtime, "agent") in unix_paths(pid))
+
+
+def unix_paths(pid):
+    """Paths of the UNIX sockets that a process holds, as one text."""
+    inodes = set()
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                link = os.readlink(f"/proc/{pid}/fd/{fd}")
+            except OSError:
+                continue
+            if link.startswith("socket:["):
+                inodes.add(link[8:-1])
+    except OSError:
+        return ""
+    with open("/proc/net/unix") as f:
+        return "\n".join(line.split()[7] for line in f if len(line.split()) > 7 and line.split()[6] in inodes)
+
+
+def find_processes(matches):
+    found = []
+    for pid in os.listdir("/proc"):
+        if not pid.isdigit():
+            continue
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                argv = [a.decode(errors="replace") for a in f.read().split(b"\0")[:-1]]
+        except OSError:
+            continue
+        if matches(argv, int(pid)):
+            found.append(int(pid))
+    return found
+
+
+def connects(path, kind=socket.SOCK_STREAM):
+    s = socket.socket(socket.AF_UNIX, kind)
+    try:
+        s.connect(path)
+        return True
+    except OSError:
+        return False
+    finally:
+        s.close()
+
+
+class DeviceServer:
+    """migmgr-emulated-device with its control socket. `devices`: {id: "key=value,..."}."""
+
+    def __init__(self, lab, name, devices, *options):
+        self.lab, self.name, self.options = lab, name, list(options)
+        self.dir = os.path.join(lab.dir, name)
+        os.makedirs(self.dir, exist_ok=True)
+        self.control = os.path.join(self.dir, "control")
+        self.specs = dict(devices)
+        self.process = None
+        self.s = None
+        self.start()
+
+    def socket(self, device):
+        return os.path.join(self.dir, device)
+
+    def start(self):
+        self.process = Process(self.lab, self.name, [
+            program("migmgr-emulated-device"), "--control=" + self.control, *self.options,
+            *[f"socket={self.socket(d)},id={d}" + ("," + spec if spec else "") for d, spec in self.specs.items()]])
+        wait_for("device server " + self.name, lambda: connects(self.control) or not self.process.alive())
+        self.connect()
+
+    def connect(self):
+        self.s = socket.socket(socket.AF_UNIX)
+        self.s.settimeout(20)
+        self.s.connect(self.control)
+        self.f = self.s.makefile("rw")
+
+    def command(self, cmd, **kw):
+        self.f.write(json.dumps({"cmd": cmd, **kw}) + "\n")
+        self.f.flush()
+        answer = json.loads(self.f.readline())
+        assert answer.get("ok"), (cmd, kw, answer)
+        return answer
+
+    def status(self, device=None):
+        devices = {d["id"]: d for d in self.command("status")["devices"]}
+        return devices[device] if device else devices
+
+    def states(self):
+        return {k: v["state"] for k, v in self.status().items()}
+
+    def log(self, device, clear=False):
+        return self.command("log", device=device, clear=clear)["log"]
+
+    def fault(self, device, fault):
+        self.command("fault", device=device, fault=fault)
+
+    def clear(self, device="*"):
+        self.command("clear", device=device)
+
+    def digest(self, device):
+        return self.command("digest", device=device)
+
+    def kill(self):
+        self.s.close()
+        self.process.kill()
+
+    def stop(self):
+        if self.s:
+            self.s.close()
+        self.process.stop()
+
+
+class Lab:
+    """Ends everything that was started in it, agents and VMMs included."""
+
+    def __init__(self, keep=False):
+        self.dir = tempfile.mkdtemp(prefix="migmgr-")
+        self.processes, self.hosts, self.keep = [], [], keep
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        for host in self.hosts:
+            host.pids = host.agents()
+        for p in reversed(self.processes):
+            p.stop()
+        strays = find_processes(lambda argv, pid: any(self.dir in a for a in argv) and pid != os.getpid())
+        for pid in strays + [pid for host in self.hosts for pid in host.pids]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        if self.keep or (exc and exc[0] and os.environ.get("MIGMGR_KEEP")):
+            print(f"kept: {self.dir}", file=sys.stderr)
+        else:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def host(self, name, **kw):
+        host = Host(self, name, **kw)
+        self.hosts.append(host)
+        return host.start()
+
+    def server(self, name, devices, *options):
+        return DeviceServer(self, name, devices, *options)
+
+
+def definition(name, vm_uuid, server, devices, vmm=None):
+    return {"name": name, "uuid": vm_uuid, "vmm": vmm or {"type": "none"},
+            "devices": [{"id": d, "type": "vfio-user", "socket": server.socket(d)} for d in devices]}
+
+
+def new_uuid():
+    return str(uuid.uuid4())
