@@ -59,7 +59,10 @@ static int by_start(const void *a, const void *b)
         int64_t left = client_number(*(json_object *const *) a, "start_usec");
         int64_t right = client_number(*(json_object *const *) b, "start_usec");
 
-        return left < right ? -1 : left > right;
+        if (left != right)
+                return left < right ? -1 : 1;
+        return streq(client_text(*(json_object *const *) b, "who"), "peer") -
+               streq(client_text(*(json_object *const *) a, "who"), "peer");
 }
 
 /* The spans before the blackout in a line each; the blackout as bars. */

@@ -133,7 +133,8 @@ static void on_send(void *userdata)
                 if (r < 0) {
                         fail_sent(client, r,
                                   "migmgr-helper cannot be reached; is migmgr-helper.service running?");
-                        loop_timer_set(client->retry, client->first ? 1 : 0);
+                        if (client->first)
+                                loop_timer_soon(client->retry);
                         return;
                 }
         }
@@ -162,7 +163,7 @@ void helper_client_ask(HelperClient *client, HelperRequest request, const char *
                 asked->packet->head.n_strings = 0; /* refused by the helper, with its reason */
         *client->last = asked;
         client->last = &asked->next;
-        loop_timer_set(client->retry, 1);
+        loop_timer_soon(client->retry);
 }
 
 void helper_client_forget(HelperClient *client, const void *userdata)

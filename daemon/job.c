@@ -307,7 +307,7 @@ static void look_at_change(Job *job)
         if (!job->finished && job_state(job) == JOB_STATE_FINISHED)
                 finish(job);
         if (job->closed || state == SOURCE_OVER || state == DESTINATION_OVER || state == SOURCE_LOST)
-                loop_timer_set(job->post_timer, 1);
+                loop_timer_soon(job->post_timer);
 }
 
 static void on_closed(void *userdata)

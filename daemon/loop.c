@@ -161,6 +161,12 @@ void loop_timer_set(LoopTimer *timer, uint64_t usec)
                 (void) event_add(timer->event, &tv);
 }
 
+void loop_timer_soon(LoopTimer *timer)
+{
+        (void) event_del(timer->event);
+        event_active(timer->event, EV_TIMEOUT, 0);
+}
+
 /* ---- descriptors --------------------------------------------------------------------------------------------- */
 
 static void on_io_readable(evutil_socket_t fd, short what, void *userdata)

@@ -29,6 +29,8 @@ int loop_timer_new(Loop *loop, LoopCallback callback, void *userdata, LoopTimer 
 LoopTimer *loop_timer_free(LoopTimer *timer);
 /* Rings once after `usec`; replaces what was set. 0: does not ring. */
 void loop_timer_set(LoopTimer *timer, uint64_t usec);
+/* Rings as soon as everything that runs now has returned: a timer of a microsecond would take a millisecond. */
+void loop_timer_soon(LoopTimer *timer);
 
 /* Watches a descriptor, which stays the caller's: calls back whenever it is readable, and, when asked for, writable. */
 int loop_io_new(Loop *loop, int fd, LoopCallback on_readable, LoopCallback on_writable, void *userdata,

@@ -297,7 +297,7 @@ void device_open(Device *device, DeviceOpened opened, void *userdata)
         device->opened = opened;
         device->opened_userdata = userdata;
         if (device->opening == OPENING_NOT)
-                loop_timer_set(device->already_timer, 1);
+                loop_timer_soon(device->already_timer);
 }
 
 /* ---- what the agent says ------------------------------------------------------------------------------------- */
@@ -404,7 +404,7 @@ static void answer_ourselves(Device *device, int status, const char *text)
                                           .state = (uint32_t) device->state,
                                           .flags = device->flags};
         (void) snprintf(device->own.text, sizeof device->own.text, "%s", text);
-        loop_timer_set(device->own_timer, 1);
+        loop_timer_soon(device->own_timer);
 }
 
 static void on_reopened(void *userdata, uint32_t index, int status, const char *text)

@@ -108,7 +108,7 @@ int data_dial_new(Loop *loop, const char *address, const Hello *hello, uint64_t 
                 free(dial);
                 return r;
         }
-        loop_timer_set(dial->timer, 1);
+        loop_timer_soon(dial->timer);
         *ret = dial;
         return 0;
 }

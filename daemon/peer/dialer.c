@@ -116,7 +116,7 @@ int dialer_new(Loop *loop, const char *address, const char *host_id, const char 
                 free(dialer);
                 return r;
         }
-        loop_timer_set(dialer->timer, 1); /* not from here: nobody expects to hear of it yet */
+        loop_timer_soon(dialer->timer); /* not from here: nobody expects to hear of it yet */
         *ret = dialer;
         return 0;
 }

@@ -45,7 +45,7 @@ static void fail(Link *link, int status, const char *text)
         link->status = status;
         (void) snprintf(link->text, sizeof link->text, "%s", text);
         link->io = loop_io_free(link->io);
-        loop_timer_set(link->timer, 1);
+        loop_timer_soon(link->timer);
 }
 
 static void on_timer(void *userdata)

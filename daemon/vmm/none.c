@@ -23,7 +23,7 @@ static void act(Vmm *vmm, VmmAct what, uint32_t step, uint64_t deadline_usec)
         None *none = (None *) vmm;
 
         none->step = step;
-        loop_timer_set(none->timer, 1);
+        loop_timer_soon(none->timer);
 }
 
 static void find(Vmm *vmm, VmmFound found, void *userdata)

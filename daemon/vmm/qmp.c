@@ -77,7 +77,7 @@ static void fail(Qmp *qmp, int status, const char *text)
         qmp->ready = false;
         qmp->io = loop_io_free(qmp->io);
         loop_timer_set(qmp->timer, 0);
-        loop_timer_set(qmp->failing, 1);
+        loop_timer_soon(qmp->failing);
 }
 
 static void rearm(Qmp *qmp)
@@ -156,7 +156,7 @@ static void execute(Qmp *qmp, const char *how, const char *command, json_object 
         if (r < 0 && qmp->status == 0)
                 fail(qmp, r, "QEMU's monitor does not take commands");
         if (qmp->status < 0)
-                loop_timer_set(qmp->failing, 1);
+                loop_timer_soon(qmp->failing);
         else
                 rearm(qmp);
 }

@@ -19,6 +19,7 @@ import time
 import uuid
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+QEMU = os.environ.get("MIGMGR_QEMU", "/usr/bin/qemu-system-x86_64")
 BUILD = os.environ.get("MIGMGR_BUILD", os.path.join(TOP, "build"))
 
 BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -314,6 +315,69 @@ class DeviceServer:
         if self.s:
             self.s.close()
         self.process.stop()
+
+
+class Guest:
+    """The counting guest (tests/guest/counter.S) in real QEMUs. Wherever it runs, it writes to one serial file, so what it
+    printed before and after a move is one text."""
+
+    def __init__(self, lab, name, memory_mib=16, machine="pc", extra=()):
+        self.lab, self.name = lab, name
+        self.serial = os.path.join(lab.dir, name + ".serial")
+        self.argv = [QEMU, "-name", name, "-accel", "tcg", "-M", machine, "-m", str(memory_mib), "-smp", "1",
+                     "-nodefaults", "-no-user-config", "-display", "none", "-bios", program("tests/guest/counter.rom"),
+                     "-chardev", f"file,id=serial,path={self.serial},append=on",
+                     "-device", "isa-serial,chardev=serial", *extra]
+        self.process = None
+
+    def monitor(self, host):
+        return os.path.join(host.dir, self.name + ".qmp")
+
+    def start(self, host):
+        """As an operator would, on the host where it is first."""
+        self.process = Process(self.lab, self.name + "-qemu", self.argv + [
+            "-qmp", f"unix:{self.monitor(host)},server=on,wait=off"])
+        self.wait_counts(5)
+
+    def vmm(self, host):
+        return {"type": "qmp", "monitor": self.monitor(host), "incoming": {"argv": self.argv}}
+
+    def lines(self):
+        """[(count, wrong pages)], whole lines only."""
+        try:
+            with open(self.serial, errors="replace") as f:
+                text = f.read()
+        except OSError:
+            return []
+        return [(int(a), int(b)) for c, a, b in
+                (line.split() for line in text.split("\n")[:-1] if line.count(" ") == 2) if c == "C"]
+
+    def count(self):
+        lines = self.lines()
+        return lines[-1][0] if lines else 0
+
+    def wait_counts(self, more, seconds=20):
+        """The guest runs: it counts on."""
+        start = self.count()
+        wait_for(f"guest {self.name} to count on from {start}", lambda: self.count() >= start + more, seconds)
+
+    def stands(self, seconds=0.3):
+        """It does not count for that long."""
+        before = self.count()
+        time.sleep(seconds)
+        return self.count() == before
+
+    def verdict(self):
+        """(counts lost, counts repeated, wrong pages)"""
+        lines = self.lines()
+        lost = repeated = 0
+        for (a, _), (b, _) in zip(lines, lines[1:]):
+            lost += max(0, b - a - 1)
+            repeated += max(0, a + 1 - b)
+        return lost, repeated, lines[-1][1] if lines else -1
+
+    def qemus(self):
+        return find_processes(lambda argv, pid: self.serial in " ".join(argv) and "qemu" in argv[0])
 
 
 class Lab:
