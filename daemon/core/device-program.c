@@ -10,6 +10,7 @@ static const char *const device_op_names[DEVICE_OP_MAX] = {
 static const char *const device_act_names[DEVICE_ACT_MAX] = {
         [DEVICE_ACT_NONE] = "-",
         [DEVICE_ACT_LOOK] = "look",
+        [DEVICE_ACT_REOPEN] = "reopen",
         [DEVICE_ACT_RECEIVE] = "receive",
         [DEVICE_ACT_P2P] = "to-p2p",
         [DEVICE_ACT_STOP_REST] = "stop-rest",
@@ -126,6 +127,10 @@ static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, Dev
         case DEVICE_ACT_MAX:
         case DEVICE_ACT_INVALID: return 0;
         case DEVICE_ACT_LOOK: add(program, gone ? DEVICE_OP_REOPEN : DEVICE_OP_GET); return 0;
+        case DEVICE_ACT_REOPEN:
+                if (gone || state == DEVICE_STATE_UNKNOWN)
+                        add(program, DEVICE_OP_REOPEN);
+                return 0;
         case DEVICE_ACT_CLOSE: add(program, DEVICE_OP_CLOSE); return 0;
         case DEVICE_ACT_DISCARD:
                 if (gone) {

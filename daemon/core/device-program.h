@@ -37,6 +37,7 @@ typedef struct DeviceProgram {
 typedef enum DeviceAct {
         DEVICE_ACT_NONE,
         DEVICE_ACT_LOOK,      /* say where you are; reopened when gone */
+        DEVICE_ACT_REOPEN,    /* connect anew; only those that did not say where they are */
         DEVICE_ACT_RECEIVE,   /* reset, then RESUMING */
         DEVICE_ACT_P2P,       /* RUNNING_P2P; only those that can */
         DEVICE_ACT_STOP_REST, /* STOP; only those that have no P2P states */

@@ -18,9 +18,9 @@
 #define TRANSIT (IN(SOURCE_GO) | IN(SOURCE_ASK) | IN(SOURCE_DOUBT))
 
 /* On the way back: the record says aborted, or is about to. */
-#define BACK                                                                              \
-        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_BACK_P2P) | IN(SOURCE_BACK_RUN) | \
-         IN(SOURCE_REPAIR) | IN(SOURCE_RESUME) | IN(SOURCE_STUCK))
+#define BACK                                                                            \
+        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) | \
+         IN(SOURCE_BACK_RUN) | IN(SOURCE_REPAIR) | IN(SOURCE_RESUME) | IN(SOURCE_STUCK))
 
 #define SAID(m) .on = HALF_MESSAGE, .message = MESSAGE_##m
 
@@ -129,7 +129,8 @@ static const HalfRow rows[] = {
         {BACK, HALF_VMM_GONE, .next = SOURCE_UNSEEN, .cause = HALF_CAUSE_VMM_GONE},
 
         /* the same walk in the other direction, with the same barriers */
-        {IN(SOURCE_LOOK), HALF_REACHED, .next = SOURCE_BACK_P2P},
+        {IN(SOURCE_LOOK), HALF_REACHED, .next = SOURCE_REOPEN},
+        {IN(SOURCE_REOPEN), HALF_REACHED, .next = SOURCE_BACK_P2P},
         {IN(SOURCE_BACK_P2P), HALF_REACHED, .next = SOURCE_BACK_RUN},
         {IN(SOURCE_BACK_RUN), HALF_REACHED, .next = SOURCE_REPAIR},
         {IN(SOURCE_REPAIR), HALF_REACHED, .next = SOURCE_RESUME},

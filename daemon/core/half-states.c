@@ -74,7 +74,11 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_LOOK] = {
                 "source-look", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_LOOK,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
-                .doc = "Each device is interrupted and says where it is; a lost connection is made anew."},
+                .doc = "Each device is interrupted and says where it is."},
+        [SOURCE_REOPEN] = {
+                "source-reopen", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_REOPEN,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
+                .doc = "A device that said nothing is given up with its connection; a new one may find it well."},
         [SOURCE_BACK_P2P] = {
                 "source-back-p2p", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_BACK_P2P,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
@@ -161,6 +165,10 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 "destination-look", PHASE_ARRIVAL_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_LOOK,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
                 .doc = "Each device is interrupted and says where it is."},
+        [DESTINATION_REOPEN] = {
+                "destination-reopen", PHASE_ARRIVAL_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_REOPEN,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "The connection of a device that said nothing is made anew."},
         [DESTINATION_UNARRIVE] = {
                 "destination-unarrive", PHASE_ARRIVAL_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_UNARRIVE,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
@@ -171,6 +179,10 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [DESTINATION_PROMISED] = {
                 "destination-promised", PHASE_HANDOVER, JOB_STATE_SETTLING, .answer = MESSAGE_NOTSTARTED,
                 .doc = "The copy is kept until the source runs, or can't."},
+        [DESTINATION_GATHER] = {
+                "destination-gather", PHASE_RELEASE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_REOPEN,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "What is to be discarded must be in hand: a lost connection is made anew."},
         [DESTINATION_DISCARD] = {
                 "destination-discard", PHASE_RELEASE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_DISCARD,
                 .vmm = VMM_ACT_END, .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
@@ -203,7 +215,7 @@ static const HalfRestore restores[] = {
         {SIDE_SOURCE, OWNER_ABORTED,            -1,    0,   -1,   -1,   -1,  SOURCE_UNSEEN},
         {SIDE_SOURCE, OWNER_DONE,               -1,   -1,   -1,   -1,   -1,  SOURCE_RELEASE},
         {SIDE_DESTINATION, OWNER_PREPARED,      -1,    1,   -1,    1,   -1,  DESTINATION_READY},
-        {SIDE_DESTINATION, OWNER_PREPARED,      -1,   -1,   -1,   -1,   -1,  DESTINATION_DISCARD},
+        {SIDE_DESTINATION, OWNER_PREPARED,      -1,   -1,   -1,   -1,   -1,  DESTINATION_GATHER},
         {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    0,   -1,   -1,   -1,  DESTINATION_MAYBE},
         {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    1,   -1,   -1,  DESTINATION_DONE},
         {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    0,   -1,    1,  DESTINATION_RUN_DEVICES},

@@ -188,9 +188,14 @@ static bool any_device_failed(const Half *half)
         return false;
 }
 
-/* What a failed device means where the walk goes on without it. */
-static void give_up_device(HalfDevice *device)
+/* What a failed device means where the walk goes on without it. One that does not even say where it is may be well behind
+ * a connection that is not. */
+static void give_up_device(const Step *s, HalfDevice *device)
 {
+        if (desc(s)->device == DEVICE_ACT_LOOK) {
+                device->state = DEVICE_STATE_UNKNOWN;
+                return;
+        }
         device->lost = true;
         if (device->state == DEVICE_STATE_UNKNOWN || device->gone)
                 device->dead = true;
@@ -212,7 +217,7 @@ static HalfEventType barrier_look(Step *s)
                 return HALF_FAILED;
         for (uint32_t i = 0; i < half->n_devices; i++)
                 if (half->devices[i].failed)
-                        give_up_device(&half->devices[i]);
+                        give_up_device(s, &half->devices[i]);
         return half->failed ? HALF_FAILED : HALF_REACHED;
 }
 

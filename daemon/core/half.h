@@ -45,6 +45,7 @@ typedef enum HalfState {
         /* The source: back. */
         SOURCE_ABORT,
         SOURCE_LOOK,
+        SOURCE_REOPEN,
         SOURCE_BACK_P2P,
         SOURCE_BACK_RUN,
         SOURCE_REPAIR,
@@ -73,9 +74,11 @@ typedef enum HalfState {
         DESTINATION_OVER,
         /* The destination: back. */
         DESTINATION_LOOK,
+        DESTINATION_REOPEN,
         DESTINATION_UNARRIVE,
         DESTINATION_PROMISE,
         DESTINATION_PROMISED,
+        DESTINATION_GATHER,
         DESTINATION_DISCARD,
         DESTINATION_DISCARDED,
         DESTINATION_GONE,

@@ -407,6 +407,17 @@ static void answer_ourselves(Device *device, int status, const char *text)
         loop_timer_soon(device->own_timer);
 }
 
+static void on_reopened(void *userdata, uint32_t index, int status, const char *text);
+
+/* A connection that seems to be there is of no use any more: the agent lets it go when it is given the new one. */
+static void reopen(Device *device)
+{
+        device->is_open = false;
+        if (device->agent_fd >= 0 && device->opening == OPENING_NOT)
+                (void) send_packet(device, &(AgentPacket){.stop = {.head.type = AGENT_STOP}}, -1);
+        device_open(device, on_reopened, device);
+}
+
 static void on_reopened(void *userdata, uint32_t index, int status, const char *text)
 {
         answer_ourselves(userdata, status, text);
@@ -429,7 +440,7 @@ void device_run(Device *device, const char *job, const DeviceProgram *program, u
         device->closing = program->ops[program->n - 1].type == DEVICE_OP_CLOSE;
         loop_timer_set(device->own_timer, 0);
         if (program->n == 1 && program->ops[0].type == DEVICE_OP_REOPEN) {
-                device_open(device, on_reopened, device);
+                reopen(device);
                 return;
         }
         if (device->agent_fd < 0 && program->n == 1 && program->ops[0].type == DEVICE_OP_CLOSE) {

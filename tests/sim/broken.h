@@ -47,9 +47,9 @@ static void restore_to(Side side, Owner owner, int vmm_lives, HalfState to)
         (IN(SOURCE_PREPARE) | IN(SOURCE_CONNECT) | IN(SOURCE_PRECOPY) | IN(SOURCE_HALT) | \
          IN(SOURCE_P2P_GRACE) | IN(SOURCE_DRAIN) | IN(SOURCE_INTAKE))
 #define IN_TRANSIT (IN(SOURCE_GO) | IN(SOURCE_ASK) | IN(SOURCE_DOUBT))
-#define GOING_BACK                                                                        \
-        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_BACK_P2P) | IN(SOURCE_BACK_RUN) | \
-         IN(SOURCE_REPAIR) | IN(SOURCE_RESUME))
+#define GOING_BACK                                                                      \
+        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) | \
+         IN(SOURCE_BACK_RUN) | IN(SOURCE_REPAIR) | IN(SOURCE_RESUME))
 
 static void break_go_before_record(void)
 {
@@ -88,7 +88,7 @@ static void break_give_up_alone(void)
 {
         broken_states[DESTINATION_READY].time = HALF_TIME_PHASE;
         first_row(SIDE_DESTINATION,
-                  (HalfRow){IN(DESTINATION_READY), HALF_DEADLINE, .next = DESTINATION_DISCARD});
+                  (HalfRow){IN(DESTINATION_READY), HALF_DEADLINE, .next = DESTINATION_GATHER});
 }
 
 static void break_go_unsealed(void)
@@ -101,7 +101,7 @@ static void break_go_unsealed(void)
 static void break_destroy_on_refusal(void)
 {
         first_row(SIDE_DESTINATION,
-                  (HalfRow){IN(DESTINATION_ARRIVE), HALF_FAILED, .next = DESTINATION_DISCARD});
+                  (HalfRow){IN(DESTINATION_ARRIVE), HALF_FAILED, .next = DESTINATION_GATHER});
 }
 
 static void break_end_before_running(void)

@@ -38,6 +38,9 @@ static const struct {
 } cases[] = {
         {DEVICE_ACT_LOOK, "running", 1, false, "get"},
         {DEVICE_ACT_LOOK, "unknown", 1, true, "reopen"},
+        {DEVICE_ACT_REOPEN, "running", 1, false, ""},
+        {DEVICE_ACT_REOPEN, "unknown", 1, false, "reopen"},
+        {DEVICE_ACT_REOPEN, "running", 1, true, "reopen"},
         {DEVICE_ACT_P2P, "running", 3, false, "running>running-p2p"},
         {DEVICE_ACT_P2P, "running", 1, false, ""},
         {DEVICE_ACT_STOP_REST, "running", 1, false, "running>stop"},

@@ -320,6 +320,11 @@ static void test_a_source_device_that_hangs_for_good_degrades_the_job(void **sta
                 rig_device_ok(&rig, i);
         assert_int_equal(rig.half.state, SOURCE_LOOK);
         rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        assert_int_equal(rig.half.state, SOURCE_REOPEN);
+        assert_false(rig.has[0] || rig.has[1] || rig.has[2]);
+        assert_int_equal(rig.asked[3].program.ops[0].type, DEVICE_OP_REOPEN);
+        rig.has[3] = false;
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
         assert_int_equal(rig.half.state, SOURCE_BACK_RUN); /* those that can are in RUNNING_P2P still */
         assert_false(rig.has[3]);
         rig_until(&rig, SOURCE_END);
@@ -327,6 +332,25 @@ static void test_a_source_device_that_hangs_for_good_degrades_the_job(void **sta
         assert_false(rig.half.devices[0].lost || rig.half.devices[1].lost || rig.half.devices[2].lost);
         assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
         assert_true(rig_said(&rig, MESSAGE_END));
+        rig_deinit(&rig);
+}
+
+static void test_a_source_device_whose_connection_hangs_is_found_over_a_new_one(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_DRAIN);
+        rig.has[3] = false;
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        rig_until(&rig, SOURCE_LOOK);
+        rig_device_fails(&rig, 3, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN);
+        rig_until(&rig, SOURCE_REOPEN);
+        rig.device[3] = DEVICE_STATE_STOP_COPY; /* it had got so far */
+        rig_until(&rig, SOURCE_END);
+        assert_false(rig.half.devices[3].lost);
+        assert_int_equal(rig.device[3], DEVICE_STATE_RUNNING);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_FAILED);
         rig_deinit(&rig);
 }
 
@@ -475,7 +499,7 @@ static void test_begin_drain_gives_the_destination_a_deadline(void **state)
         rig_message(&rig, MESSAGE_BEGIN, PHASE_DRAIN);
         assert_true(rig.timer_usec >= rig.policy.deadline_usec[PHASE_DRAIN]);
         rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
-        assert_int_equal(rig.half.state, DESTINATION_DISCARD);
+        assert_int_equal(rig.half.state, DESTINATION_GATHER);
         rig_deinit(&rig);
 }
 
@@ -624,6 +648,7 @@ int main(void)
                 cmocka_unit_test(test_the_way_back_has_the_same_barriers),
                 cmocka_unit_test(test_a_device_that_answers_late_in_drain_turns_the_job_back),
                 cmocka_unit_test(test_a_source_device_that_hangs_for_good_degrades_the_job),
+                cmocka_unit_test(test_a_source_device_whose_connection_hangs_is_found_over_a_new_one),
                 cmocka_unit_test(test_a_source_device_in_error_is_reset_and_the_job_says_degraded),
                 cmocka_unit_test(test_a_transition_that_moved_nothing_is_tried_as_often_as_policy_says),
                 cmocka_unit_test(test_a_refused_state_at_the_destination_is_told_and_discarded),

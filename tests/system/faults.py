@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every fault of the emulated device, at every place, on either side, against a set of devices without a VM.
+
+Each case is one migration of two devices, one of which has the fault. The rule that every case must keep is restated in
+judge(): the set runs whole on one side, or it is degraded and the one device that had the fault is named; never on both,
+never on neither; within the deadlines and the time to undo.
+
+  tests/bench/faults [-j N] [PATTERN]      prints the table; PATTERN: a part of a case's name
+"""
+
+import concurrent.futures
+import json
+import os
+import sys
+import threading
+import time
+
+from lab import Lab, definition, new_uuid, wait_for
+
+DEADLINE_MS = 400
+DRAIN_MS = 1200
+# Deadlines of the way there, the same again for the way back (look, two barriers, repair), and what scheduling takes.
+LIMIT_SECONDS = (DRAIN_MS + 6 * (DEADLINE_MS + 1500)) / 1000 + 5
+
+CONFIG = {"deadlines-msec": {p: DEADLINE_MS for p in (
+    "check", "prepare", "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")},
+    "connect-msec": 400, "doubt-msec": 3000}
+CONFIG["deadlines-msec"]["drain"] = DRAIN_MS
+
+KINDS = ["fail:EIO", "error:EIO", "hang", "lie", "disconnect", "exit", "late:2000", "short", "bad-id", "bad-command",
+         "bad-type", "bad-size-big", "bad-size-small", "truncated", "garbage", "chatter", "error-zero", "error-huge"]
+READ_KINDS = ["corrupt", "endless"]
+
+SOURCE_PLACES = {
+    "p2p=on": ["running>running-p2p", "running-p2p>stop", "stop>stop-copy", "stop-copy>stop", "read"],
+    "p2p=off": ["running>stop", "stop>stop-copy"],
+}
+DESTINATION_PLACES = {
+    "p2p=on": ["reset", "running>running-p2p", "running-p2p>stop", "stop>resuming", "write", "resuming>stop",
+               "stop>running-p2p", "running-p2p>running"],
+    "p2p=off": ["running>stop", "resuming>stop", "stop>running"],
+}
+# On the way back from a destination that refuses.
+BACK_PLACES = {
+    "p2p=on": ["stop>running-p2p", "running-p2p>running"],
+    "p2p=off": ["stop>running"],
+}
+BACK_KINDS = ["fail:EIO", "fail:EIO@1", "error:EIO", "hang", "lie", "disconnect", "disconnect@1", "exit"]
+
+
+def cases():
+    """(name, spec of the faulty device, faults at the source, faults at the destination)"""
+    for side, places in (("source", SOURCE_PLACES), ("destination", DESTINATION_PLACES)):
+        for spec, wheres in places.items():
+            for where in wheres:
+                kinds = KINDS + (READ_KINDS if where == "read" else [])
+                for kind in kinds:
+                    if kind == "lie" and ">" not in where:
+                        continue
+                    fault = [f"{where}:{kind}"]
+                    yield (f"{side} {spec} {where} {kind}", spec, fault if side == "source" else [],
+                           fault if side == "destination" else [])
+    for spec, wheres in BACK_PLACES.items():
+        for where in wheres:
+            for kind in BACK_KINDS:
+                yield (f"back {spec} {where} {kind}", spec, [f"{where}:{kind}"], ["resuming>stop:fail:EINVAL"])
+
+
+class Case:
+    def __init__(self, lab, a, b, number, name, spec, source_faults, destination_faults):
+        self.lab, self.a, self.b, self.name = lab, a, b, name
+        self.faults = {"a": source_faults, "b": destination_faults}
+        self.vm = f"v{number}"
+        self.uuid = new_uuid()
+        self.servers = {}
+        for side in ("a", "b"):
+            for device, extra in (("bad", spec), ("good", "p2p=on")):
+                seed = number * 8 + (1 if side == "a" else 5) + (device == "good")
+                self.servers[side, device] = lab.server(f"{self.vm}{side}{device}", {
+                    device: f"size=256K,seed={seed},{extra}"})
+
+    def devices_of(self, side):
+        return {"name": self.vm, "uuid": self.uuid, "vmm": {"type": "none"}, "devices": [
+            {"id": d, "type": "vfio-user", "socket": self.servers[side, d].socket(d)} for d in ("bad", "good")]}
+
+    def run(self):
+        self.a.register(self.devices_of("a"))
+        self.b.register(self.devices_of("b"), incoming=True)
+        before = {d: self.memory("a", d) for d in ("bad", "good")}
+        for side in ("a", "b"):
+            for fault in self.faults[side]:
+                self.servers[side, "bad"].fault("bad", fault)
+        start = time.monotonic()
+        status, job = self.a.migrate(self.vm, self.b, timeout=LIMIT_SECONDS + 20)
+        self.took = time.monotonic() - start
+        self.job = job
+        return self.judge(before)
+
+    def memory(self, side, device):
+        """All of it but the counter of its work in the first eight bytes."""
+        path = os.path.join(self.servers[side, device].dir, "dump")
+        self.servers[side, device].command("dump", device=device, path=path)
+        with open(path, "rb") as f:
+            return f.read()[8:]
+
+    def alive(self, side, device):
+        return self.servers[side, device].process.alive()
+
+    def state(self, side, device):
+        return self.servers[side, device].status(device)["state"] if self.alive(side, device) else "gone"
+
+    def judge(self, before):
+        """None, or which rule was broken."""
+        result, lost = self.job.get("result"), [d["id"] for d in self.job.get("devices", []) if d["lost"]]
+        self.result, self.lost = result, lost
+        if self.took > LIMIT_SECONDS:
+            return f"took {self.took:.1f} s"
+        if result not in ("done", "failed", "degraded", "refused"):
+            return f"result {result}"
+
+        def settled():
+            """Both presences say the same; the destination lets go a moment after the source has ended."""
+            here = [h.name for h in (self.a, self.b) if h.vm(self.vm)["presence"] == "here"]
+            return here if len(here) == 1 else None
+        try:
+            here = wait_for("one presence", settled, 5)[0]
+        except AssertionError:
+            return "here on both, or on neither"
+        owner = {"done": "b", "failed": "a", "refused": "a"}.get(result, here)
+        if here != owner:
+            return f"{result}, but here at {here}"
+        other = "b" if owner == "a" else "a"
+        if result != "degraded" and lost:
+            return f"{result}, but {lost} lost"
+        if result == "degraded" and lost != ["bad"]:
+            return f"degraded, but lost are {lost}"
+        for device in ("bad", "good"):
+            if device in lost:
+                continue
+            if self.state(owner, device) != "running":
+                return f"{device} is {self.state(owner, device)} at its owner {owner}"
+            if self.memory(owner, device) != before[device]:
+                return f"{device} has other memory at its owner {owner}"
+            # What was left behind must not work: the source's state runs nowhere else.
+            if self.alive(other, device) and self.state(other, device) in ("running", "running-p2p"):
+                if self.memory(other, device) == before[device]:
+                    return f"{device} runs on both sides"
+        if result == "degraded" and not self.may_degrade():
+            return "degraded without need"
+        if result != "done" and not self.job["error"]["text"]:
+            return "no error text"
+        if result == "degraded" and "bad" not in self.job["error"]["text"]:
+            return "the error does not name the device"
+        return None
+
+    def may_degrade(self):
+        """Only where it can't be otherwise: a device of the side that must run the set hangs for good, is in ERROR, is
+        gone or spoils every answer; or the destination was past the first RUNNING."""
+        faults = self.faults["a"]
+        past = any(f.startswith(("running-p2p>running", "stop>running:")) for f in self.faults["b"])
+        hard = ("hang", "error:", "exit", "fail:EIO", "lie", "disconnect", "late", "truncated", "garbage", "bad-",
+                "short", "chatter")
+        return past or any(k in f for f in faults for k in hard)
+
+    def close(self):
+        for server in self.servers.values():
+            if server.process.alive():
+                server.stop()
+
+
+def run_all(pattern="", workers=6, out=sys.stdout):
+    selected = [c for c in cases() if pattern in c[0]]
+    bad = []
+    lock = threading.Lock()
+    start = time.monotonic()
+    with Lab() as lab:
+        a, b = lab.host("a", config=CONFIG), lab.host("b", config=CONFIG)
+
+        def one(numbered):
+            number, (name, spec, source, destination) = numbered
+            case = Case(lab, a, b, number, name, spec, source, destination)
+            try:
+                verdict = case.run()
+            except Exception as e:  # a test that breaks is a finding, too
+                verdict = f"{type(e).__name__}: {e}"
+                case.took, case.result, case.lost, case.job = 0, "-", [], {}
+            finally:
+                case.close()
+            error = (case.job.get("error") or {}).get("text", "")
+            with lock:
+                print(f"{'ok  ' if verdict is None else 'BAD '} {name:52} {case.result:9} {case.took:6.2f} s"
+                      f"{'  lost: ' + ','.join(case.lost) if case.lost else ''}"
+                      f"{'  ' + verdict if verdict else ''}", file=out, flush=True)
+                if verdict:
+                    print(f"      {error}", file=out, flush=True)
+                    bad.append(name)
+            if verdict is None and a.vm(case.vm):
+                pass
+
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            list(pool.map(one, enumerate(selected)))
+        daemons = [h.name for h in (a, b) if not h.daemon.alive()]
+    print(json.dumps({"cases": len(selected), "bad": len(bad), "daemons_died": daemons,
+                      "seconds": round(time.monotonic() - start, 1), "holds": not bad and not daemons}),
+          file=out, flush=True)
+    return not bad and not daemons
+
+
+if __name__ == "__main__":
+    args = sys.argv[1:]
+    jobs = 6
+    if args[:1] == ["-j"]:
+        jobs, args = int(args[1]), args[2:]
+    sys.exit(0 if run_all(args[0] if args else "", jobs) else 1)
