@@ -19,6 +19,13 @@ static const char *const time_names[] = {
         [HALF_TIME_RETRY] = "retry",
 };
 
+static const char *const patience_names[] = {
+        [HALF_FIRST] = "",
+        [HALF_ALL] = " (all)",
+        [HALF_TOLERANT] = " (tolerant)",
+        [HALF_LAST] = " (last)",
+};
+
 static void print_head(void)
 {
         printf("<!-- Made by tests/print-states.c from daemon/core/half-*.c; do not edit. -->\n"
@@ -39,10 +46,8 @@ static void print_states(Side side, HalfState from, HalfState to)
 
                 printf("| `%s` | %s | %s | %s%s | %s | %s |", d->name, phase_to_string(d->phase),
                        job_state_to_string(d->job), device_act_to_string(d->device),
-                       d->patience == HALF_TOLERANT ? " (tolerant)"
-                       : d->patience == HALF_ALL    ? " (all)"
-                                                    : "",
-                       vmm_act_to_string(d->vmm), d->record ? owner_to_string(d->record) : "-");
+                       patience_names[d->patience], vmm_act_to_string(d->vmm),
+                       d->record ? owner_to_string(d->record) : "-");
                 if (d->connect)
                         printf(" makes data connections |");
                 else

@@ -18,9 +18,10 @@
 #define TRANSIT (IN(SOURCE_GO) | IN(SOURCE_ASK) | IN(SOURCE_DOUBT))
 
 /* On the way back: the record says aborted, or is about to. */
-#define BACK                                                                            \
-        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) | \
-         IN(SOURCE_BACK_RUN) | IN(SOURCE_REPAIR) | IN(SOURCE_RESUME) | IN(SOURCE_STUCK))
+#define BACK                                                                                \
+        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) |     \
+         IN(SOURCE_BACK_RUN) | IN(SOURCE_FIND) | IN(SOURCE_RUN_AGAIN) | IN(SOURCE_REPAIR) | \
+         IN(SOURCE_RESUME) | IN(SOURCE_STUCK))
 
 #define SAID(m) .on = HALF_MESSAGE, .message = MESSAGE_##m
 
@@ -132,7 +133,9 @@ static const HalfRow rows[] = {
         {IN(SOURCE_LOOK), HALF_REACHED, .next = SOURCE_REOPEN},
         {IN(SOURCE_REOPEN), HALF_REACHED, .next = SOURCE_BACK_P2P},
         {IN(SOURCE_BACK_P2P), HALF_REACHED, .next = SOURCE_BACK_RUN},
-        {IN(SOURCE_BACK_RUN), HALF_REACHED, .next = SOURCE_REPAIR},
+        {IN(SOURCE_BACK_RUN), HALF_REACHED, .next = SOURCE_FIND},
+        {IN(SOURCE_FIND), HALF_REACHED, .next = SOURCE_RUN_AGAIN},
+        {IN(SOURCE_RUN_AGAIN), HALF_REACHED, .next = SOURCE_REPAIR},
         {IN(SOURCE_REPAIR), HALF_REACHED, .next = SOURCE_RESUME},
         {IN(SOURCE_RESUME), HALF_REACHED, .next = SOURCE_END},
         {IN(SOURCE_RESUME), HALF_FAILED, .next = SOURCE_STUCK, .cause = HALF_CAUSE_FAILED},

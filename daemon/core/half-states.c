@@ -86,9 +86,16 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_BACK_RUN] = {
                 "source-back-run", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_RUN,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "Second barrier: all devices to RUNNING."},
+        [SOURCE_FIND] = {
+                "source-find", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_REOPEN,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
+                .doc = "A device whose connection broke on the way back is looked for over a new one."},
+        [SOURCE_RUN_AGAIN] = {
+                "source-run-again", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_RUN,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "Those that do not run yet, to RUNNING."},
         [SOURCE_REPAIR] = {
                 "source-repair", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_REPAIR,
-                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
+                .patience = HALF_LAST, .time = HALF_TIME_PHASE,
                 .doc = "A device that does not run is reset; it runs without its state."},
         [SOURCE_RESUME] = {
                 "source-resume", PHASE_RUN, JOB_STATE_ROLLING_BACK, .vmm = VMM_ACT_RESUME, .time = HALF_TIME_PHASE,
@@ -145,9 +152,17 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 "destination-run-devices", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_RUN,
                 .patience = HALF_ALL, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
                 .doc = "All devices to RUNNING; no way back from the first one."},
+        [DESTINATION_FIND] = {
+                "destination-find", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_REOPEN,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "A device whose connection broke is looked for over a new one: it may run."},
+        [DESTINATION_RUN_AGAIN] = {
+                "destination-run-again", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_RUN,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "No way back: those that do not run yet, to RUNNING."},
         [DESTINATION_REPAIR] = {
                 "destination-repair", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_REPAIR,
-                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .patience = HALF_LAST, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
                 .doc = "No way back: a device that does not run is reset; it runs without its state."},
         [DESTINATION_RUN] = {
                 "destination-run", PHASE_RUN, JOB_STATE_RUNNING, .vmm = VMM_ACT_RUN, .time = HALF_TIME_PHASE,

@@ -10,7 +10,8 @@
 typedef enum HalfPatience {
         HALF_FIRST,    /* leave at the first failure; the others are interrupted later */
         HALF_ALL,      /* wait for all, then fail if one did: what comes next depends on each */
-        HALF_TOLERANT, /* wait for all; a device that fails is lost, and the walk goes on without it */
+        HALF_TOLERANT, /* wait for all; the walk goes on, and a device that failed is tried again further on */
+        HALF_LAST,     /* the same, but there is no further on: a device that fails is lost */
 } HalfPatience;
 
 typedef enum HalfTime {

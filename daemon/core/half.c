@@ -188,17 +188,11 @@ static bool any_device_failed(const Half *half)
         return false;
 }
 
-/* What a failed device means where the walk goes on without it. One that does not even say where it is may be well behind
- * a connection that is not. */
-static void give_up_device(const Step *s, HalfDevice *device)
+/* The walk goes on. A device that does not even say where it is may be well behind a connection that is not. */
+static void pass_over_device(const Step *s, HalfDevice *device)
 {
-        if (desc(s)->device == DEVICE_ACT_LOOK) {
-                device->state = DEVICE_STATE_UNKNOWN;
-                return;
-        }
-        device->lost = true;
-        if (device->state == DEVICE_STATE_UNKNOWN || device->gone)
-                device->dead = true;
+        if (desc(s)->patience == HALF_LAST)
+                device->lost = device->dead = true;
 }
 
 /* Something in the barrier has changed. HALF_EVENT_MAX: it still waits. */
@@ -217,7 +211,7 @@ static HalfEventType barrier_look(Step *s)
                 return HALF_FAILED;
         for (uint32_t i = 0; i < half->n_devices; i++)
                 if (half->devices[i].failed)
-                        give_up_device(s, &half->devices[i]);
+                        pass_over_device(s, &half->devices[i]);
         return half->failed ? HALF_FAILED : HALF_REACHED;
 }
 
@@ -467,7 +461,7 @@ static void device_result(Step *s)
         if (event->was_reset && act != DEVICE_ACT_RECEIVE && act != DEVICE_ACT_DISCARD)
                 device->lost = true;
         if (event->status < 0 && event->state == event->from && event->from != event->to &&
-            device->retries_left > 0 && desc(s)->patience != HALF_TOLERANT) {
+            device->retries_left > 0 && (desc(s)->patience == HALF_FIRST || desc(s)->patience == HALF_ALL)) {
                 DeviceProgram program;
 
                 device->retries_left--;

@@ -154,13 +154,20 @@ class Case:
         return None
 
     def may_degrade(self):
-        """Only where it can't be otherwise: a device of the side that must run the set hangs for good, is in ERROR, is
-        gone or spoils every answer; or the destination was past the first RUNNING."""
-        faults = self.faults["a"]
-        past = any(f.startswith(("running-p2p>running", "stop>running:")) for f in self.faults["b"])
-        hard = ("hang", "error:", "exit", "fail:EIO", "lie", "disconnect", "late", "truncated", "garbage", "bad-",
-                "short", "chatter")
-        return past or any(k in f for f in faults for k in hard)
+        """Only where it can't be otherwise. At the source: the device is in ERROR, is gone, answers after its deadline
+        has passed twice, or does not take one of the arcs back however often it is asked. At the destination: it was
+        past the first RUNNING, and the device does not take that arc."""
+        def refuses(fault):
+            where, kind = fault.split(":")[0], fault.split(":", 1)[1]
+            return where if kind.split("@")[0] in ("fail:EIO", "error:EIO", "lie", "hang", "exit", "late:2000") and \
+                not kind.endswith("@1") else None
+        for fault in self.faults["a"]:
+            kind = fault.split(":", 1)[1]
+            if kind.startswith(("error", "exit", "late")):
+                return True
+            if refuses(fault) in ("stop-copy>stop", "stop>running-p2p", "running-p2p>running", "stop>running"):
+                return True
+        return any(refuses(f) in ("running-p2p>running", "stop>running") for f in self.faults["b"])
 
     def close(self):
         for server in self.servers.values():

@@ -219,7 +219,8 @@ static void test_no_device_passes_a_barrier_before_all_have_reached_it(void **st
                                 if ((at >= DESTINATION_RECORD) != (sides[s] == SIDE_DESTINATION))
                                         continue;
                                 if (half_states[at].device == DEVICE_ACT_NONE || back ||
-                                    at == SOURCE_VIOMMU_GRACE || at == DESTINATION_REPAIR)
+                                    at == SOURCE_VIOMMU_GRACE || at == DESTINATION_FIND ||
+                                    at == DESTINATION_RUN_AGAIN || at == DESTINATION_REPAIR)
                                         continue;
                                 rig_init(&rig, sides[s]);
                                 rig_until(&rig, at);
@@ -327,6 +328,13 @@ static void test_a_source_device_that_hangs_for_good_degrades_the_job(void **sta
         rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
         assert_int_equal(rig.half.state, SOURCE_BACK_RUN); /* those that can are in RUNNING_P2P still */
         assert_false(rig.has[3]);
+        rig_until(&rig, SOURCE_FIND);
+        assert_true(rig.has[3]); /* one last time */
+        rig.has[3] = false;
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        rig_until(&rig, SOURCE_REPAIR);
+        rig.has[3] = false;
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
         rig_until(&rig, SOURCE_END);
         assert_true(rig.half.devices[3].lost);
         assert_false(rig.half.devices[0].lost || rig.half.devices[1].lost || rig.half.devices[2].lost);
@@ -424,10 +432,16 @@ static void test_no_device_running_yet_means_back_and_one_running_means_forward(
                                 rig_device_ok(&rig, 0);
                         else
                                 rig_device_fails(&rig, i, rig.device[i], DEVICE_STATE_RUNNING, rig.device[i]);
+                if (running) {
+                        /* All are asked again; one refuses again, and is reset. */
+                        assert_int_equal(rig.half.state, DESTINATION_RUN_AGAIN);
+                        assert_false(rig.has[0]);
+                        rig_device_fails(&rig, 1, rig.device[1], DEVICE_STATE_RUNNING, rig.device[1]);
+                }
                 rig_until(&rig, running ? DESTINATION_DONE : DESTINATION_PROMISED);
                 for (uint32_t i = 0; i < N; i++) {
                         assert_int_equal(rig.device[i], running ? DEVICE_STATE_RUNNING : DEVICE_STATE_STOP);
-                        assert_int_equal(rig.half.devices[i].lost, running && i != 0);
+                        assert_int_equal(rig.half.devices[i].lost, running && i == 1);
                 }
                 rig_deinit(&rig);
         }
