@@ -294,15 +294,12 @@ static void finish(Job *job)
 static void look_at_change(Job *job)
 {
         HalfState state = job->half->state;
-        bool phase_changed;
 
         if (state != job->seen_state) {
                 job_measure_state(job, state);
                 job_log_change(job, job->seen_state, state);
-                phase_changed = job_phase(job) != job->seen_phase;
                 job->seen_state = state;
-                job->seen_phase = job_phase(job);
-                job->hooks->changed(job->userdata, job, phase_changed);
+                job->hooks->changed(job->userdata, job, true);
         }
         if (!job->finished && job_state(job) == JOB_STATE_FINISHED)
                 finish(job);
@@ -408,7 +405,6 @@ static int job_new(const Host *host, const JobHooks *hooks, void *userdata, Vm *
                      .n_devices = n_devices,
                      .created_usec = clock_realtime_usec(),
                      .seen_state = HALF_STATE_INVALID,
-                     .seen_phase = PHASE_INVALID,
                      .wants_memory = vm->vmm->has_memory};
         memcpy(job->vm_uuid, vm->definition->uuid, sizeof job->vm_uuid);
         memcpy(job->vm_name, vm->definition->name, sizeof job->vm_name);

@@ -21,8 +21,8 @@ typedef struct Job Job;
 typedef struct JobHooks {
         /* Sends to the other half; takes `message` over; it is lost when there is no connection. */
         void (*send)(void *userdata, Job *job, json_object *message);
-        /* Something that others show has changed; `phase`: a phase was entered. */
-        void (*changed)(void *userdata, Job *job, bool phase);
+        /* Something that others show has changed; `entered`: its half is in another state. */
+        void (*changed)(void *userdata, Job *job, bool entered);
         void (*device_changed)(void *userdata, Job *job, uint32_t device);
         /* It is over for whoever asked for it; the record's end may still have to be acknowledged. */
         void (*finished)(void *userdata, Job *job);
@@ -71,7 +71,6 @@ struct Job {
         uint32_t n_queue, queue_room;
         bool performing, finished, closed;
         HalfState seen_state;
-        Phase seen_phase;
         LoopTimer *timer, *timeout, *post_timer;
 
         uint32_t n_devices;

@@ -258,12 +258,12 @@ void manager_drop_job(Manager *manager, Job *job)
         job_free(job);
 }
 
-static void on_job_changed(void *userdata, Job *job, bool phase)
+static void on_job_changed(void *userdata, Job *job, bool entered)
 {
         Manager *manager = userdata;
 
         if (!job->half->check_only && manager->hooks)
-                manager->hooks->job_changed(manager->hooks_userdata, job, phase);
+                manager->hooks->job_changed(manager->hooks_userdata, job, entered);
 }
 
 static void on_job_device_changed(void *userdata, Job *job, uint32_t device)

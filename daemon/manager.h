@@ -17,7 +17,7 @@ typedef struct ManagerHooks {
         void (*vm_changed)(void *userdata, Vm *vm, int32_t device);
         void (*job_added)(void *userdata, Job *job);
         void (*job_removed)(void *userdata, Job *job);
-        void (*job_changed)(void *userdata, Job *job, bool phase);
+        void (*job_changed)(void *userdata, Job *job, bool entered);
         void (*job_device_changed)(void *userdata, Job *job, uint32_t device);
 } ManagerHooks;
 

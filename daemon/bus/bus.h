@@ -56,7 +56,7 @@ void bus_drop_views(Bus *bus);
 /* Hooks of the manager. */
 void bus_job_added(void *userdata, Job *job);
 void bus_job_removed(void *userdata, Job *job);
-void bus_job_changed(void *userdata, Job *job, bool phase);
+void bus_job_changed(void *userdata, Job *job, bool entered);
 void bus_job_device_changed(void *userdata, Job *job, uint32_t device);
 void bus_vm_added(void *userdata, Vm *vm);
 void bus_vm_removed(void *userdata, Vm *vm);

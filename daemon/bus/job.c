@@ -227,7 +227,7 @@ static void on_tell_timer(void *userdata)
         tell(userdata);
 }
 
-void bus_job_changed(void *userdata, Job *job, bool phase)
+void bus_job_changed(void *userdata, Job *job, bool entered)
 {
         Bus *bus = userdata;
         JobView *view = find_view(bus, job);
@@ -236,7 +236,7 @@ void bus_job_changed(void *userdata, Job *job, bool phase)
 
         if (!view)
                 return;
-        if (phase) {
+        if (entered) {
                 bus_job_path(job->id, path);
                 (void) sd_bus_emit_signal(bus->bus, path, BUS_NAME ".Job", "PhaseReached", "ss",
                                           phase_to_string(job_phase(job)),

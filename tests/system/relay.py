@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Stands on the wire between two daemons: forwards every connection to the destination's peer.sock, can cut them all, hold
+a message back, or call somebody when one passes. It knows the framing of the control connection and nothing else."""
+
+import json
+import os
+import selectors
+import socket
+import struct
+import threading
+
+
+class Relay:
+    def __init__(self, path, target):
+        self.path, self.target, self.dest = path, target, "unix:" + path
+        self.lock = threading.Lock()
+        self.pairs = set()
+        self.refuse = False
+        self.on_message = None  # called with (direction "S>D" or "D>S", message); returns False to cut before it
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(64)
+        self.running = True
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while self.running:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            try:
+                if self.refuse:
+                    raise OSError("refused")
+                far.connect(self.target)
+            except OSError:
+                near.close()
+                far.close()
+                continue
+            with self.lock:
+                self.pairs.add((near, far))
+            for a, b, direction in ((near, far, "S>D"), (far, near, "D>S")):
+                threading.Thread(target=self.pump, args=(a, b, (near, far), direction), daemon=True).start()
+
+    def pump(self, a, b, pair, direction):
+        buffer, control = b"", None
+        try:
+            while True:
+                data = a.recv(262144)
+                if not data:
+                    break
+                if control is None:
+                    # The other direction of a data connection never begins with its magic; it is not looked into.
+                    control = direction == "D>S" or data[:4] != b"MGH1"
+                if not control or not self.on_message:
+                    b.sendall(data)
+                    continue
+                buffer += data
+                while len(buffer) >= 4:
+                    size = struct.unpack("<I", buffer[:4])[0]
+                    if size > 1 << 20:
+                        b.sendall(buffer)  # not a control connection after all
+                        buffer, control = b"", False
+                        break
+                    if len(buffer) < 4 + size:
+                        break
+                    frame, buffer = buffer[:4 + size], buffer[4 + size:]
+                    try:
+                        message = json.loads(frame[4:])
+                    except ValueError:
+                        message = {}
+                    if self.on_message(direction, message) is False:
+                        raise OSError("cut")
+                    b.sendall(frame)
+        except OSError:
+            pass
+        self.drop(pair)
+
+    def drop(self, pair):
+        with self.lock:
+            self.pairs.discard(pair)
+        for s in pair:
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            s.close()
+
+    def cut(self):
+        """All connections, and no new ones until heal()."""
+        self.refuse = True
+        with self.lock:
+            pairs = list(self.pairs)
+        for pair in pairs:
+            self.drop(pair)
+
+    def heal(self):
+        self.refuse = False
+
+    def close(self):
+        self.running = False
+        self.cut()
+        self.listener.close()
+        try:
+            os.unlink(self.path)
+        except OSError:
+            pass
