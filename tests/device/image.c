@@ -129,91 +129,96 @@ bool saver_completed(Saver *s, PageSums *ret_sums)
         return true;
 }
 
-static void put(Saver *s, size_t header_size, size_t data_size)
+/* The functions below make a piece at `to`, where it may stand at any address, and return its size. */
+
+static size_t put_header(Saver *s, uint8_t *to)
 {
-        s->headers_sum = checksum_add(s->headers_sum, s->piece.bytes, header_size);
-        s->piece_at = 0;
-        s->piece_size = header_size + data_size;
+        ImageHeader header = {.magic = IMAGE_MAGIC,
+                              .version = IMAGE_VERSION,
+                              .flags = s->pre_copy ? IMAGE_PRE_COPY : 0,
+                              .size = s->memory->size};
+
+        memcpy(to, &header, sizeof header);
+        s->headers_sum = checksum_add(s->headers_sum, to, sizeof header);
+        return sizeof header;
 }
 
-static void put_header(Saver *s)
+static size_t put_record(Saver *s, const ImageRecord *record, uint8_t *to)
 {
-        s->piece.header = (ImageHeader){.magic = IMAGE_MAGIC,
-                                        .version = IMAGE_VERSION,
-                                        .flags = s->pre_copy ? IMAGE_PRE_COPY : 0,
-                                        .size = s->memory->size};
-        put(s, sizeof(ImageHeader), 0);
+        memcpy(to, record, sizeof *record);
+        s->headers_sum = checksum_add(s->headers_sum, to, sizeof *record);
+        return sizeof *record;
 }
 
 /* The page is copied here in one go: later changes find it clean and make it dirty. */
-static void put_page(Saver *s, uint64_t page)
+static size_t put_page(Saver *s, uint64_t page, uint8_t *to)
 {
-        uint64_t offset = page * MEMORY_PAGE, length = memory_page_size(s->memory, page);
+        ImageRecord record = {.offset = page * MEMORY_PAGE,
+                              .length = (uint32_t) memory_page_size(s->memory, page)};
 
-        memcpy(s->piece.data, s->memory->data + offset, length);
+        memcpy(to + sizeof record, s->memory->data + record.offset, record.length);
         if (s->pre_copy)
                 memory_clean(s->memory, page);
-        s->sums.sums[page] = checksum_add(0, s->piece.data, length);
-        s->piece.record =
-                (ImageRecord){.offset = offset, .length = (uint32_t) length, .sum = s->sums.sums[page]};
-        put(s, sizeof(ImageRecord), length);
+        record.sum = s->sums.sums[page] = checksum_add(0, to + sizeof record, record.length);
+        return put_record(s, &record, to) + record.length;
 }
 
-static void put_end(Saver *s)
+static size_t put_end(Saver *s, uint8_t *to)
 {
-        s->piece.record = (ImageRecord){.offset = IMAGE_END, .sum = s->headers_sum};
-        put(s, sizeof(ImageRecord), 0);
+        return put_record(s, &(ImageRecord){.offset = IMAGE_END, .sum = s->headers_sum}, to);
 }
 
-/* Makes the next piece; false: there is none now. */
-static bool next_piece(Saver *s)
+/* Makes the next piece at `to`; 0: there is none now. */
+static size_t next_piece(Saver *s, uint8_t *to)
 {
         switch (s->pass) {
-        case SAVER_HEADER:
-                put_header(s);
-                s->pass = SAVER_ALL;
-                return true;
+        case SAVER_HEADER: s->pass = SAVER_ALL; return put_header(s, to);
         case SAVER_ALL:
-                if (s->page < memory_pages(s->memory)) {
-                        put_page(s, s->page++);
-                        return true;
-                }
+                if (s->page < memory_pages(s->memory))
+                        return put_page(s, s->page++, to);
                 s->pass = SAVER_CHANGED;
                 s->page = 0;
-                return next_piece(s);
+                return next_piece(s, to);
         case SAVER_CHANGED:
                 if (!s->finishing)
-                        return false;
+                        return 0;
                 if (s->pre_copy)
                         s->page = memory_next_dirty(s->memory, s->page);
-                if (s->pre_copy && s->page < memory_pages(s->memory)) {
-                        put_page(s, s->page++);
-                        return true;
-                }
-                put_end(s);
+                if (s->pre_copy && s->page < memory_pages(s->memory))
+                        return put_page(s, s->page++, to);
                 s->pass = SAVER_END;
-                return true;
+                return put_end(s, to);
         case SAVER_END:
-                s->completed = true;
-                s->pass = SAVER_OVER;
-                return false;
-        case SAVER_OVER: return false;
+        case SAVER_OVER: return 0;
         }
-        return false;
+        return 0;
 }
 
 uint64_t saver_read(Saver *s, uint8_t *buffer, uint64_t n)
 {
         uint64_t done = 0;
 
-        while (s->piece_at < s->piece_size || next_piece(s)) {
+        while (done < n) {
                 uint64_t take = MIN(n - done, s->piece_size - s->piece_at);
+                bool fits = n - done >= sizeof(ImagePiece);
 
                 memcpy(buffer + done, s->piece.bytes + s->piece_at, take);
                 s->piece_at += take;
                 done += take;
-                if (done == n && s->piece_at < s->piece_size)
+                if (take > 0)
+                        continue;
+                /* What fits is made where it goes: one copy less of everything. */
+                s->piece_at = s->piece_size = next_piece(s, fits ? buffer + done : s->piece.bytes);
+                if (s->piece_size == 0)
                         break;
+                if (fits)
+                        done += s->piece_size;
+                else
+                        s->piece_at = 0;
+        }
+        if (s->pass == SAVER_END && s->piece_at == s->piece_size) {
+                s->completed = true;
+                s->pass = SAVER_OVER;
         }
         return done;
 }
@@ -310,16 +315,16 @@ static void take_record(Loader *l)
         l->piece_want += r->length;
 }
 
-static void take_data(Loader *l)
+static void take_data(Loader *l, const uint8_t *data)
 {
         const ImageRecord *r = &l->piece.record;
         uint64_t page = r->offset / MEMORY_PAGE;
 
-        if (checksum_add(0, l->piece.data, r->length) != r->sum) {
+        if (checksum_add(0, data, r->length) != r->sum) {
                 l->step = LOADER_BROKEN;
                 return;
         }
-        memory_write(l->memory, r->offset, l->piece.data, r->length);
+        memory_write(l->memory, r->offset, data, r->length);
         l->sums.sums[page] = r->sum;
         l->n_seen += l->seen[page] == 0;
         l->seen[page] = 1;
@@ -331,7 +336,7 @@ static void take_piece(Loader *l)
         switch (l->step) {
         case LOADER_HEADER: take_header(l); break;
         case LOADER_RECORD: take_record(l); break;
-        case LOADER_DATA: take_data(l); break;
+        case LOADER_DATA: take_data(l, l->piece.data); break;
         case LOADER_END:
         case LOADER_BROKEN: break;
         }
@@ -347,6 +352,12 @@ void loader_write(Loader *l, const uint8_t *data, uint64_t n)
                 if (l->step == LOADER_END) {
                         l->step = LOADER_BROKEN;
                         break;
+                }
+                if (l->step == LOADER_DATA && take == l->piece.record.length) {
+                        take_data(l, data); /* all of it is here: no need to put it together */
+                        data += take;
+                        n -= take;
+                        continue;
                 }
                 memcpy(l->piece.bytes + l->piece_have, data, take);
                 l->piece_have += take;
