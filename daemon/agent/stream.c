@@ -203,7 +203,7 @@ static int send_piece(Stream *stream, const uint8_t *header, const uint8_t *payl
         size_t in_payload = *done > FRAME_HEADER_SIZE ? *done - FRAME_HEADER_SIZE : 0;
         struct iovec iov[2] = {
                 {(void *) (header + FRAME_HEADER_SIZE - in_header), in_header},
-                {(void *) (payload + in_payload), size - in_payload},
+                {size > 0 ? (void *) (payload + in_payload) : NULL, size - in_payload},
         };
         struct msghdr msg = {.msg_iov = iov, .msg_iovlen = size > 0 ? 2 : 1};
         ssize_t n = sendmsg(stream->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);

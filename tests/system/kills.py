@@ -19,13 +19,13 @@ import sys
 import threading
 import time
 
-from lab import Lab, new_uuid, program, wait_for
+from lab import PACE, Lab, new_uuid, program, wait_for
 from relay import Relay
 
-CONFIG = {"deadlines-msec": {p: 1500 for p in (
+CONFIG = {"deadlines-msec": {p: round(1500 * PACE) for p in (
     "check", "prepare", "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")},
-    "connect-msec": 500, "doubt-msec": 1000}
-CONFIG["deadlines-msec"]["drain"] = 3000
+    "connect-msec": round(500 * PACE), "doubt-msec": 1000}
+CONFIG["deadlines-msec"]["drain"] = round(3000 * PACE)
 ARC_MS = 40
 
 VICTIMS = ["source-daemon", "destination-daemon", "source-agent", "destination-agent", "source-device",
@@ -141,7 +141,7 @@ class Case:
         client.stdout.close()
         client.stderr.close()
         # The state may come after the client has its answer, or not at all (a check needs no release).
-        self.hit.wait(1.0)
+        self.hit.wait(1.0 * PACE)
         watcher.stop()
         if not self.hit.is_set():
             self.took = time.monotonic() - start

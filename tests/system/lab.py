@@ -21,6 +21,8 @@ import uuid
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 QEMU = os.environ.get("MIGMGR_QEMU", "/usr/bin/qemu-system-x86_64")
 BUILD = os.environ.get("MIGMGR_BUILD", os.path.join(TOP, "build"))
+# How much more time everything is given: with sanitizers, or on a slow machine.
+PACE = float(os.environ.get("MIGMGR_PACE", "1"))
 
 BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -43,7 +45,7 @@ def program(name):
 
 def wait_for(what, condition, seconds=10.0):
     """Calls `condition` until it returns something true, and returns that."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PACE
     pause = 0.001
     while True:
         value = condition()

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Everything that must pass before a change lands: what tests/run runs, in this order, once it has built both trees.
+
+Each step prints its own output to a file and one line here; what failed is printed in full. The last line says how many
+claims passed and failed in all: test cases of the C and Python tests, rows of the tables, one for each other step.
+tests/run takes no arguments; this one takes a part of a step's name.
+"""
+
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PLAIN, SANITIZED = os.path.join(TOP, "build"), os.path.join(TOP, "build-sanitized")
+LIMIT = 600  # seconds that a step may take
+SANITIZER_OPTIONS = {"ASAN_OPTIONS": "detect_stack_use_after_return=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+class Step:
+    """`count` gets (output, exit status) and returns (passed, failed)."""
+
+    def __init__(self, name, argv, count, build=PLAIN, cwd=TOP):
+        self.name, self.argv, self.count, self.build, self.cwd = name, argv, count, build, cwd
+
+
+def count_one(output, status):
+    return (1, 0) if status == 0 else (0, 1)
+
+
+def count_make_check(output, status):
+    """Cases of the cmocka programs and the scripts, from their logs. Of what `make distcheck` ran, the tree is gone: there
+    the programs are counted."""
+    passed = sum(int(n) for n in re.findall(r"^# PASS: +(\d+)", output, re.M))
+    failed = sum(int(n) for n in re.findall(r"^# (?:FAIL|ERROR|XPASS): +(\d+)", output, re.M))
+    return passed, failed or (0 if status == 0 else 1)
+
+
+def count_cases(output, status):
+    """The logs of `make check` in the sanitized tree."""
+    passed = failed = 0
+    for log in glob.glob(os.path.join(SANITIZED, "*.log")) + glob.glob(os.path.join(SANITIZED, "tests", "*.log")):
+        with open(log, errors="replace") as f:
+            text = f.read()
+        passed += len(re.findall(r"^\[ +OK +\]", text, re.M))
+        failed += len(re.findall(r"^\[ +FAILED +\] \w+$", text, re.M))
+    return passed, failed or (0 if status == 0 else 1)
+
+
+def count_unittest(output, status):
+    ran = re.search(r"^Ran (\d+) tests?", output, re.M)
+    bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d+)", output))
+    ran = int(ran.group(1)) if ran else 0
+    return ran - bad, bad or (0 if status == 0 else 1)
+
+
+def count_table(output, status):
+    """The last line is one JSON object with `cases` and `bad`, or only `holds`."""
+    try:
+        line = json.loads(output.strip().rsplit("\n", 1)[-1])
+        cases, bad = line.get("cases", 1), line.get("bad", 0 if line["holds"] else 1)
+        return cases - bad, bad or (0 if status == 0 else 1)
+    except (ValueError, KeyError):
+        return 0, 1
+
+
+def python(name, *args):
+    return [sys.executable, os.path.join(TOP, "tests", "system", name), *args]
+
+
+def sources():
+    out = subprocess.run(["git", "ls-files", "*.c", "*.h"], cwd=TOP, capture_output=True, text=True).stdout.split()
+    return out or [os.path.relpath(p, TOP) for d in ("client", "common", "daemon", "plugins", "tests")
+                   for p in glob.glob(os.path.join(TOP, d, "**", "*.[ch]"), recursive=True)]
+
+
+# With sanitizers, where memory is worked on most: all kinds, in the two places that move state.
+FAULTS = "p2p=on (read|write) "
+# A spread over victims, phases and both ways of going back; all of them are in tests/bench/kills.
+KILLS = ("^(source-daemon in source-(drain|go)|destination-daemon in destination-(owner|run)|source-agent in source-drain"
+         "|destination-agent in destination-intake|source-device in source-p2p-grace|destination-device in "
+         "destination-run-devices|link in source-(precopy|intake|go)|source-helper in source-drain|source-daemon in "
+         r"source-back-run|link in destination-promise|destination-daemon in destination-promised)( \(.*\))?$")
+
+STEPS = [
+    Step("format", ["clang-format", "--dry-run", "-Werror", *sources()], count_one),
+    Step("distcheck", ["make", "-s", "-j2", "distcheck"], count_make_check, cwd=PLAIN),
+    Step("unit, sanitized", ["make", "-s", "-j2", "check"], count_cases, cwd=SANITIZED),
+    Step("emulated device, sanitized", python("test_emulated_device.py"), count_unittest, SANITIZED),
+    Step("faults", python("faults.py", "-j", "6"), count_table),
+    Step("faults, sanitized", python("faults.py", "-j", "6", FAULTS), count_table, SANITIZED),
+    Step("kills, sanitized", python("kills.py", "-j", "4", KILLS), count_table, SANITIZED),
+    Step("demo", python("demo.py"), count_table),
+]
+
+
+def run(step, log_dir):
+    env = {**os.environ, **SANITIZER_OPTIONS, "MIGMGR_BUILD": step.build, "MIGMGR_PACE": "2" if step.build == SANITIZED else "1"}
+    path = os.path.join(log_dir, re.sub(r"\W+", "-", step.name) + ".log")
+    start = time.monotonic()
+    with open(path, "w") as log:
+        try:
+            status = subprocess.run(step.argv, cwd=step.cwd, env=env, stdin=subprocess.DEVNULL, stdout=log,
+                                    stderr=subprocess.STDOUT, timeout=LIMIT).returncode
+        except subprocess.TimeoutExpired:
+            status = -1
+    with open(path, errors="replace") as f:
+        output = f.read()
+    passed, failed = step.count(output, status)
+    print(f"{'FAILED' if failed else 'ok':7} {step.name:28} {passed:5} passed {failed:4} failed "
+          f"{time.monotonic() - start:7.1f} s", flush=True)
+    if failed:
+        print(output[-20000:], flush=True)
+    return passed, failed
+
+
+def main(pattern=""):
+    log_dir = os.path.join(PLAIN, "test-logs")
+    os.makedirs(log_dir, exist_ok=True)
+    start = time.monotonic()
+    results = [run(step, log_dir) for step in STEPS if pattern in step.name]
+    passed, failed = (sum(column) for column in zip(*results))
+    print(f"in {time.monotonic() - start:.0f} s, logs in {os.path.relpath(log_dir, TOP)}")
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
