@@ -2,7 +2,7 @@
 #pragma once
 
 /* The messages of the control connection between two daemons, by name. What travels in them is described in
- * docs/wire.md and coded in daemon/peer/message.c; core only needs to know which one came. */
+ * docs/wire.md and written and read in daemon/job-peer.c; core only needs to know which one came. */
 
 #include "common/string-table.h"
 
