@@ -4,12 +4,10 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
+#include "daemon/core/phase.h"
+
 #define ROWS_DEFAULT    24
 #define COLUMNS_DEFAULT 80
-
-static const char *const phases[] = {"check",       "prepare", "precopy", "viommu-grace", "halt",
-                                     "p2p-grace",   "drain",   "intake",  "handover",     "arrival-grace",
-                                     "run-devices", "run",     "release"};
 
 struct Progress {
         char vm[128], phase[32], state[32];
@@ -42,14 +40,6 @@ static double elapsed(const Progress *p)
 
         (void) clock_gettime(CLOCK_MONOTONIC, &now);
         return (double) (now.tv_sec - p->start.tv_sec) + (double) (now.tv_nsec - p->start.tv_nsec) / 1e9;
-}
-
-static size_t phase_index(const char *name)
-{
-        for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
-                if (streq(phases[i], name))
-                        return i;
-        return 0;
 }
 
 static struct winsize terminal_size(void)
@@ -112,14 +102,14 @@ static void draw(Progress *p, json_object *job)
 {
         struct winsize size = terminal_size();
         const char *phase = client_text(job, "Phase");
-        size_t at = phase_index(phase);
+        Phase at = phase_from_string(phase);
         json_object *progress = NULL;
-        char moved[32], memory[32], bar[ARRAY_SIZE(phases) + 1];
+        char moved[32], memory[32], bar[PHASE_MAX + 1];
 
         (void) json_object_object_get_ex(job, "Progress", &progress);
-        for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
+        for (Phase i = 0; i < PHASE_MAX; i++)
                 bar[i] = i < at ? '#' : i == at ? '>' : '.';
-        bar[ARRAY_SIZE(phases)] = 0;
+        bar[PHASE_MAX] = 0;
         progress_end(p);
         fprintf(stderr, "%.40s  [%s] %s, %s  %.1f s\n", p->vm, bar, phase, client_text(job, "State"),
                 elapsed(p));
