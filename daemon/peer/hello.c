@@ -40,6 +40,8 @@ int hello_decode(const uint8_t bytes[HELLO_SIZE], Hello *ret)
         if (!hello_is_magic(bytes) || le16toh(version) != HELLO_VERSION ||
             (kind != HELLO_DEVICE && kind != HELLO_MEMORY) || memcmp(bytes + 44, zero, sizeof zero) != 0)
                 return -EBADMSG;
+        if (kind == HELLO_MEMORY && index != 0)
+                return -EBADMSG;
         *ret = (Hello){.kind = (HelloKind) kind, .index = le32toh(index)};
         memcpy(ret->token, bytes + 8, HELLO_TOKEN_SIZE);
         return 0;

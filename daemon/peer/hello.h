@@ -34,7 +34,7 @@ enum { HELLO_TAKEN = 0, HELLO_REFUSED = 1 };
 
 void hello_encode(const Hello *hello, uint8_t ret[HELLO_SIZE]);
 
-/* -EBADMSG: wrong magic, version, kind or reserved bytes. */
+/* -EBADMSG: wrong magic, version, kind or reserved bytes, or a memory connection with an index. */
 int hello_decode(const uint8_t bytes[HELLO_SIZE], Hello *ret) _must_check_;
 
 /* Whether a connection that begins with these four bytes is one of these, and not a control connection. */

@@ -82,6 +82,16 @@ static void test_there_are_two_kinds(void **state)
         }
 }
 
+static void test_memory_has_no_index(void **state)
+{
+        for (int bit = 0; bit < 32; bit++) {
+                uint8_t bytes[HELLO_SIZE];
+
+                make(bytes, HELLO_MEMORY, 1u << bit);
+                assert_int_equal(decode(bytes), -EBADMSG);
+        }
+}
+
 static void test_no_control_message_begins_like_a_hello(void **state)
 {
         static const uint8_t longest[4] = {0, 0, 0x10, 0}; /* the most that a control message announces */
@@ -166,6 +176,7 @@ int main(void)
                 cmocka_unit_test(test_a_hello_is_these_bytes_on_the_wire),
                 cmocka_unit_test(test_every_other_bit_is_as_written),
                 cmocka_unit_test(test_there_are_two_kinds),
+                cmocka_unit_test(test_memory_has_no_index),
                 cmocka_unit_test(test_no_control_message_begins_like_a_hello),
                 cmocka_unit_test(test_tokens_travel_as_64_hex_digits),
                 cmocka_unit_test(test_what_is_no_token_is_refused_and_leaves_none),
