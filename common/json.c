@@ -12,7 +12,8 @@ void json_fail(JsonReader *reader, const char *format, ...)
         if (reader->failed)
                 return;
         reader->failed = true;
-        n = snprintf(reader->text, sizeof reader->text, "%s: ", reader->where);
+        /* The place may be a path, and longer than there is room for. */
+        n = snprintf(reader->text, sizeof reader->text, "%.*s: ", JSON_TEXT_MAX / 2, reader->where);
         va_start(ap, format);
         (void) vsnprintf(reader->text + n, sizeof reader->text - (size_t) n, format, ap);
         va_end(ap);

@@ -286,6 +286,18 @@ static void test_foreign_text_is_made_printable_and_cut(void **state)
         assert_int_equal(strlen(reader.text), JSON_TEXT_MAX - 1);
 }
 
+static void test_a_long_place_leaves_room_for_what_is_wrong_there(void **state)
+{
+        char place[4 * JSON_TEXT_MAX];
+        JsonReader reader = {.where = place};
+
+        memset(place, '/', sizeof place - 1);
+        place[sizeof place - 1] = 0;
+        json_fail(&reader, "that is wrong");
+        assert_true(strlen(reader.text) < JSON_TEXT_MAX);
+        assert_non_null(strstr(reader.text, "/: that is wrong"));
+}
+
 /* ---- writing ------------------------------------------------------------------------------------------------- */
 
 static void test_what_is_written_is_read_back(void **state)
@@ -330,6 +342,7 @@ int main(void)
                 cmocka_unit_test(test_a_copy_is_whole_or_empty),
                 cmocka_unit_test(test_the_first_error_is_kept),
                 cmocka_unit_test(test_foreign_text_is_made_printable_and_cut),
+                cmocka_unit_test(test_a_long_place_leaves_room_for_what_is_wrong_there),
                 cmocka_unit_test(test_what_is_written_is_read_back),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
