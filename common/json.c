@@ -45,9 +45,11 @@ json_object *json_parse(JsonReader *reader, const char *text, size_t size)
         else if (error != json_tokener_success)
                 json_fail(reader, "%s at byte %zu", json_tokener_error_desc(error),
                           json_tokener_get_parse_end(tokener));
+        else if (!object)
+                json_fail(reader, "is null");
         else
                 for (size_t i = json_tokener_get_parse_end(tokener); i < size; i++)
-                        if (!strchr(" \t\r\n", text[i]))
+                        if (!memchr(" \t\r\n", text[i], 4))
                                 json_fail(reader, "there is something behind its end");
         json_tokener_free(tokener);
         if (reader->failed) {

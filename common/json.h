@@ -20,8 +20,8 @@ typedef struct JsonReader {
 
 DEFINE_CLEANUP(json_object *, json_object_put);
 
-/* Parses one whole JSON value. NULL, with the reader failed, when it is none, has something behind it, or is nested
- * deeper than JSON_DEPTH_MAX. The result is the caller's to put. */
+/* Parses one whole JSON value. NULL, with the reader failed, when it is none, is null, has something behind it, or is
+ * nested deeper than JSON_DEPTH_MAX. The result is the caller's to put. */
 json_object *json_parse(JsonReader *reader, const char *text, size_t size);
 
 /* Notes the first error; later ones are dropped. */

@@ -47,28 +47,10 @@ static json_object *parse_good(JsonReader *reader, const char *text)
 static void test_what_is_not_one_json_value_is_refused(void **state)
 {
         static const char *const bad[] = {
-                "",
-                " ",
-                "{",
-                "{}{}",
-                "{} x",
-                "[1,2",
-                "{\"a\":1",
-                "{\"a\":1,}",
-                "[1,]",
-                "{a:1}",
-                "/* c */ {}",
-                "{} // c",
-                "{\"a\" 1}",
-                "{\"a\":01}",
-                "{\"a\":+1}",
-                "{\"a\":TRUE}",
-                "\"\\x41\"",
-                "\"\xff\"",
-                "\"\xc3\"",
-                "{\"a\":1}]",
-                "}",
-                "\xef\xbb\xbf{}",
+                "",          " ",          "{",          "{}{}",           "{} x",       "[1,2",
+                "{\"a\":1",  "{\"a\":1,}", "[1,]",       "{a:1}",          "/* c */ {}", "{} // c",
+                "{\"a\" 1}", "{\"a\":01}", "{\"a\":+1}", "{\"a\":TRUE}",   "\"\\x41\"",  "\"\xff\"",
+                "\"\xc3\"",  "{\"a\":1}]", "}",          "\xef\xbb\xbf{}",
         };
         JsonReader reader;
 
@@ -78,6 +60,31 @@ static void test_what_is_not_one_json_value_is_refused(void **state)
                 if (!reader.failed)
                         print_error("taken: %s\n", bad[i]);
                 assert_null(object);
+                assert_non_null(complaint(&reader));
+        }
+}
+
+/* json-c has no object for it: a caller that saw NULL and no complaint would go on with its defaults. */
+static void test_null_is_no_value_that_anybody_can_use(void **state)
+{
+        JsonReader reader;
+
+        assert_null(parse(&reader, "null", 4));
+        assert_non_null(complaint(&reader));
+        assert_null(parse(&reader, "null\n", 5));
+        assert_string_equal(complaint(&reader), "is null");
+}
+
+static void test_a_zero_byte_is_no_white_space(void **state)
+{
+        static const struct {
+                const char *text;
+                size_t size;
+        } cases[] = {{"{}\0", 3}, {"{}\0\0\0", 5}, {"\0{}", 3}, {"{\0}", 3}, {"{}\n\0", 4}, {"\0", 1}};
+        JsonReader reader;
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                assert_null(parse(&reader, cases[i].text, cases[i].size));
                 assert_non_null(complaint(&reader));
         }
 }
@@ -331,6 +338,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_what_is_not_one_json_value_is_refused),
+                cmocka_unit_test(test_null_is_no_value_that_anybody_can_use),
+                cmocka_unit_test(test_a_zero_byte_is_no_white_space),
                 cmocka_unit_test(test_white_space_around_a_value_is_no_part_of_it),
                 cmocka_unit_test(test_every_prefix_of_an_object_is_not_whole),
                 cmocka_unit_test(test_nesting_has_an_end),
