@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* A pair of manifests with nothing against them; each case spoils one thing and says what must then be found, and where:
+ * a refusal names the device, the property, the value on the side where it is wrong, and a remedy. */
+
+#include <stdio.h>
+
+#include "daemon/core/check.h"
+#include "test.h"
+
+#define N 3
+
+typedef struct Pair {
+        Manifest side[SIDE_MAX];
+        Findings findings;
+} Pair;
+
+static void pair_init(Pair *pair, VmmType vmm)
+{
+        *pair = (Pair){};
+        for (Side s = 0; s < SIDE_MAX; s++) {
+                Manifest *m = &pair->side[s];
+
+                assert_int_equal(manifest_init(m, N), 0);
+                m->presence = s == SIDE_SOURCE ? PRESENCE_HERE : PRESENCE_AWAY;
+                m->can_start = true;
+                m->vmm.type = vmm;
+                if (s == SIDE_DESTINATION)
+                        m->vmm.status = -ENOENT; /* nobody there yet */
+                m->vmm.major = 7;
+                memcpy(m->vmm.run_state, "running", 8);
+                for (uint32_t i = 0; i < N; i++) {
+                        (void) snprintf(m->devices[i].id, sizeof m->devices[i].id, "dev%u", i);
+                        m->devices[i].migration_flags = DEVICE_MIGRATION_STOP_COPY;
+                        m->devices[i].state = DEVICE_STATE_RUNNING;
+                }
+        }
+}
+
+static void pair_deinit(Pair *pair)
+{
+        for (Side s = 0; s < SIDE_MAX; s++)
+                manifest_deinit(&pair->side[s]);
+        findings_deinit(&pair->findings);
+        assert_null(pair->findings.items);
+}
+
+/* What the three judgements together find. */
+static uint32_t pair_check(Pair *pair)
+{
+        findings_deinit(&pair->findings);
+        for (Side s = 0; s < SIDE_MAX; s++)
+                assert_int_equal(check_side(&pair->side[s], s, &pair->findings), 0);
+        assert_int_equal(check_pair(&pair->side[0], &pair->side[1], &pair->findings), 0);
+        for (uint32_t i = 0; i < pair->findings.n; i++) {
+                const Finding *f = &pair->findings.items[i];
+
+                assert_true(f->property[0] && f->remedy[0]);
+                assert_true(f->source[0] || f->destination[0]);
+        }
+        return pair->findings.n;
+}
+
+static void assert_finding(const Finding *f, const char *device, const char *property, const char *source,
+                           const char *destination)
+{
+        assert_string_equal(f->device, device);
+        assert_string_equal(f->property, property);
+        assert_string_equal(f->source, source);
+        assert_string_equal(f->destination, destination);
+}
+
+static void test_nothing_is_found_where_nothing_is_wrong(void **state)
+{
+        for (VmmType vmm = 0; vmm < VMM_TYPE_MAX; vmm++) {
+                Pair pair;
+
+                pair_init(&pair, vmm);
+                assert_int_equal(pair_check(&pair), 0);
+                pair_deinit(&pair);
+        }
+}
+
+/* ---- one thing spoiled ---------------------------------------------------------------------------------------- */
+
+static void spoil_here(Pair *p)
+{
+        p->side[0].presence = PRESENCE_AWAY;
+}
+
+static void spoil_there(Pair *p)
+{
+        p->side[1].presence = PRESENCE_HERE;
+}
+
+static void spoil_monitor(Pair *p)
+{
+        p->side[0].vmm.status = -ECONNREFUSED;
+        (void) snprintf(p->side[0].vmm.text, MANIFEST_TEXT_MAX, "nobody answers");
+        p->side[0].vmm.n_blocked = 1; /* of somebody who could not be asked: not judged */
+        p->side[0].vmm.run_state[0] = 0;
+}
+
+static void spoil_paused(Pair *p)
+{
+        (void) snprintf(p->side[0].vmm.run_state, sizeof p->side[0].vmm.run_state, "paused");
+}
+
+static void spoil_blocked(Pair *p)
+{
+        p->side[0].vmm.n_blocked = 1;
+        (void) snprintf(p->side[0].vmm.blocked[0], MANIFEST_TEXT_MAX, "VFIO migration is not supported");
+}
+
+static void spoil_vfio_user(Pair *p)
+{
+        p->side[0].vmm.n_vfio_user = 1;
+        (void) snprintf(p->side[0].vmm.vfio_user[0], MANIFEST_TEXT_MAX, "/machine/peripheral/vfu0");
+}
+
+static void spoil_disk(Pair *p)
+{
+        p->side[0].vmm.n_writable = 1;
+        (void) snprintf(p->side[0].vmm.writable[0], MANIFEST_TEXT_MAX, "drive0");
+}
+
+static void spoil_taken(Pair *p)
+{
+        p->side[1].vmm.status = 0;
+}
+
+static void spoil_argv(Pair *p)
+{
+        p->side[1].can_start = false;
+}
+
+static void spoil_vmm(Pair *p)
+{
+        p->side[1].vmm.type = VMM_TYPE_NONE;
+}
+
+static void spoil_server(Pair *p)
+{
+        p->side[1].devices[1].status = -ENOENT;
+        p->side[0].devices[1].migration_flags = 3;
+        p->side[1].devices[1].migration_flags = 1; /* from an earlier day: not judged */
+        p->side[1].devices[1].state = DEVICE_STATE_UNKNOWN;
+        (void) snprintf(p->side[1].devices[1].text, MANIFEST_TEXT_MAX, "no server");
+}
+
+static void spoil_migration(Pair *p)
+{
+        p->side[0].devices[2].migration_flags = 0;
+        p->side[1].devices[0].migration_flags = DEVICE_MIGRATION_P2P; /* of no use alone */
+}
+
+static void spoil_state(Pair *p)
+{
+        p->side[0].devices[0].state = DEVICE_STATE_ERROR;
+}
+
+static void spoil_pairing(Pair *p)
+{
+        memcpy(p->side[1].devices[2].id, "gpu", 4);
+}
+
+static const struct {
+        const char *what;
+        void (*spoil)(Pair *pair);
+        uint32_t n;
+        struct {
+                const char *device, *property, *source, *destination;
+        } expect[2];
+        bool of_vmm; /* a set of devices without a VM has nothing of the kind */
+} cases[] = {
+        {"source", spoil_here, 1, {{"", "presence", "away", ""}}},
+        {"destination", spoil_there, 1, {{"", "presence", "", "here"}}},
+        {"monitor", spoil_monitor, 1, {{"", "monitor", "nobody answers", ""}}, true},
+        {"paused", spoil_paused, 1, {{"", "run state", "paused", ""}}, true},
+        {"blocked",
+         spoil_blocked,
+         1,
+         {{"", "migration blocker", "VFIO migration is not supported", ""}},
+         true},
+        {"vfio-user", spoil_vfio_user, 1, {{"", "device in QEMU", "/machine/peripheral/vfu0", ""}}, true},
+        {"disk", spoil_disk, 1, {{"", "writable disk", "drive0", ""}}, true},
+        {"taken", spoil_taken, 1, {{"", "monitor", "", "a QEMU answers there already"}}, true},
+        {"argv", spoil_argv, 1, {{"", "incoming.argv", "", "missing"}}, true},
+        {"vmm", spoil_vmm, 1, {{"", "vmm", "qmp", "none"}}, true},
+        {"server", spoil_server, 1, {{"dev1", "connection", "", "no server"}}},
+        {"migration",
+         spoil_migration,
+         2,
+         {{"dev2", "migration", "not supported", ""}, {"dev0", "migration", "", "not supported"}}},
+        {"state", spoil_state, 1, {{"dev0", "state", "error", ""}}},
+        {"pairing",
+         spoil_pairing,
+         2,
+         {{"dev2", "device", "defined", "not defined"}, {"gpu", "device", "not defined", "defined"}}},
+};
+
+static void test_what_is_wrong_is_named_with_its_value_and_side(void **state)
+{
+        for (VmmType vmm = 0; vmm < VMM_TYPE_MAX; vmm++)
+                for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                        uint32_t n = vmm == VMM_TYPE_NONE && cases[i].of_vmm ? 0 : cases[i].n;
+                        Pair pair;
+
+                        pair_init(&pair, vmm);
+                        cases[i].spoil(&pair);
+                        if (pair_check(&pair) != n)
+                                print_error("%s: %u findings\n", cases[i].what, pair.findings.n);
+                        assert_int_equal(pair.findings.n, n);
+                        for (uint32_t k = 0; k < n; k++)
+                                assert_finding(&pair.findings.items[k], cases[i].expect[k].device,
+                                               cases[i].expect[k].property, cases[i].expect[k].source,
+                                               cases[i].expect[k].destination);
+                        pair_deinit(&pair);
+                }
+}
+
+/* A person who mends one thing wants to know of the others first. */
+static void test_everything_that_is_wrong_is_said_at_once(void **state)
+{
+        Pair pair;
+
+        pair_init(&pair, VMM_TYPE_QMP);
+        spoil_here(&pair);
+        spoil_there(&pair);
+        spoil_paused(&pair);
+        spoil_blocked(&pair);
+        spoil_vfio_user(&pair);
+        spoil_disk(&pair);
+        spoil_argv(&pair);
+        spoil_server(&pair);
+        spoil_state(&pair);
+        assert_int_equal(pair_check(&pair), 9);
+        pair_deinit(&pair);
+}
+
+/* ---- rules over whole ranges --------------------------------------------------------------------------------- */
+
+static void test_a_writable_disk_needs_qemu_10(void **state)
+{
+        for (uint32_t major = 0; major < 20; major++) {
+                Pair pair;
+
+                pair_init(&pair, VMM_TYPE_QMP);
+                spoil_disk(&pair);
+                pair.side[0].vmm.major = major;
+                assert_int_equal(pair_check(&pair), major < 10 ? 1 : 0);
+                pair_deinit(&pair);
+        }
+}
+
+/* The destination's device is reset before anything is loaded into it: where it is now does not matter. */
+static void test_only_the_source_device_has_to_run(void **state)
+{
+        for (DeviceState s = 0; s < DEVICE_STATE_MAX; s++) {
+                Pair pair;
+
+                pair_init(&pair, VMM_TYPE_NONE);
+                pair.side[1].devices[0].state = s;
+                assert_int_equal(pair_check(&pair), 0);
+                pair.side[0].devices[0].state = s;
+                assert_int_equal(pair_check(&pair), s == DEVICE_STATE_RUNNING ? 0 : 1);
+                pair_deinit(&pair);
+        }
+}
+
+/* Each side must have STOP_COPY; P2P states that the source's device has are a barrier on the way in, too. */
+static void test_flags_pair_when_the_destination_knows_what_the_source_uses(void **state)
+{
+        for (uint32_t a = 0; a < 8; a++)
+                for (uint32_t b = 0; b < 8; b++) {
+                        uint32_t expect = !(a & 1) + !(b & 1);
+                        Pair pair;
+
+                        if ((b & 1) && (a & 2) && !(b & 2))
+                                expect++;
+                        pair_init(&pair, VMM_TYPE_NONE);
+                        pair.side[0].devices[1].migration_flags = a;
+                        pair.side[1].devices[1].migration_flags = b;
+                        assert_int_equal(pair_check(&pair), expect);
+                        pair_deinit(&pair);
+                }
+}
+
+static void test_both_sets_of_flags_are_shown(void **state)
+{
+        Pair pair;
+
+        pair_init(&pair, VMM_TYPE_NONE);
+        pair.side[0].devices[2].migration_flags = 7;
+        pair.side[1].devices[2].migration_flags = 5;
+        assert_int_equal(pair_check(&pair), 1);
+        assert_finding(&pair.findings.items[0], "dev2", "migration flags", "stop-copy, p2p, pre-copy",
+                       "stop-copy, pre-copy");
+        pair_deinit(&pair);
+}
+
+static void test_devices_pair_by_id_whatever_their_order(void **state)
+{
+        Pair pair;
+        ManifestDevice first;
+
+        pair_init(&pair, VMM_TYPE_NONE);
+        first = pair.side[1].devices[0];
+        memmove(pair.side[1].devices, pair.side[1].devices + 1, (N - 1) * sizeof first);
+        pair.side[1].devices[N - 1] = first;
+        assert_int_equal(pair_check(&pair), 0);
+        pair.side[1].n_devices = 0;
+        assert_int_equal(pair_check(&pair), N);
+        pair_deinit(&pair);
+}
+
+static void test_all_reasons_are_listed_and_long_ones_cut(void **state)
+{
+        Pair pair;
+
+        pair_init(&pair, VMM_TYPE_QMP);
+        pair.side[0].vmm.n_blocked = UINT32_MAX; /* a claim; the list has sixteen places */
+        for (uint32_t i = 0; i < MANIFEST_REASONS_MAX; i++) {
+                memset(pair.side[0].vmm.blocked[i], 'a' + (int) i, MANIFEST_TEXT_MAX - 1);
+                pair.side[0].vmm.blocked[i][MANIFEST_TEXT_MAX - 1] = 0;
+        }
+        assert_int_equal(pair_check(&pair), MANIFEST_REASONS_MAX);
+        for (uint32_t i = 0; i < MANIFEST_REASONS_MAX; i++) {
+                assert_int_equal(strlen(pair.findings.items[i].source), FINDING_VALUE_MAX - 1);
+                assert_int_equal(pair.findings.items[i].source[0], 'a' + (int) i);
+        }
+        pair_deinit(&pair);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_nothing_is_found_where_nothing_is_wrong),
+                cmocka_unit_test(test_what_is_wrong_is_named_with_its_value_and_side),
+                cmocka_unit_test(test_everything_that_is_wrong_is_said_at_once),
+                cmocka_unit_test(test_a_writable_disk_needs_qemu_10),
+                cmocka_unit_test(test_only_the_source_device_has_to_run),
+                cmocka_unit_test(test_flags_pair_when_the_destination_knows_what_the_source_uses),
+                cmocka_unit_test(test_both_sets_of_flags_are_shown),
+                cmocka_unit_test(test_devices_pair_by_id_whatever_their_order),
+                cmocka_unit_test(test_all_reasons_are_listed_and_long_ones_cut),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
