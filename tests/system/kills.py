@@ -172,25 +172,11 @@ class Case:
     def server_alive(self, side, device):
         return self.servers[side, device].process.alive()
 
-    def jobs(self, host):
-        """{job: everything} of what this host shows."""
-        status, out, err = host.migctl("--json=short", "list")
-        p = subprocess.run(["busctl", "--address=" + host.bus_address, "--json=short", "call", "org.migmgr1",
-                            "/org/migmgr1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"],
-                           capture_output=True, text=True, timeout=20)
-        if p.returncode != 0:
-            return {}
-        jobs = {}
-        for path, interfaces in json.loads(p.stdout)["data"][0].items():
-            if "org.migmgr1.Job" in interfaces:
-                jobs[path] = {k: v["data"] for k, v in interfaces["org.migmgr1.Job"].items()}
-        return jobs
-
     def settled(self):
         """(state, result) of the source's and of the destination's job, when nothing moves any more."""
         ends = []
         for host in (self.a, self.b):
-            jobs = list(self.jobs(host).values())
+            jobs = host.jobs()
             job = jobs[-1] if jobs else None
             if job and job["State"] not in ("finished", "in-doubt"):
                 return None
@@ -211,7 +197,7 @@ class Case:
         except AssertionError:
             self.outcome = "no end"
             return "no end: " + json.dumps([[j["State"], j["Phase"], j["Error"]] for h in (self.a, self.b)
-                                            for j in self.jobs(h).values()])
+                                            for j in h.jobs()])
         source = ends[0]
         self.outcome = source["Result"] if source else f"here at {here}"
         self.error = source["Error"][1] if source else ""

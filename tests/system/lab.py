@@ -205,6 +205,17 @@ class Host:
         assert status == 0, devices
         return {d["Id"]: d for d in devices}
 
+    def jobs(self):
+        """Properties of the jobs that this host shows, oldest first; none when its daemon does not answer."""
+        p = subprocess.run(["busctl", "--address=" + self.bus_address, "--json=short", "call", "org.migmgr1",
+                            "/org/migmgr1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"],
+                           capture_output=True, text=True, timeout=20)
+        if p.returncode != 0:
+            return []
+        objects = [{k: v["data"] for k, v in interfaces["org.migmgr1.Job"].items()}
+                   for interfaces in json.loads(p.stdout)["data"][0].values() if "org.migmgr1.Job" in interfaces]
+        return sorted(objects, key=lambda job: job.get("CreatedUsec", 0))
+
     def agents(self):
         """Pids of the agents whose sockets are in our runtime directory."""
         return find_processes(lambda argv, pid: argv and argv[0].endswith("migmgr-agent") and
@@ -319,9 +330,42 @@ class DeviceServer:
         self.process.stop()
 
 
+class Monitor:
+    """A QMP client of the test's own, on a QEMU's second monitor."""
+
+    def __init__(self, path):
+        self.s = socket.socket(socket.AF_UNIX)
+        self.s.settimeout(10)
+        wait_for(path, lambda: self.s.connect_ex(path) == 0)
+        self.f = self.s.makefile("rw")
+        self.f.readline()
+        self.command("qmp_capabilities")
+
+    def command(self, name, **arguments):
+        self.f.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+        self.f.flush()
+        while True:
+            line = self.f.readline()
+            if not line:
+                raise OSError("the monitor has gone")
+            answer = json.loads(line)
+            if "event" not in answer:
+                return answer.get("return", answer.get("error"))
+
+    def close(self):
+        self.f.close()
+        self.s.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
 class Guest:
     """The counting guest (tests/guest/counter.S) in real QEMUs. Wherever it runs, it writes to one serial file, so what it
-    printed before and after a move is one text."""
+    printed before and after a move is one text. On each host its QEMU has a second monitor, for the test."""
 
     def __init__(self, lab, name, memory_mib=16, machine="pc", extra=()):
         self.lab, self.name = lab, name
@@ -335,14 +379,25 @@ class Guest:
     def monitor(self, host):
         return os.path.join(host.dir, self.name + ".qmp")
 
+    def eye(self, host):
+        return os.path.join(host.dir, self.name + ".eye")
+
+    def argv_at(self, host):
+        return self.argv + ["-chardev", f"socket,id=eye,path={self.eye(host)},server=on,wait=off",
+                            "-mon", "chardev=eye,mode=control"]
+
     def start(self, host):
         """As an operator would, on the host where it is first."""
-        self.process = Process(self.lab, self.name + "-qemu", self.argv + [
+        self.process = Process(self.lab, self.name + "-qemu", self.argv_at(host) + [
             "-qmp", f"unix:{self.monitor(host)},server=on,wait=off"])
         self.wait_counts(5)
 
-    def vmm(self, host):
-        return {"type": "qmp", "monitor": self.monitor(host), "incoming": {"argv": self.argv}}
+    def vmm(self, host, argv=None):
+        return {"type": "qmp", "monitor": self.monitor(host), "incoming": {"argv": argv or self.argv_at(host)}}
+
+    def look(self, host):
+        """A monitor of our own into its QEMU on that host."""
+        return Monitor(self.eye(host))
 
     def lines(self):
         """[(count, wrong pages)], whole lines only."""
@@ -378,8 +433,10 @@ class Guest:
             repeated += max(0, a + 1 - b)
         return lost, repeated, lines[-1][1] if lines else -1
 
-    def qemus(self):
-        return find_processes(lambda argv, pid: self.serial in " ".join(argv) and "qemu" in argv[0])
+    def qemus(self, host=None):
+        """Pids of its VMMs, on one host or on all."""
+        paths = [self.monitor(h) for h in ([host] if host else self.lab.hosts)]
+        return find_processes(lambda argv, pid: any(path + "," in arg for path in paths for arg in argv))
 
 
 class Lab:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Stands on the wire between two daemons: forwards every connection to the destination's peer.sock, can cut them all, hold
-a message back, or call somebody when one passes. It knows the framing of the control connection and nothing else."""
+what goes over data connections, or call somebody when a message passes. It knows the framing of the control connection
+and nothing else."""
 
 import json
 import os
@@ -16,6 +17,8 @@ class Relay:
         self.lock = threading.Lock()
         self.pairs = set()
         self.refuse = False
+        self.flow = threading.Event()  # cleared: nothing more goes over data connections, but they stay
+        self.flow.set()
         self.on_message = None  # called with (direction "S>D" or "D>S", message); returns False to cut before it
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
@@ -50,19 +53,17 @@ class Relay:
                 data = a.recv(262144)
                 if not data:
                     break
+                if control is False and direction == "S>D":
+                    self.flow.wait()
                 if control is None:
-                    # The other direction of a data connection never begins with its magic; it is not looked into.
-                    control = direction == "D>S" or data[:4] != b"MGH1"
+                    # A length and an object; a data connection begins with its magic, and its answer is one byte.
+                    control = data[4:5] == b"{" and struct.unpack("<I", data[:4])[0] <= 1 << 20
                 if not control or not self.on_message:
                     b.sendall(data)
                     continue
                 buffer += data
                 while len(buffer) >= 4:
                     size = struct.unpack("<I", buffer[:4])[0]
-                    if size > 1 << 20:
-                        b.sendall(buffer)  # not a control connection after all
-                        buffer, control = b"", False
-                        break
                     if len(buffer) < 4 + size:
                         break
                     frame, buffer = buffer[:4 + size], buffer[4 + size:]
@@ -90,6 +91,7 @@ class Relay:
     def cut(self):
         """All connections, and no new ones until heal()."""
         self.refuse = True
+        self.flow.set()
         with self.lock:
             pairs = list(self.pairs)
         for pair in pairs:
