@@ -198,18 +198,8 @@ static void on_event(void *userdata, const char *name, json_object *data)
         }
 }
 
-static void on_ended(void *userdata, int status, const char *text)
-{
-        Qemu *q = userdata;
-
-        drop_monitor(q);
-        if (q->connected)
-                loop_timer_set(q->connect_timer, RETRY_USEC); /* somebody waits for a new one */
-        else if (q->act != VMM_ACT_NONE && q->act != VMM_ACT_END)
-                qemu_done(q, status, "%s", text);
-}
-
-static void give_up_connecting(Qemu *q, int status, const char *text)
+/* Whoever waits for the monitor is told that there is none. */
+static void give_up_monitor(Qemu *q, int status, const char *text)
 {
         VmmFound found = q->found;
         VmmSeen seen = q->seen;
@@ -222,7 +212,32 @@ static void give_up_connecting(Qemu *q, int status, const char *text)
                 found(q->found_userdata, status, text);
         if (seen)
                 seen(q->found_userdata, &(VmmSight){.lives = q->pidfd >= 0});
+}
+
+/* Nobody is there, or who is there does not talk as a QEMU does. Tried again only as long as whoever waits has time. */
+static void no_monitor(Qemu *q, int status, const char *text)
+{
+        if (clock_monotonic_usec() < q->until_usec) {
+                loop_timer_set(q->connect_timer, RETRY_USEC);
+                return;
+        }
+        give_up_monitor(q, status, text);
         qemu_done(q, status, "%s: %s", q->vmm.definition->monitor, text);
+}
+
+static void on_ended(void *userdata, int status, const char *text)
+{
+        Qemu *q = userdata;
+
+        drop_monitor(q);
+        if (q->connected) {
+                qemu_doing(q, text);
+                no_monitor(q, status, text);
+                return;
+        }
+        give_up_monitor(q, status, text);
+        if (q->act != VMM_ACT_END)
+                qemu_done(q, status, "%s", text);
 }
 
 static void try_connect(Qemu *q)
@@ -230,12 +245,8 @@ static void try_connect(Qemu *q)
         static const QmpListener listener = {on_ready, on_event, on_ended};
         int r = qmp_new(q->vmm.loop, q->vmm.definition->monitor, GREETING_USEC, &listener, q, &q->qmp);
 
-        if (r == 0)
-                return;
-        if (clock_monotonic_usec() < q->until_usec)
-                loop_timer_set(q->connect_timer, RETRY_USEC);
-        else
-                give_up_connecting(q, r, strerror(-r));
+        if (r < 0)
+                no_monitor(q, r, strerror(-r));
 }
 
 static void on_connect_timer(void *userdata)
@@ -276,6 +287,7 @@ static void on_process_gone(void *userdata)
         unwatch(q);
         drop_monitor(q);
         vmm_cut_memory(&q->vmm);
+        give_up_monitor(q, -ESRCH, "its process has ended");
         if (q->act == VMM_ACT_END)
                 qemu_done(q, 0, "%s", "");
         else

@@ -32,7 +32,7 @@ struct Qemu {
         QemuStep polled;
         QemuStep on_migration; /* the act in hand listens to MIGRATION events */
         char migration[24];    /* status in the last MIGRATION event */
-        char doing[48];        /* what the act waits for, for people */
+        char doing[96];        /* what the act waits for, for people */
 
         VmmFound found;
         VmmSeen seen;

@@ -219,7 +219,8 @@ class Move:
         errors = [j["Error"][1] for h in (self.a, self.b) for j in h.jobs()[-1:] if j["State"] == "in-doubt"]
         assert all(errors), "in doubt without a reason"
         for d in self.devices:
-            assert self.state(self.a, d) != "running" or self.state(self.b, d) != "running", f"{d} runs on both sides"
+            if self.state(self.a, d) == "running":
+                self.judge_not_doubled(self.b, d)
         verdict = self.guest.verdict()
         assert verdict == (0, 0, 0), f"counts lost, repeated, wrong pages: {verdict}"
         return "in-doubt"
@@ -234,8 +235,12 @@ class Move:
                 continue
             wait_for(f"{d} runs at its owner {owner.name}", lambda: self.state(owner, d) == "running", 5)
             assert self.memory(owner, d) == self.before[d], f"{d} has other memory at its owner {owner.name}"
-            if self.state(other, d) in ("running", "running-p2p"):
-                assert self.memory(other, d) != self.before[d], f"{d} runs on both sides"
+            self.judge_not_doubled(other, d)
+
+    def judge_not_doubled(self, other, device):
+        """A device there may run, but not with this state."""
+        if self.state(other, device) in ("running", "running-p2p"):
+            assert self.memory(other, device) != self.before[device], f"{device} runs on both sides"
 
     def close(self):
         for watcher in self.watchers:
@@ -618,6 +623,66 @@ for name, here, there, allowed, fault, text in (
         ("closed at the seal", ["--close=migrate-continue"], [], ["failed", "done"], None, ""),
         ("garbage from the destination", [], ["--garbage=migrate-set-capabilities"], ["failed"], None, "no JSON")):
     case(f"fake: {name}", here, there, allowed, fault, text)(fake_move)
+
+
+@case("fake: the monitor closes while a restarted daemon looks at it")
+def fake_look(lab):
+    """It closes when it is asked for the second time: the check asked first. A daemon that waits for the answer for ever
+    would not listen for its peers."""
+    move = moving(lab, guest=FakeGuest(lab, ["--close=query-migrate@2"]))
+    move.kill_at("source-connect", move.a.daemon.pid)
+    move.migrate()
+    return move.judge("failed")
+
+
+@case("trap: the source's QEMU hangs while its daemon restarts")
+def trap_hangs(lab):
+    """Nothing can be said of it until it answers: in doubt, and then it goes on."""
+    move = moving(lab, arc_ms=ARC_MS)
+    qemu, daemon = move.guest.qemus(move.a)[0], move.a.daemon.pid
+
+    def strike(job):
+        os.kill(qemu, signal.SIGSTOP)
+        os.kill(daemon, signal.SIGKILL)
+    move.at("source-drain", strike)
+    move.migrate()
+    wait_for("a doubt", lambda: [j for j in move.a.jobs() if j["State"] == "in-doubt"], 15)
+    move.judge_doubt()
+    os.kill(qemu, signal.SIGCONT)
+    return move.judge("failed")
+
+
+@case("kill: source QEMU and its daemon in source-precopy")
+def kill_both(lab):
+    """Who restarts finds a record and no VM, and asks; the destination has nothing whole."""
+    move = moving(lab, relay=True)
+    move.relay.flow.clear()
+    move.kill_at("source-precopy", move.a.daemon.pid, *move.guest.qemus(move.a))
+    move.migrate()
+    result = move.judge("failed", vmm_dies=move.a)
+    assert "is lost" in move.a.jobs()[-1]["Error"][1], move.jobs_text()
+    return result
+
+
+def bad_monitor(lab, kind, text):
+    """At registration: a clear answer, in time, whatever speaks there."""
+    host = lab.host("a", config=CONFIG)
+    guest = FakeGuest(lab, [f"--{kind}=greeting"])
+    Process(lab, "fake", guest.argv_at(host) + ["-qmp", f"unix:{guest.monitor(host)},server=on,wait=off"])
+    wait_for("the fake", lambda: os.path.exists(guest.monitor(host)))
+    path = os.path.join(lab.dir, "vm.json")
+    with open(path, "w") as f:
+        json.dump({"name": "vm", "uuid": new_uuid(), "vmm": guest.vmm(host), "devices": []}, f)
+    start = time.monotonic()
+    status, _, err = host.migctl("register", path, timeout=15)
+    took = time.monotonic() - start
+    assert status == 1 and text in err and guest.monitor(host) in err, (status, err)
+    assert took < 5, f"took {took:.1f} s"
+    return "refused"
+
+
+for kind, text in (("garbage", "no JSON"), ("mute", "does not greet"), ("endless", "too much"), ("close", "closed")):
+    case(f"fake: at registration the monitor {kind}", kind, text)(bad_monitor)
 
 
 # ---- all of ours ----------------------------------------------------------------------------------------------------
