@@ -138,7 +138,9 @@ static void on_verify_migration(Qemu *q, int status, json_object *result, const 
         JsonReader reader = {.where = "query-migrate"};
         const char *migration = status == 0 ? json_string(&reader, result, "status", false) : NULL;
 
-        if (!migration || !streq(migration, "completed"))
+        if (status < 0)
+                qemu_done(q, status, "query-migrate: %s", text);
+        else if (!migration || !streq(migration, "completed"))
                 qemu_done(q, -ESTALE, "its migration should be completed but is %s",
                           migration ? migration : "not known");
         else

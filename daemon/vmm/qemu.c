@@ -15,6 +15,8 @@
 /* QEMU has this long to quit when it is asked politely. */
 #define QUIT_USEC (2 * USEC_PER_SEC)
 #define SEE_USEC  (1 * USEC_PER_SEC)
+/* Between the end of a dying process's monitor and its own. */
+#define DYING_USEC (200 * USEC_PER_MSEC)
 
 static void try_connect(Qemu *q);
 
@@ -30,9 +32,8 @@ bool qemu_migration_is(const Qemu *q, const char *status)
         return streq(q->migration, status);
 }
 
-static void forget_act(Qemu *q)
+static void forget_waiting(Qemu *q)
 {
-        q->act = VMM_ACT_NONE;
         q->serial++;
         q->on_migration = NULL;
         q->connected = NULL;
@@ -40,20 +41,50 @@ static void forget_act(Qemu *q)
         loop_timer_set(q->deadline, 0);
         loop_timer_set(q->poll, 0);
         loop_timer_set(q->connect_timer, 0);
+        loop_timer_set(q->lingering, 0);
+}
+
+static void forget_act(Qemu *q)
+{
+        q->act = VMM_ACT_NONE;
+        forget_waiting(q);
+}
+
+static void tell(Qemu *q)
+{
+        forget_act(q);
+        q->vmm.listener->answered(q->vmm.userdata, q->step, q->status, q->text);
+}
+
+static void on_lingering(void *userdata)
+{
+        tell(userdata);
+}
+
+/* A process that dies closes its monitor a moment before it is gone. The difference decides what may be done next, so
+ * what comes of an act whose monitor is lost is only said when the process is still there after that moment. */
+static bool may_be_dying(const Qemu *q)
+{
+        return q->pidfd >= 0 && q->act != VMM_ACT_END &&
+               (q->status == -ECONNRESET || q->status == -EPIPE || q->status == -ENOTCONN);
 }
 
 void qemu_done(Qemu *q, int status, const char *format, ...)
 {
-        char text[JSON_TEXT_MAX];
         va_list ap;
 
         if (q->act == VMM_ACT_NONE)
                 return;
+        q->status = status;
         va_start(ap, format);
-        (void) vsnprintf(text, sizeof text, format, ap);
+        (void) vsnprintf(q->text, sizeof q->text, format, ap);
         va_end(ap);
-        forget_act(q);
-        q->vmm.listener->answered(q->vmm.userdata, q->step, status, text);
+        if (may_be_dying(q)) {
+                forget_waiting(q);
+                loop_timer_set(q->lingering, DYING_USEC);
+        } else {
+                tell(q);
+        }
 }
 
 static void on_deadline(void *userdata)
@@ -484,6 +515,7 @@ static Vmm *qemu_free(Vmm *vmm)
                 (void) close(q->memory_fd);
         loop_timer_free(q->deadline);
         loop_timer_free(q->poll);
+        loop_timer_free(q->lingering);
         loop_timer_free(q->connect_timer);
         json_object_put(q->saved_capabilities);
         json_object_put(q->saved_parameters);
@@ -505,6 +537,8 @@ int vmm_qemu_new(Loop *loop, Vmm **ret)
         r = loop_timer_new(loop, on_deadline, q, &q->deadline);
         if (r >= 0)
                 r = loop_timer_new(loop, on_poll, q, &q->poll);
+        if (r >= 0)
+                r = loop_timer_new(loop, on_lingering, q, &q->lingering);
         if (r >= 0)
                 r = loop_timer_new(loop, on_connect_timer, q, &q->connect_timer);
         if (r < 0) {

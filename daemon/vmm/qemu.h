@@ -28,11 +28,13 @@ struct Qemu {
         VmmAct act;
         uint32_t step, serial;
         uint64_t until_usec; /* of the act; USEC_INFINITY: none */
-        LoopTimer *deadline, *poll;
+        LoopTimer *deadline, *poll, *lingering;
         QemuStep polled;
         QemuStep on_migration; /* the act in hand listens to MIGRATION events */
         char migration[24];    /* status in the last MIGRATION event */
         char doing[96];        /* what the act waits for, for people */
+        int status;            /* what came of the act in hand */
+        char text[JSON_TEXT_MAX];
 
         VmmFound found;
         VmmSeen seen;

@@ -20,7 +20,7 @@ import threading
 import time
 
 from kills import Watcher, named_agents
-from lab import TOP, Guest, Lab, Process, find_processes, new_uuid, program, wait_for
+from lab import TOP, Guest, Lab, Process, find_processes, is_alive, new_uuid, program, wait_for
 from relay import Relay
 
 CONFIG = {"deadlines-msec": {p: 3000 for p in (
@@ -67,7 +67,7 @@ class Move:
         argv = incoming(self.guest.argv_at(self.b)) if incoming else None
         self.b.register(self.definition(self.b, argv), incoming=True)
         self.before = {d: self.memory(self.a, d) for d in self.devices}
-        self.watchers, self.struck, self.client = [], threading.Event(), None
+        self.watchers, self.killed, self.struck, self.client = [], [], threading.Event(), None
 
     def definition(self, host, argv=None):
         return {"name": "vm", "uuid": self.uuid, "vmm": self.guest.vmm(host, argv), "devices": [
@@ -97,17 +97,21 @@ class Move:
             self.struck.set()
         self.watchers.append(EventWatcher(host, state, hit))
 
+    def kill(self, *pids):
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.killed += pids
+
     def kill_at(self, state, *pids):
-        self.at(state, lambda job: [os.kill(pid, signal.SIGKILL) for pid in pids])
+        self.at(state, lambda job: self.kill(*pids))
 
     def kill_vmm_at(self, state, host):
         """A destination's VMM is only known when it is there."""
         known = self.guest.qemus(host)
-
-        def strike(job):
-            for pid in known or wait_for("a QEMU", lambda: self.guest.qemus(host)):
-                os.kill(pid, signal.SIGKILL)
-        self.at(state, strike)
+        self.at(state, lambda job: self.kill(*(known or wait_for("a QEMU", lambda: self.guest.qemus(host)))))
 
     def on_message(self, direction, message, act, phase=None):
         """Calls `act` before the first such message goes on."""
@@ -141,6 +145,7 @@ class Move:
         assert self.took < LIMIT_SECONDS, f"took {self.took:.1f} s"
 
     def revive(self):
+        wait_for("the end of what was killed", lambda: not any(is_alive(pid) for pid in self.killed))
         for h in (self.a, self.b):
             if not h.helper.alive():
                 h.start_helper()
@@ -162,13 +167,14 @@ class Move:
         return json.dumps([[j["State"], j["Result"], j["Phase"], j["Error"]] for h in (self.a, self.b) for j in h.jobs()])
 
     def settled(self):
-        """(result, hosts where the VM is) when nothing moves any more."""
+        """(result, hosts where the VM is) when nothing moves any more. A destination that has a whole copy keeps it while
+        its source is in doubt."""
         jobs = [h.jobs()[-1:] for h in (self.a, self.b)]
-        if any(j["State"] not in ("finished", "in-doubt") for side in jobs for j in side):
-            return None
         here = [h for h in (self.a, self.b) if h.vm("vm")["presence"] == "here"]
         if any(j["State"] == "in-doubt" for side in jobs for j in side):
             return "in-doubt", here
+        if any(j["State"] != "finished" for side in jobs for j in side):
+            return None
         if len(here) != 1:
             return None
         jobs = [j for side in jobs for j in side]  # the source's says it; it is gone when a restart found it closed
@@ -203,7 +209,8 @@ class Move:
         else:
             self.guest.wait_counts(3)
             self.judge_qemus(owner)
-        self.judge_devices(owner, other, lost if result == "degraded" else ())
+        if "is lost" not in self.jobs_text():  # a device without its VM stays where it was
+            self.judge_devices(owner, other, lost if result == "degraded" else ())
         verdict = self.guest.verdict()
         assert verdict == (0, 0, 0), f"counts lost, repeated, wrong pages: {verdict}"
         if result not in ("done",) and self.job:
@@ -358,13 +365,14 @@ CANCEL_HOLDS = ("source-prepare", "source-precopy", "source-p2p-grace", "source-
 CANCEL_LATE = ("source-go", "source-done", "source-release")
 
 for state in ("source-check-there", "source-record", "source-prepare", "source-connect", "source-precopy", "source-halt",
-              "source-p2p-grace", "source-stop-rest", "source-drain", "source-intake", "source-done", "source-release"):
+              "source-p2p-grace", "source-stop-rest", "source-drain", "source-intake", "source-nobody", "source-go",
+              "source-done", "source-release"):
     case(f"cancel: in {state}", state, state == "source-precopy")(cancel_at)
 
 
 # ---- killed ---------------------------------------------------------------------------------------------------------
 
-def kill_vmm(lab, side, state, allowed, hold):
+def kill_vmm(lab, side, state, allowed, text, hold):
     move = moving(lab, arc_ms=ARC_MS, relay=hold)
     host = move.a if side == "source" else move.b
     if hold:
@@ -372,22 +380,24 @@ def kill_vmm(lab, side, state, allowed, hold):
     move.kill_vmm_at(state, host)
     move.migrate()
     result = move.judge(*allowed, vmm_dies=host)
+    assert text in move.job["error"]["text"], move.job["error"]
     return result
 
 
-for side, state, allowed in (
-        ("destination", "destination-prepare", ["failed"]),
-        ("destination", "source-precopy", ["failed"]),
-        ("destination", "source-drain", ["failed"]),
-        ("destination", "destination-intake", ["failed"]),
-        ("destination", "destination-arrive", ["failed"]),
-        ("destination", "destination-run-devices", ["in-doubt"]),
-        ("source", "source-precopy", ["failed"]),
-        ("source", "source-p2p-grace", ["failed"]),
-        ("source", "source-drain", ["failed", "in-doubt", "done"]),
-        ("source", "source-intake", ["done"]),
-        ("source", "source-go", ["done"])):
-    case(f"kill: {side} QEMU in {state}", side, state, allowed, state == "source-precopy")(kill_vmm)
+ENDED = "the VMM's process has ended"
+for side, state, allowed, text in (
+        ("destination", "destination-prepare", ["failed"], ENDED),
+        ("destination", "source-precopy", ["failed"], ""),
+        ("destination", "source-drain", ["failed"], ""),
+        ("destination", "destination-intake", ["failed"], ENDED),
+        ("destination", "destination-arrive", ["failed"], ENDED),
+        ("destination", "destination-run-devices", ["in-doubt"], ENDED),
+        ("source", "source-precopy", ["failed"], ENDED),
+        ("source", "source-p2p-grace", ["failed"], ENDED),
+        ("source", "source-drain", ["failed", "in-doubt", "done"], ENDED),
+        ("source", "source-intake", ["done"], ""),
+        ("source", "source-go", ["done"], "")):
+    case(f"kill: {side} QEMU in {state}", side, state, allowed, text, state == "source-precopy")(kill_vmm)
 
 
 @case("kill: destination QEMU when it is READY")
@@ -396,8 +406,8 @@ def kill_ready(lab):
     move = moving(lab, relay=True)
 
     def strike():
-        for pid in move.guest.qemus(move.b):
-            os.kill(pid, signal.SIGKILL)
+        move.kill(*move.guest.qemus(move.b))
+        wait_for("its end, with all threads", lambda: not any(os.path.exists(f"/proc/{pid}") for pid in move.killed))
     move.on_message("D>S", "READY", strike)
     move.migrate()
     return move.judge("failed")
@@ -417,7 +427,7 @@ def kill_process(lab, victim, state, allowed):
     elif kind == "agent" and side == "source":
         move.kill_at(state, *named_agents(host, "d0"))
     elif kind == "agent":
-        move.at(state, lambda job: [os.kill(pid, signal.SIGKILL) for pid in named_agents(host, "d0")])
+        move.at(state, lambda job: move.kill(*named_agents(host, "d0")))
     else:
         move.at(state, lambda job: move.relay.cut())
     move.migrate()
@@ -643,7 +653,7 @@ def trap_hangs(lab):
 
     def strike(job):
         os.kill(qemu, signal.SIGSTOP)
-        os.kill(daemon, signal.SIGKILL)
+        move.kill(daemon)
     move.at("source-drain", strike)
     move.migrate()
     wait_for("a doubt", lambda: [j for j in move.a.jobs() if j["State"] == "in-doubt"], 15)
@@ -691,18 +701,11 @@ def kill_ours(move):
     """kill -9 of daemons, helpers, keepers and agents: everything but VMMs and device servers. Daemons first: it takes a
     moment to find the others."""
     hosts = (move.a, move.b)
-    for h in hosts:
-        os.kill(h.daemon.pid, signal.SIGKILL)
+    move.kill(*[h.daemon.pid for h in hosts])
     keepers = find_processes(lambda argv, pid: argv and argv[0] == program("migmgr-helper") and
                              any(move.lab.dir in arg for arg in argv))
-    for pid in keepers + [pid for h in hosts for pid in h.agents()]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # a keeper whose program has just ended
-    for h in hosts:
-        h.daemon.p.wait(5)
-        h.helper.p.wait(5)
+    move.kill(*keepers, *[pid for h in hosts for pid in h.agents()])
+    wait_for("their end", lambda: not any(is_alive(pid) for pid in move.killed))
 
 
 @case("survive: all of ours die, before and after a move")
