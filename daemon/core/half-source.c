@@ -101,7 +101,10 @@ static const HalfRow rows[] = {
         {TRANSIT, SAID(MAYBE), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER},
         {TRANSIT, SAID(UNKNOWN), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER}, /* rule 7 */
         {TRANSIT, HALF_VMM_RESUMED, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_VMM_RESUMED},
-        {TRANSIT, HALF_CANCEL, .when = WHEN_VMM_LIVES, .next = HALF_STAY, .send = MESSAGE_ABORT},
+        /* with GO on its way it is too late: who asks would be told yes and find the VM moved. Where nobody knows what
+         * became of GO, the destination can still be asked to let it be */
+        {IN(SOURCE_ASK) | IN(SOURCE_DOUBT), HALF_CANCEL, .when = WHEN_VMM_LIVES, .next = HALF_STAY,
+         .send = MESSAGE_ABORT},
         {TRANSIT, HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_ASK},
         {IN(SOURCE_DOUBT), HALF_DEADLINE, .next = HALF_STAY, .send = MESSAGE_ASK, .rearm = HALF_TIME_DOUBT},
         {TRANSIT, HALF_DEADLINE, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_DEADLINE},
