@@ -218,7 +218,8 @@ Outcome job_error(const Job *job, char *ret, size_t size)
         size_t n;
 
         ret[0] = 0;
-        if (outcome == OUTCOME_NONE && !degraded)
+        /* What went wrong on the way (a restart, a VMM that died when it was not needed any more) is no error then. */
+        if (job_result(job) == JOB_RESULT_DONE || (outcome == OUTCOME_NONE && !degraded))
                 return OUTCOME_NONE;
         if (outcome != OUTCOME_NONE)
                 cause_text(job, cause, sizeof cause);
@@ -237,7 +238,10 @@ Outcome job_error(const Job *job, char *ret, size_t size)
                 const char *text = doubt_text(job->half->state);
 
                 if (text && n < size)
-                        (void) snprintf(ret + n, size - n, ". %s", text);
+                        n += (size_t) snprintf(ret + n, size - n, ". %s", text);
+                /* Where the VMM itself is what is in doubt, what it said last tells where to look. */
+                if (half_states[job->half->state].vmm != VMM_ACT_NONE && job->vmm_text[0] && n < size)
+                        (void) snprintf(ret + n, size - n, ". It last said: %s", job->vmm_text);
                 return OUTCOME_IN_DOUBT;
         }
         if (job->half->state == SOURCE_LOST && n < size)
