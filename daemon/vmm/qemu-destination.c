@@ -83,6 +83,12 @@ void qemu_start(Qemu *q)
 
 static void poll_paused(Qemu *q);
 
+static void on_stopped_again(Qemu *q, int status, json_object *result, const char *text)
+{
+        qemu_done(q, -ESTALE, "its vCPUs ran before they were allowed to: somebody sent it \"cont\"%s%s",
+                  status < 0 ? ", and it cannot be stopped: " : "", status < 0 ? text : "");
+}
+
 static void on_paused_status(Qemu *q, int status, json_object *result, const char *text)
 {
         JsonReader reader = {.where = "query-status"};
@@ -94,6 +100,9 @@ static void on_paused_status(Qemu *q, int status, json_object *result, const cha
                 qemu_done(q, 0, "%s", "");
         else if (streq(run_state, "inmigrate"))
                 qemu_poll(q, POLL_USEC, poll_paused);
+        else if (streq(run_state, "running"))
+                /* The source goes on when it hears of this: by then the copy must stand. */
+                qemu_call(q, "stop", NULL, -1, on_stopped_again);
         else
                 qemu_done(q, -ESTALE, "it should be paused but is %s", run_state);
 }

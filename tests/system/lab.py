@@ -352,6 +352,10 @@ class Monitor:
             if "event" not in answer:
                 return answer.get("return", answer.get("error"))
 
+    def remaining_events(self):
+        """Names of the events that came and come, to the end of the process."""
+        return [event["event"] for event in map(json.loads, self.f) if "event" in event]
+
     def close(self):
         self.f.close()
         self.s.close()
