@@ -10,8 +10,9 @@
 
 #define GREETING_USEC (2 * USEC_PER_SEC)
 #define RETRY_USEC    (10 * USEC_PER_MSEC)
-#define CALL_USEC     (5 * USEC_PER_SEC)
-#define OOB_USEC      (1 * USEC_PER_SEC)
+/* Less than any deadline of a phase: an answer that is lost must leave time to look what came of the command. */
+#define CALL_USEC (2 * USEC_PER_SEC)
+#define OOB_USEC  (1 * USEC_PER_SEC)
 /* QEMU has this long to quit when it is asked politely. */
 #define QUIT_USEC (2 * USEC_PER_SEC)
 #define SEE_USEC  (1 * USEC_PER_SEC)
@@ -192,13 +193,7 @@ static void on_ready(void *userdata)
 {
         Qemu *q = userdata;
         QemuStep connected = q->connected;
-        pid_t pid;
-        ProcessId id;
 
-        if (q->pidfd < 0 && qmp_peer(q->qmp, &pid) == 0 && process_id_read(pid, &id) == 0 &&
-            qemu_watch(q, &id) < 0)
-                log_warning(LOG_ABOUT(.vm = q->vmm.definition->name), "cannot watch QEMU's process %d",
-                            (int) pid);
         q->connected = NULL;
         if (connected)
                 connected(q);
@@ -271,6 +266,18 @@ static void on_ended(void *userdata, int status, const char *text)
                 qemu_done(q, status, "%s", text);
 }
 
+/* Whoever listens there is the VM's process, also when it does not greet: it must be known to be ended, and seen when it
+ * dies. */
+static void watch_peer(Qemu *q)
+{
+        pid_t pid;
+        ProcessId id;
+
+        if (qmp_peer(q->qmp, &pid) == 0 && process_id_read(pid, &id) == 0 && qemu_watch(q, &id) < 0)
+                log_warning(LOG_ABOUT(.vm = q->vmm.definition->name), "cannot watch QEMU's process %d",
+                            (int) pid);
+}
+
 static void try_connect(Qemu *q)
 {
         static const QmpListener listener = {on_ready, on_event, on_ended};
@@ -278,6 +285,8 @@ static void try_connect(Qemu *q)
 
         if (r < 0)
                 no_monitor(q, r, strerror(-r));
+        else if (q->pidfd < 0)
+                watch_peer(q);
 }
 
 static void on_connect_timer(void *userdata)

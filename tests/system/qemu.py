@@ -622,7 +622,10 @@ def fake_move(lab, here, there, allowed, fault, text):
         move.servers["b", "d0"].fault("d0", fault)
     move.migrate()
     result = move.judge(*allowed)
-    assert not text or text in move.job["error"]["text"], move.job["error"]
+    assert text in move.job["error"]["text"], move.job["error"]
+    # An answer that is lost must not cost a whole deadline, after which a person would be asked.
+    blackout = move.a.jobs()[-1]["BlackoutUsec"]
+    assert blackout < CONFIG["deadlines-msec"]["run"] * 900, f"blackout {blackout} us"
     return result
 
 
@@ -672,6 +675,21 @@ def trap_hangs(lab):
     assert "It last said" in move.a.jobs()[-1]["Error"][1], move.jobs_text()
     move.judge_doubt()
     os.kill(qemu, signal.SIGCONT)
+    return move.judge("failed")
+
+
+@case("trap: the destination's QEMU hangs while its daemon restarts")
+def trap_destination_hangs(lab):
+    """Its record was written before there was a process: it is known by its monitor, and ended though it says nothing."""
+    move = moving(lab, arc_ms=ARC_MS)
+    daemon = move.b.daemon.pid
+
+    def strike(job):
+        for pid in move.guest.qemus(move.b):
+            os.kill(pid, signal.SIGSTOP)
+        move.kill(daemon)
+    move.at("source-drain", strike)
+    move.migrate()
     return move.judge("failed")
 
 
