@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <systemd/sd-daemon.h>
 
 #include "common/log.h"
 #include "common/socket.h"
@@ -112,6 +113,8 @@ static int run(Helper *helper)
         accept = event_new(helper->base, helper->listen_fd, EV_READ | EV_PERSIST, on_accept, helper);
         if (!accept || event_add(accept, NULL) < 0)
                 return -ENOMEM;
+        /* The variable goes with it: agents and VMMs must not inherit it. */
+        (void) sd_notify(1, "READY=1");
         return event_base_dispatch(helper->base) < 0 ? -EIO : 0;
 }
 
