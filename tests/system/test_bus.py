@@ -1,0 +1,572 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The D-Bus API from outside: that it is what docs/dbus/ says, who may do what, what comes of nonsense, and that whoever
+follows the signals knows as much as whoever asks.
+
+The hosts' buses have the rules of a system bus and the policy file that is installed, and nothing else.
+"""
+
+import glob
+import json
+import os
+import re
+import socket
+import time
+import unittest
+import xml.dom.minidom
+import xml.etree.ElementTree
+
+from bus import Bus, BusError, INTERACTIVE, Polkit
+from lab import Host, Lab, Process, TOP, connects, definition, new_uuid, wait_for
+
+NAME, ROOT = "org.migmgr1", "/org/migmgr1"
+MANAGER = (NAME, ROOT, NAME + ".Manager")
+ERRORS = NAME + ".Error."
+NOBODY = 65534
+READING = {"GetJob"}  # what everybody may call
+
+BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>custom</type>
+  <listen>unix:path={path}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus"/>
+  </policy>
+  <policy user="root">
+    <allow own="org.freedesktop.PolicyKit1"/>
+    <allow send_destination="org.freedesktop.PolicyKit1"/>
+  </policy>
+  <include>{policy}</include>
+</busconfig>
+"""
+
+
+class SystemHost(Host):
+    def start_bus(self):
+        path, config = os.path.join(self.dir, "bus"), os.path.join(self.dir, "bus.conf")
+        with open(config, "w") as f:
+            f.write(BUS_CONFIG.format(path=path, policy=os.path.join(TOP, "data", "org.migmgr1.conf")))
+        os.chmod(self.lab.dir, 0o711)
+        self.bus = Process(self.lab, self.name + "-bus", ["dbus-daemon", "--config-file=" + config, "--nofork",
+                                                          "--nopidfile"])
+        wait_for("bus of " + self.name, lambda: connects(path))
+
+
+def contract():
+    """{interface: its node in docs/dbus}"""
+    found = {}
+    for path in glob.glob(os.path.join(TOP, "docs", "dbus", "*.xml")):
+        for node in xml.dom.minidom.parse(path).getElementsByTagName("interface"):
+            found[node.getAttribute("name")] = node
+    return found
+
+
+def members(interface):
+    return [n for n in interface.childNodes if n.nodeType == n.ELEMENT_NODE]
+
+
+def doc(node):
+    """The comment in front of it."""
+    before = node.previousSibling
+    while before is not None and before.nodeType == before.TEXT_NODE:
+        before = before.previousSibling
+    return before.data if before is not None and before.nodeType == before.COMMENT_NODE else ""
+
+
+def polkit_actions():
+    """{method: the action that its documentation names}"""
+    return {m.getAttribute("name"): action for i in contract().values() for m in members(i) if m.tagName == "method"
+            for action in re.findall(r"polkit:\s+(org\.migmgr1\.[a-z-]+)\.", doc(m))}
+
+
+def shape(text):
+    """{interface: what it consists of}, in a form that two texts of the same interface share."""
+    shapes = {}
+    for interface in xml.etree.ElementTree.fromstring(text).iter("interface"):
+        consists = []
+        for m in interface:
+            default = "in" if m.tag == "method" else "out"
+            consists.append((m.tag, m.get("name"), m.get("type"), m.get("access"),
+                             [(a.get("name"), a.get("type"), a.get("direction", default)) for a in m.findall("arg")],
+                             sorted((a.get("name"), a.get("value")) for a in m.findall("annotation"))))
+        shapes[interface.get("name")] = sorted(consists, key=str)
+    return shapes
+
+
+class Mirror:
+    """What a client knows that has asked once and then follows the signals."""
+
+    def __init__(self, address):
+        self.bus = Bus(address)
+        self.bus.match(f"type='signal',sender='{NAME}'")
+        self.objects = self.ask()
+        self.taken, self.seen = len(self.bus.signals), []
+
+    def ask(self):
+        return self.bus.call(NAME, ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")[0]
+
+    def follow(self):
+        for m in self.bus.signals[self.taken:]:
+            self.seen.append(m)
+            if m.member == "InterfacesAdded":
+                assert m.path == ROOT, m.path
+                self.objects.setdefault(m.args[0], {}).update(m.args[1])
+            elif m.member == "InterfacesRemoved":
+                for interface in m.args[1]:
+                    del self.objects[m.args[0]][interface]
+                if not self.objects[m.args[0]]:
+                    del self.objects[m.args[0]]
+            elif m.member == "PropertiesChanged":
+                interface, changed, invalidated = m.args
+                assert not invalidated and interface in self.objects[m.path], (m.path, m.args)
+                self.objects[m.path][interface].update(changed)
+        self.taken = len(self.bus.signals)
+
+    def differences(self):
+        """[(path, interface, property, what it thinks, what is)]. Signals that were sent before the answer are before it."""
+        there = self.ask()
+        self.follow()
+        return [(path, i, p, self.objects.get(path, {}).get(i, {}).get(p), there.get(path, {}).get(i, {}).get(p))
+                for path in sorted(set(there) | set(self.objects))
+                for i in set(there.get(path, {})) | set(self.objects.get(path, {}))
+                for p in set(there.get(path, {}).get(i, {})) | set(self.objects.get(path, {}).get(i, {})) | {None}
+                if self.objects.get(path, {}).get(i, {}).get(p) != there.get(path, {}).get(i, {}).get(p)
+                or (i in there.get(path, {})) != (i in self.objects.get(path, {}))]
+
+    def close(self):
+        self.bus.close()
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.lab = Lab()
+        cls.lab.__enter__()
+        cls.addClassCleanup(cls.lab.__exit__, None, None, None)
+        cls.hosts = []
+        for name in ("a", "b"):
+            host = SystemHost(cls.lab, name)
+            cls.lab.hosts.append(host)
+            cls.hosts.append(host.start())
+        cls.a, cls.b = cls.hosts
+        cls.numbers = iter(range(1, 1000))
+
+    def setUp(self):
+        self.bus = Bus(self.a.bus_address)
+        self.addCleanup(self.bus.close)
+
+    def tearDown(self):
+        for host in self.hosts:
+            self.assertTrue(host.daemon.alive(), host.daemon.output()[-2000:])
+
+    def other(self, uid=NOBODY, host=None):
+        bus = Bus((host or self.a).bus_address, uid)
+        self.addCleanup(bus.close)
+        return bus
+
+    def polkit(self, *allowed):
+        polkit = Polkit(self.a.bus_address, allowed)
+        self.addCleanup(polkit.close)
+        return polkit
+
+    def objects(self, bus=None):
+        return (bus or self.bus).call(NAME, ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")[0]
+
+    def of(self, interface):
+        return {p: o[NAME + "." + interface] for p, o in self.objects().items() if NAME + "." + interface in o}
+
+    def job(self, path):
+        return self.of("Job").get(path)
+
+    def manager(self, method, signature, *args, bus=None, **kw):
+        return (bus or self.bus).call(*MANAGER, method, signature, *args, **kw)
+
+    def new_vm(self, here=(), there=()):
+        """Defined at both ends, registered at neither. `here` and `there`: keys of the device server's devices."""
+        n = next(self.numbers)
+        name, uuid = f"vm{n}", new_uuid()
+        ends = []
+        for side, extra in (("a", here), ("b", there)):
+            server = self.lab.server(f"{name}{side}", {"nic0": ",".join(["size=64K", *extra]), "9-x": "size=64K"})
+            self.addCleanup(server.stop)
+            ends.append(definition(name, uuid, server, ["nic0", "9-x"]))
+        return ends
+
+    def registered(self, here=(), there=()):
+        """A VM that can go from a to b; its name."""
+        mine, theirs = self.new_vm(here, there)
+        self.a.register(mine)
+        self.b.register(theirs, incoming=True)
+        self.addCleanup(self.forget, mine["uuid"])
+        return mine["name"]
+
+    def forget(self, uuid):
+        for host in self.hosts:
+            with Bus(host.bus_address) as bus:
+                try:
+                    bus.call(*MANAGER, "UnregisterVM", "s", uuid)
+                except BusError as e:
+                    self.assertEqual(e.name, ERRORS + "NoSuchVM")
+
+    def silent_peer(self):
+        """A destination that takes connections and never says a word: a job that goes there stays in its check."""
+        path = os.path.join(self.lab.dir, f"silent{next(self.numbers)}")
+        s = socket.socket(socket.AF_UNIX)
+        s.bind(path)
+        s.listen(16)
+        self.addCleanup(s.close)
+        return "unix:" + path
+
+    def finished(self, path):
+        return wait_for(f"the end of {path}", lambda: (self.job(path)["State"] == "finished" and self.job(path)))
+
+    def fails(self, name, bus, *call, **kw):
+        """The call fails with this error of ours, and says so in one line."""
+        with self.assertRaises(BusError) as caught:
+            bus.call(*call, **kw)
+        self.assertEqual(caught.exception.name, ERRORS + name, caught.exception.text)
+        self.assertRegex(caught.exception.text, r"\A[ -~]{8,600}\Z")
+        return caught.exception.text
+
+
+class Contract(Case):
+    def every_object(self):
+        vm = self.registered()
+        path = self.manager("Migrate", "ssa{sv}", vm, self.b.dest, {})[0]
+        self.finished(path)
+        return [ROOT, *self.objects()]
+
+    def test_every_object_is_what_the_documents_say(self):
+        expected = {}
+        for path in glob.glob(os.path.join(TOP, "docs", "dbus", "*.xml")):
+            with open(path) as f:
+                found = shape(f.read())
+            self.assertEqual([os.path.basename(path)[:-4]], list(found))
+            expected.update(found)
+        seen = set()
+        for path in self.every_object():
+            text = self.bus.call(NAME, path, "org.freedesktop.DBus.Introspectable", "Introspect")[0]
+            for interface, consists in shape(text).items():
+                if interface.startswith("org.freedesktop.DBus."):
+                    continue
+                seen.add(interface)
+                self.assertEqual(expected[interface], consists, f"{interface} at {path}")
+        self.assertEqual(seen, set(expected))
+
+    def test_every_object_is_found_by_introspection(self):
+        """Somebody who walks down the tree finds the same objects as the ObjectManager has."""
+        def walk(path):
+            text = self.bus.call(NAME, path, "org.freedesktop.DBus.Introspectable", "Introspect")[0]
+            found = {path} if any(i.startswith(NAME + ".") for i in shape(text)) else set()
+            for node in xml.etree.ElementTree.fromstring(text).findall("node"):
+                found |= walk(path.rstrip("/") + "/" + node.get("name"))
+            return found
+        everything = self.every_object()
+        self.assertEqual(walk("/"), set(everything))
+
+    def test_every_member_is_documented(self):
+        for name, interface in contract().items():
+            self.assertTrue(doc(interface).strip().startswith(name + ":"), name)
+            for m in members(interface):
+                text = doc(m).strip()
+                self.assertTrue(text.startswith(m.getAttribute("name") + ":"), f"{name}.{m.getAttribute('name')}")
+                self.assertEqual([a.getAttribute("name") for a in m.getElementsByTagName("arg")],
+                                 re.findall(r"^\s*@([a-z]+):", text, re.M), m.getAttribute("name"))
+
+    def test_properties_cannot_be_set(self):
+        for path, interfaces in self.objects().items():
+            for interface, properties in interfaces.items():
+                for p, value in properties.items():
+                    with self.assertRaises(BusError, msg=p) as caught:
+                        self.bus.call(NAME, path, "org.freedesktop.DBus.Properties", "Set", "ssv", interface, p, ("s", "x"))
+                    self.assertIn("ReadOnly", caught.exception.name)
+
+    def test_paths_are_made_of_uuid_and_id(self):
+        vm = self.registered()
+        uuid = next(v["UUID"] for v in self.of("VM").values() if v["Name"] == vm)
+        label = "_" + uuid.replace("-", "_")
+        self.assertEqual(self.of("VM")[f"{ROOT}/vm/{label}"]["Name"], vm)
+        ids = {p: d["Id"] for p, d in self.of("Device").items() if label in p}
+        self.assertEqual(ids, {f"{ROOT}/device/{label}/nic0": "nic0", f"{ROOT}/device/{label}/_39_2dx": "9-x"})
+
+
+class Nonsense(Case):
+    """Wrong arguments: a clear error, and nothing has changed."""
+
+    LONG = "x" * 100000
+    FOREIGN = "x" + "é" * 300
+
+    def setUp(self):
+        super().setUp()
+        self.mirror = Mirror(self.a.bus_address)
+        self.addCleanup(self.mirror.close)
+
+    def refused(self, error, method, signature, *args):
+        before = self.objects()
+        text = self.fails(error, self.bus, *MANAGER, method, signature, *args)
+        self.assertEqual(self.objects(), before, f"{method} {str(args)[:200]}")
+        self.mirror.follow()
+        return text
+
+    def test_arguments_of_other_types_are_refused_by_the_bus(self):
+        for method, signature, args in (("Migrate", "s", ("x",)), ("Migrate", "ssa{ss}", ("x", "y", {})),
+                                        ("UnregisterVM", "", ()), ("UnregisterVM", "t", (1,)),
+                                        ("RegisterVM", "sa{sv}s", ("", {}, "")), ("GetJob", "o", ("/",))):
+            with self.assertRaises(BusError) as caught:
+                self.manager(method, signature, *args)
+            self.assertEqual(caught.exception.name, "org.freedesktop.DBus.Error.InvalidArgs")
+
+    def test_objects_that_are_not_there(self):
+        for path in (ROOT + "/job/_00000000_0000_0000_0000_000000000000", ROOT + "/job", ROOT + "/job/x", ROOT + "/vm/x/y",
+                     ROOT + "/nothing", "/"):
+            with self.assertRaises(BusError) as caught:
+                self.bus.call(NAME, path, NAME + ".Job", "Cancel")
+            self.assertRegex(caught.exception.name, r"org\.freedesktop\.DBus\.Error\.Unknown(Object|Method|Interface)")
+
+    def test_jobs_that_are_not_there(self):
+        for name in ("", "nobody", new_uuid(), self.LONG, self.FOREIGN):
+            self.refused("NoSuchJob", "GetJob", "s", name)
+
+    def test_definitions_that_are_none(self):
+        good, _ = self.new_vm()
+
+        def but(**changes):
+            return json.dumps({k: v for k, v in {**good, **changes}.items() if v is not None})
+
+        def device(**changes):
+            d = {k: v for k, v in {**good["devices"][0], **changes}.items() if v is not None}
+            return but(devices=[d, good["devices"][1]])
+        for text in ("", "{", "[]", "null", "{} {}", "\"x\"", self.LONG, self.FOREIGN, "[" * 1000, but(name=None),
+                     but(uuid=None), but(vmm=None), but(devices=None), but(name=""), but(name=1), but(name="a/b"),
+                     but(name="é"), but(name="x" * 300), but(name=self.LONG), but(uuid="x"), but(uuid=good["uuid"].upper()),
+                     but(uuid=good["uuid"] + "0"), but(vmm={}), but(vmm={"type": "vmware"}),
+                     but(vmm={"type": self.FOREIGN}), but(vmm={"type": "none", "monitor": "/x"}), but(vmm={"type": "qmp"}),
+                     but(vmm={"type": "qmp", "monitor": "/" + "x" * 107}), but(devices={}), but(devices=[1]),
+                     but(devices=[{}]), but(other=1), but(**{self.FOREIGN: 1}), but(labels=[]), but(labels={"a": 1}),
+                     device(id=""), device(id="é"), device(id="x" * 65), device(id="9-x"), device(id=None),
+                     device(type="vfio"), device(type=self.FOREIGN), device(socket="x"), device(socket=None),
+                     device(socket="/" + "x" * 107), device(socket=good["devices"][1]["socket"]), device(bus="x"),
+                     but(labels={"a": "x" * (256 << 10)})):
+            self.refused("BadDefinition", "RegisterVM", "sa{sv}", text, {})
+            self.refused("BadDefinition", "RegisterVM", "sa{sv}", text, {"incoming": ("b", True)})
+
+    def test_names_that_are_taken(self):
+        vm = self.registered()
+        uuid = next(v["UUID"] for v in self.of("VM").values() if v["Name"] == vm)
+        mine, _ = self.new_vm()
+        for taken in ({"name": vm}, {"uuid": uuid}):
+            for incoming in (False, True):
+                self.refused("Busy", "RegisterVM", "sa{sv}", json.dumps({**mine, **taken}), {"incoming": ("b", incoming)})
+
+class Callers(Case):
+    """Who may do what."""
+
+    def calls(self):
+        """{method: a call of it that does something}; every method of the contract must be here."""
+        vm, idle = self.registered(), self.registered()
+        mine, _ = self.new_vm()
+        self.path = self.manager("Migrate", "ssa{sv}", vm, self.silent_peer(), {})[0]
+        return {"RegisterVM": (*MANAGER, "RegisterVM", "sa{sv}", json.dumps(mine), {}),
+                "UnregisterVM": (*MANAGER, "UnregisterVM", "s", idle),
+                "Check": (*MANAGER, "Check", "ssa{sv}", idle, self.b.dest, {}),
+                "Migrate": (*MANAGER, "Migrate", "ssa{sv}", idle, self.b.dest, {}),
+                "GetJob": (*MANAGER, "GetJob", "s", self.path.rsplit("/_", 1)[1].replace("_", "-")),
+                "Cancel": (NAME, self.path, NAME + ".Job", "Cancel")}
+
+    def methods(self):
+        return {m.getAttribute("name") for i in contract().values() for m in members(i) if m.tagName == "method"}
+
+    def constant(self):
+        """What nobody may have changed."""
+        return {p: {i: {k: v for k, v in props.items() if k not in ("Progress",)} for i, props in o.items()}
+                for p, o in self.objects().items()}
+
+    def test_another_user_changes_nothing(self):
+        calls = self.calls()
+        self.assertEqual(set(calls), self.methods())
+        nobody = self.other()
+        before = self.constant()
+        for method, call in calls.items():
+            if method in READING:
+                nobody.call(*call)
+                continue
+            with self.subTest(method):
+                text = self.fails("Denied", nobody, *call)
+                self.assertIn(polkit_actions()[method], text)
+                self.assertEqual(self.constant(), before)
+        self.bus.call(*calls["Cancel"])
+        self.assertEqual(self.finished(self.path)["Result"], "cancelled")
+
+    def test_another_user_may_look(self):
+        nobody = self.other()
+        self.registered()
+        self.assertEqual(self.objects(nobody), self.objects())
+        self.assertEqual(nobody.call(NAME, ROOT, "org.freedesktop.DBus.Properties", "GetAll", "s", NAME + ".Manager"),
+                         self.bus.call(NAME, ROOT, "org.freedesktop.DBus.Properties", "GetAll", "s", NAME + ".Manager"))
+
+    def test_another_user_cannot_take_the_name(self):
+        with self.assertRaises(BusError) as caught:
+            self.other().bus("RequestName", "su", NAME, 0)
+        self.assertEqual(caught.exception.name, "org.freedesktop.DBus.Error.AccessDenied")
+
+    def test_root_needs_no_polkit(self):
+        polkit = self.polkit()
+        self.registered()
+        self.assertEqual(polkit.asked, [])
+
+    def test_who_is_allowed_one_thing_may_do_that_only(self):
+        calls = self.calls()
+        for action in set(polkit_actions().values()):
+            polkit, nobody = self.polkit(action), self.other()
+            for method, call in calls.items():
+                if polkit_actions().get(method, action) == action:
+                    continue
+                self.fails("Denied", nobody, *call)
+            polkit.close()
+        polkit, nobody = self.polkit("org.migmgr1.cancel", "org.migmgr1.manage", "org.migmgr1.migrate"), self.other()
+        for method in ("GetJob", "Cancel", "Check", "RegisterVM"):
+            nobody.call(*calls[method])
+        self.assertEqual(self.finished(self.path)["Result"], "cancelled")
+        path, = nobody.call(*calls["Migrate"])
+        self.assertEqual(self.finished(path)["Result"], "done")
+        nobody.call(*calls["UnregisterVM"])
+        nobody.call(*MANAGER, "UnregisterVM", "s", json.loads(calls["RegisterVM"][4 + 1])["name"])
+
+    def test_a_polkit_that_dies_has_said_no(self):
+        polkit, nobody, (mine, _) = self.polkit(), self.other(), self.new_vm()
+        polkit.bus.handler = lambda m: polkit.bus.s.shutdown(socket.SHUT_RDWR)
+        self.fails("Denied", nobody, *MANAGER, "RegisterVM", "sa{sv}", json.dumps(mine), {})
+
+    def test_a_polkit_that_answers_nonsense_has_said_no(self):
+        from bus import DESTINATION, REPLY_SERIAL, RETURN
+        polkit, (mine, _) = self.polkit(), self.new_vm()
+        for signature, args in (("", ()), ("s", ("yes",)), ("b", (1,)), ("(bb)", [(1, 1)]), ("(ssa{ss})", [("1", "1", {})])):
+            polkit.bus.handler = lambda m: polkit.bus.send(RETURN, {REPLY_SERIAL: m.serial, DESTINATION: m.sender},
+                                                           signature, args)
+            self.fails("Denied", self.other(), *MANAGER, "RegisterVM", "sa{sv}", json.dumps(mine), {})
+
+    def test_a_caller_that_leaves_is_no_harm(self):
+        polkit, (mine, _) = self.polkit(), self.new_vm()
+        came = []
+        polkit.bus.handler = came.append
+        nobody = self.other()
+        nobody.start(*MANAGER, "RegisterVM", "sa{sv}", json.dumps(mine), {})
+        wait_for("polkit to be asked", lambda: came)
+        nobody.close()
+        polkit.on_call(came[0])
+        self.assertEqual(self.of("VM").get(f"{ROOT}/vm/_{mine['uuid'].replace('-', '_')}"), None)
+
+
+class Requests(Case):
+    """An id makes Migrate the same call, however often it is made."""
+
+    def test_the_same_id_is_the_same_job(self):
+        vm, options = self.registered(), {"request-id": ("s", "ticket 7")}
+        first = self.manager("Migrate", "ssa{sv}", vm, self.b.dest, options)
+        for _ in range(3):
+            self.assertEqual(self.manager("Migrate", "ssa{sv}", vm, self.b.dest, options), first)
+        self.assertEqual(self.finished(first[0])["Result"], "done")
+        self.assertEqual(self.manager("Migrate", "ssa{sv}", vm, self.b.dest, options), first)
+        self.assertEqual([p for p, j in self.of("Job").items() if j["VM"] == self.job(first[0])["VM"]], first)
+
+    def test_another_id_is_another_job(self):
+        vm = self.registered()
+        first = self.manager("Migrate", "ssa{sv}", vm, "unix:/nonexistent/x", {"request-id": ("s", "ticket 8")})[0]
+        self.finished(first)
+        second = self.manager("Migrate", "ssa{sv}", vm, "unix:/nonexistent/x", {"request-id": ("s", "ticket 9")})[0]
+        self.finished(second)
+        self.assertNotEqual(first, second)
+
+    def test_no_id_is_never_the_same(self):
+        vm, paths = self.registered(), set()
+        for options in ({}, {}, {"request-id": ("s", "")}, {"request-id": ("s", "")}):
+            paths.add(self.manager("Migrate", "ssa{sv}", vm, "unix:/nonexistent/x", options)[0])
+            for path in paths:
+                self.finished(path)
+        self.assertEqual(len(paths), 4)
+
+    def test_a_vm_has_one_job(self):
+        vm = self.registered()
+        path = self.manager("Migrate", "ssa{sv}", vm, self.silent_peer(), {})[0]
+        for method in ("Migrate", "Check"):
+            self.fails("Busy", self.bus, *MANAGER, method, "ssa{sv}", vm, self.b.dest, {})
+        self.fails("Busy", self.bus, *MANAGER, "UnregisterVM", "s", vm)
+        self.bus.call(NAME, path, NAME + ".Job", "Cancel")
+        self.finished(path)
+        self.fails("TooLate", self.bus, NAME, path, NAME + ".Job", "Cancel")
+
+
+class Signals(Case):
+    """Whoever follows the signals knows what whoever asks is told."""
+
+    def setUp(self):
+        super().setUp()
+        self.mirrors = [Mirror(h.bus_address) for h in self.hosts]
+        for mirror in self.mirrors:
+            self.addCleanup(mirror.close)
+
+    def agree(self):
+        for mirror in self.mirrors:
+            differences = [1]
+
+            def settled():
+                differences[:] = mirror.differences()
+                return not differences
+            try:
+                wait_for("signals", settled, 2)
+            except AssertionError:
+                self.fail(f"(path, interface, property, as told, as it is): {differences}")
+
+    def test_a_migration(self):
+        vm = self.registered(here=["delay=*>*:30"], there=["delay=*>*:30"])
+        path = self.manager("Migrate", "ssa{sv}", vm, self.b.dest, {})[0]
+        for mirror in self.mirrors:
+            mirror.bus.wait("the job to be told of", lambda: any(
+                m.member == "InterfacesAdded" and m.args[0] == path for m in mirror.bus.signals))
+        self.agree()
+        self.assertEqual(self.finished(path)["Result"], "done")
+        self.agree()
+        a, b = self.mirrors
+        vm_path = self.job(path)["VM"]
+        presences = [[m.args[1]["Presence"] for m in mirror.seen if m.member == "PropertiesChanged" and m.path == vm_path and
+                      "Presence" in m.args[1]][-1] for mirror in self.mirrors]
+        self.assertEqual(presences, ["away", "here"])
+        for mirror in self.mirrors:
+            of_job = [m for m in mirror.seen if m.path == path]
+            phases = [m.args[0] for m in of_job if m.member == "PhaseReached"]
+            self.assertEqual(phases, sorted(phases, key=PHASES.index))
+            self.assertIn("handover", phases)
+            self.assertTrue([m for m in of_job if m.member == "DeviceChanged" and m.args[0] == "nic0"])
+            changes = [m.args[1] for m in of_job if m.member == "PropertiesChanged"]
+            self.assertEqual(changes[-1]["Result"], "done")
+            self.assertGreater(changes[-1]["BlackoutUsec"] if mirror is a else 1, 0)
+
+    def test_a_device_that_dies_is_told_of(self):
+        mine, _ = self.new_vm()
+        self.a.register(mine)
+        self.addCleanup(self.forget, mine["uuid"])
+        label = "_" + mine["uuid"].replace("-", "_")
+        self.assertTrue(self.of("Device")[f"{ROOT}/device/{label}/nic0"]["Open"])
+        server = next(p for p in self.lab.processes if p.name == mine["name"] + "a")
+        server.kill()
+        self.mirrors[0].bus.wait("the device to be told of", lambda: any(
+            m.path == f"{ROOT}/device/{label}/nic0" for m in self.mirrors[0].bus.signals))
+        self.agree()
+
+PHASES = ["check", "prepare", "precopy", "viommu-grace", "halt", "p2p-grace", "drain", "intake", "handover",
+          "arrival-grace", "run-devices", "run", "release"]
+
+
+if __name__ == "__main__":
+    unittest.main()
