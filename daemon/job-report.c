@@ -209,7 +209,7 @@ static void lost_text(const Job *job, char *ret, size_t size)
                                                job->half->devices[i].dead ? " (does not run)" : "");
 }
 
-Outcome job_error(const Job *job, char *ret, size_t size)
+static Outcome describe_error(const Job *job, char *ret, size_t size)
 {
         const HalfFailure *f = &job->half->failure;
         bool degraded = job_result(job) == JOB_RESULT_DEGRADED;
@@ -247,6 +247,15 @@ Outcome job_error(const Job *job, char *ret, size_t size)
         if (job->half->state == SOURCE_LOST && n < size)
                 (void) snprintf(ret + n, size - n,
                                 ". The VM is lost: its VMM died and the destination has no copy");
+        return outcome;
+}
+
+/* What it quotes may be foreign, or cut in the middle of a character. */
+Outcome job_error(const Job *job, char *ret, size_t size)
+{
+        Outcome outcome = describe_error(job, ret, size);
+
+        (void) log_printable(ret, ret, size);
         return outcome;
 }
 

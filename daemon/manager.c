@@ -120,7 +120,7 @@ static void on_registered_devices(void *userdata, Vm *vm)
 
         for (uint32_t i = 0; i < vm->definition->n_devices; i++)
                 if (!device_is_open(vm->devices[i])) {
-                        (void) snprintf(text, sizeof text, "VM %.60s, device %s: %.120s",
+                        (void) snprintf(text, sizeof text, "VM %.60s, device %s: %.250s",
                                         vm->definition->name, device_id(vm->devices[i]),
                                         device_text(vm->devices[i]));
                         registration_failed(reg, OUTCOME_DEVICE, text);

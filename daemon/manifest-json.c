@@ -8,12 +8,23 @@
 
 /* ---- out ----------------------------------------------------------------------------------------------------- */
 
+/* It quotes what others say, and may have cut it in the middle of a character; the other end refuses what is no UTF-8. */
+static void add_text(json_object *o, const char *key, const char *text)
+{
+        char printable[256];
+
+        json_add_string(o, key, log_printable(text, printable, sizeof printable));
+}
+
 static json_object *list_to_json(uint32_t n, const char (*list)[MANIFEST_TEXT_MAX])
 {
         json_object *array = json_new_array();
 
+        char printable[MANIFEST_TEXT_MAX];
+
         for (uint32_t i = 0; i < n && i < MANIFEST_REASONS_MAX; i++)
-                json_append(array, json_object_new_string(list[i]));
+                json_append(array,
+                            json_object_new_string(log_printable(list[i], printable, sizeof printable)));
         return array;
 }
 
@@ -25,11 +36,11 @@ static json_object *vmm_to_json(const ManifestVmm *vmm)
         if (vmm->type == VMM_TYPE_NONE)
                 return o;
         json_add_number(o, "status", vmm->status);
-        json_add_string(o, "text", vmm->text);
-        json_add_string(o, "version", vmm->version);
+        add_text(o, "text", vmm->text);
+        add_text(o, "version", vmm->version);
         json_add_number(o, "major", vmm->major);
-        json_add_string(o, "machine", vmm->machine);
-        json_add_string(o, "run-state", vmm->run_state);
+        add_text(o, "machine", vmm->machine);
+        add_text(o, "run-state", vmm->run_state);
         json_add(o, "blocked", list_to_json(vmm->n_blocked, vmm->blocked));
         json_add(o, "vfio-user", list_to_json(vmm->n_vfio_user, vmm->vfio_user));
         json_add(o, "writable", list_to_json(vmm->n_writable, vmm->writable));
@@ -45,7 +56,7 @@ static json_object *device_to_json(const ManifestDevice *device)
         json_add_number(o, "flags", device->migration_flags);
         json_add_string(o, "state", device_state_to_string(device->state));
         json_add_number(o, "status", device->status);
-        json_add_string(o, "text", device->text);
+        add_text(o, "text", device->text);
         return o;
 }
 
@@ -170,8 +181,8 @@ void findings_to_json(const Findings *findings, json_object *array)
 
                 json_add_string(o, "device", f->device);
                 json_add_string(o, "property", f->property);
-                json_add_string(o, "source", f->source);
-                json_add_string(o, "destination", f->destination);
+                add_text(o, "source", f->source);
+                add_text(o, "destination", f->destination);
                 json_add_string(o, "remedy", f->remedy);
                 json_append(array, o);
         }

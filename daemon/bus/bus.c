@@ -10,14 +10,17 @@
 
 /* ---- replies ------------------------------------------------------------------------------------------------- */
 
+/* Texts quote what others wrote, and may have cut it in the middle of a character: the bus would refuse the reply, and the
+ * caller wait for it in vain. */
 void bus_reply_error(Bus *bus, sd_bus_message *m, Outcome outcome, const char *text)
 {
         const OutcomeInfo *info = outcome_info(outcome);
-        char name[128];
+        char name[128], printable[BUS_TEXT_MAX];
 
         (void) snprintf(name, sizeof name, OUTCOME_BUS_PREFIX "%s",
                         info && info->name ? info->name : "Failed");
-        (void) sd_bus_reply_method_errorf(m, name, "%s", text);
+        (void) log_printable(text, printable, sizeof printable);
+        (void) sd_bus_reply_method_errorf(m, name, "%s", printable);
         loop_kick_bus(bus->host->loop);
 }
 
@@ -33,8 +36,10 @@ void bus_reply(Bus *bus, sd_bus_message *m, const char *types, ...)
         va_end(ap);
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
-        if (r < 0)
-                log_warning(NULL, "a reply on the bus got lost: %s", strerror(-r));
+        if (r < 0) {
+                log_warning(NULL, "a reply on the bus could not be made: %s", strerror(-r));
+                (void) sd_bus_reply_method_errno(m, r, NULL);
+        }
         loop_kick_bus(bus->host->loop);
 }
 

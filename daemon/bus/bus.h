@@ -20,6 +20,7 @@ Bus *bus_free(Bus *bus);
 #define BUS_NAME     "org.migmgr1"
 #define BUS_ROOT     "/org/migmgr1"
 #define BUS_PATH_MAX 512
+#define BUS_TEXT_MAX 1024
 
 struct Bus {
         const Host *host;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "bus.h"
+#include "common/log.h"
 
 /* ---- VM ------------------------------------------------------------------------------------------------------ */
 
@@ -204,7 +205,9 @@ static int get_device_open(sd_bus *b, const char *path, const char *interface, c
 static int get_device_error(sd_bus *b, const char *path, const char *interface, const char *property,
                             sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
-        return sd_bus_message_append(reply, "s", device_text(userdata));
+        char text[BUS_TEXT_MAX];
+
+        return sd_bus_message_append(reply, "s", log_printable(device_text(userdata), text, sizeof text));
 }
 
 static const sd_bus_vtable device_vtable[] = {

@@ -334,9 +334,34 @@ class Nonsense(Case):
                 self.bus.call(NAME, path, NAME + ".Job", "Cancel")
             self.assertRegex(caught.exception.name, r"org\.freedesktop\.DBus\.Error\.Unknown(Object|Method|Interface)")
 
+    def test_vms_that_are_not_there(self):
+        for name in ("", "nobody", new_uuid(), self.LONG, self.FOREIGN, "\n\t\x01"):
+            self.refused("NoSuchVM", "UnregisterVM", "s", name)
+            self.refused("NoSuchVM", "Migrate", "ssa{sv}", name, self.b.dest, {})
+            self.refused("NoSuchVM", "Check", "ssa{sv}", name, self.b.dest, {})
+
     def test_jobs_that_are_not_there(self):
         for name in ("", "nobody", new_uuid(), self.LONG, self.FOREIGN):
             self.refused("NoSuchJob", "GetJob", "s", name)
+
+    def test_options_that_are_none(self):
+        vm = self.registered()
+        for options in ({"timeout": ("t", 1)}, {self.LONG: ("s", "")}, {self.FOREIGN: ("s", "")}, {"": ("s", "")},
+                        {"incoming": ("b", True)}, {"timeout-usec": ("s", "1")}, {"timeout-usec": ("i", 1)},
+                        {"timeout-usec": ("v", ("t", 1))}, {"request-id": ("t", 1)}, {"request-id": ("s", "x" * 128)},
+                        {"request-id": ("s", "x"), "unknown": ("s", "")}, {"request-id": ("s", self.LONG)}):
+            for method in ("Migrate", "Check"):
+                self.refused("InvalidArgument", method, "ssa{sv}", vm, self.b.dest, options)
+        mine, _ = self.new_vm()
+        for options in ({"incoming": ("s", "yes")}, {"incoming": ("t", 1)}, {"timeout-usec": ("t", 1)}, {"x": ("b", True)}):
+            self.refused("InvalidArgument", "RegisterVM", "sa{sv}", json.dumps(mine), options)
+
+    def test_destinations_that_are_none(self):
+        vm = self.registered()
+        for destination in ("", "unix:", "unix:relative", "unix:/" + "x" * 107, "tcp:1.2.3.4:5", "/run/x", self.LONG,
+                            self.FOREIGN, "unix:/" + self.FOREIGN):
+            for method in ("Migrate", "Check"):
+                self.refused("BadDestination", method, "ssa{sv}", vm, destination, {})
 
     def test_definitions_that_are_none(self):
         good, _ = self.new_vm()
@@ -361,6 +386,14 @@ class Nonsense(Case):
             self.refused("BadDefinition", "RegisterVM", "sa{sv}", text, {})
             self.refused("BadDefinition", "RegisterVM", "sa{sv}", text, {"incoming": ("b", True)})
 
+    def test_devices_and_monitors_that_are_not_there(self):
+        good, _ = self.new_vm()
+        for where in ("/nonexistent/x", "/" + "é" * 53):
+            nowhere = {**good, "devices": [{**good["devices"][0], "socket": where}]}
+            self.assertIn("nic0", self.refused("Device", "RegisterVM", "sa{sv}", json.dumps(nowhere), {}))
+            silent = {**good, "vmm": {"type": "qmp", "monitor": where}}
+            self.refused("Vmm", "RegisterVM", "sa{sv}", json.dumps(silent), {})
+
     def test_names_that_are_taken(self):
         vm = self.registered()
         uuid = next(v["UUID"] for v in self.of("VM").values() if v["Name"] == vm)
@@ -368,6 +401,22 @@ class Nonsense(Case):
         for taken in ({"name": vm}, {"uuid": uuid}):
             for incoming in (False, True):
                 self.refused("Busy", "RegisterVM", "sa{sv}", json.dumps({**mine, **taken}), {"incoming": ("b", incoming)})
+
+    def test_what_is_shown_of_foreign_text_is_shown(self):
+        """A path that is no ASCII ends up in an error of a device; every object can be read all the same."""
+        where = os.path.join(self.lab.dir, "é" * 20)
+        mine, _ = self.new_vm()
+        mine["devices"][0]["socket"] = where
+        path = self.manager("RegisterVM", "sa{sv}", json.dumps(mine), {"incoming": ("b", True)})[0]
+        self.addCleanup(self.forget, mine["uuid"])
+        self.assertIn(path, self.of("VM"))
+        vm = self.registered()
+        for destination in ("unix:" + where, "unix:/" + "é" * 53):
+            job = self.finished(self.manager("Migrate", "ssa{sv}", vm, destination, {})[0])
+            self.assertEqual(job["Result"], "failed")
+            self.assertEqual(job["Error"][0], ERRORS + "Peer")
+            self.assertEqual(job["Peer"], destination)
+
 
 class Callers(Case):
     """Who may do what."""
