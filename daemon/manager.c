@@ -55,6 +55,9 @@ void manager_show_vm(Manager *manager, Vm *vm)
 /* Its jobs that still wait for an acknowledgement need it no more. */
 void manager_drop_vm(Manager *manager, Vm *vm)
 {
+        /* While it can still be found: what is announced as gone is looked at once more. */
+        if (vm->registered && manager->hooks)
+                manager->hooks->vm_removed(manager->hooks_userdata, vm);
         for (Job *job = manager->jobs; job; job = job->next)
                 if (job->vm == vm)
                         job->vm = NULL;
@@ -63,8 +66,6 @@ void manager_drop_vm(Manager *manager, Vm *vm)
                         *p = vm->next;
                         break;
                 }
-        if (vm->registered && manager->hooks)
-                manager->hooks->vm_removed(manager->hooks_userdata, vm);
         vm_free(vm);
 }
 

@@ -182,22 +182,21 @@ static void uuid_label(const char *uuid, char ret[UUID_TEXT_MAX + 2])
                 ret[i + 1] = uuid[i] == '-' ? '_' : uuid[i];
 }
 
-void bus_vm_path(const Vm *vm, char ret[BUS_PATH_MAX])
+void bus_vm_path(const char *uuid, char ret[BUS_PATH_MAX])
 {
         char label[UUID_TEXT_MAX + 2];
 
-        uuid_label(vm->definition->uuid, label);
+        uuid_label(uuid, label);
         (void) snprintf(ret, BUS_PATH_MAX, BUS_ROOT "/vm/%s", label);
 }
 
 /* As sd_bus_path_encode() does: everything but letters and digits as _xx. */
-void bus_device_path(const Vm *vm, uint32_t device, char ret[BUS_PATH_MAX])
+void bus_device_path(const char *uuid, const char *id, char ret[BUS_PATH_MAX])
 {
         char label[UUID_TEXT_MAX + 2];
-        const char *id = vm->definition->devices[device].id;
         size_t n;
 
-        uuid_label(vm->definition->uuid, label);
+        uuid_label(uuid, label);
         n = (size_t) snprintf(ret, BUS_PATH_MAX, BUS_ROOT "/device/%s/", label);
         for (size_t i = 0; id[i] && n + 4 < BUS_PATH_MAX; i++) {
                 bool plain = (id[i] >= 'a' && id[i] <= 'z') || (id[i] >= 'A' && id[i] <= 'Z') ||

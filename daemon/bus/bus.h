@@ -44,8 +44,8 @@ void bus_reply(Bus *bus, sd_bus_message *m, const char *types, ...);
 /* Options a{sv}: fills `options` and `incoming` where they are not NULL; an option that is not known is an error. */
 int bus_read_options(sd_bus_message *m, JobOptions *options, bool *incoming, char *ret_text) _must_check_;
 
-void bus_vm_path(const Vm *vm, char ret[BUS_PATH_MAX]);
-void bus_device_path(const Vm *vm, uint32_t device, char ret[BUS_PATH_MAX]);
+void bus_vm_path(const char *uuid, char ret[BUS_PATH_MAX]);
+void bus_device_path(const char *uuid, const char *id, char ret[BUS_PATH_MAX]);
 void bus_job_path(const char *id, char ret[BUS_PATH_MAX]);
 
 int bus_add_manager(Bus *bus) _must_check_;

@@ -52,10 +52,9 @@ static int get_vm(sd_bus *b, const char *path, const char *interface, const char
                   sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
         const Job *job = ((JobView *) userdata)->job;
-        char vm_path[BUS_PATH_MAX] = "/";
+        char vm_path[BUS_PATH_MAX];
 
-        if (job->vm)
-                bus_vm_path(job->vm, vm_path);
+        bus_vm_path(job->vm_uuid, vm_path); /* the VM may be unregistered by now */
         return sd_bus_message_append(reply, "o", vm_path);
 }
 
@@ -117,8 +116,8 @@ static int get_devices(sd_bus *b, const char *path, const char *interface, const
         char device[BUS_PATH_MAX];
         int r = sd_bus_message_open_container(reply, 'a', "(oss)");
 
-        for (uint32_t i = 0; i < job->n_devices && job->vm && r >= 0; i++) {
-                bus_device_path(job->vm, (uint32_t) job->devices[i].vm_index, device);
+        for (uint32_t i = 0; i < job->n_devices && r >= 0; i++) {
+                bus_device_path(job->vm_uuid, job->ids[i], device);
                 r = sd_bus_message_append(reply, "(oss)", device, job_device_mode(job, i),
                                           device_state_to_string(job_device_state(job, i)));
         }

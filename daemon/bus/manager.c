@@ -51,7 +51,7 @@ static void on_registered(void *userdata, Outcome outcome, const char *text, Vm 
         char path[BUS_PATH_MAX];
 
         if (outcome == OUTCOME_NONE) {
-                bus_vm_path(vm, path);
+                bus_vm_path(vm->definition->uuid, path);
                 bus_reply(waiting->bus, waiting->m, "o", path);
         } else {
                 bus_reply_error(waiting->bus, waiting->m, outcome, text);

@@ -14,7 +14,7 @@ static Vm *find_vm(Bus *bus, const char *path)
         char own[BUS_PATH_MAX];
 
         for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next) {
-                bus_vm_path(vm, own);
+                bus_vm_path(vm->definition->uuid, own);
                 if (vm->registered && streq(own, path))
                         return vm;
         }
@@ -68,7 +68,7 @@ static int get_devices(sd_bus *b, const char *path, const char *interface, const
         int r = sd_bus_message_open_container(reply, 'a', "o");
 
         for (uint32_t i = 0; i < vm->definition->n_devices && r >= 0; i++) {
-                bus_device_path(vm, i, device);
+                bus_device_path(vm->definition->uuid, vm->definition->devices[i].id, device);
                 r = sd_bus_message_append(reply, "o", device);
         }
         return r < 0 ? r : sd_bus_message_close_container(reply);
@@ -120,7 +120,7 @@ static int list_vms(sd_bus *b, const char *prefix, void *userdata, char ***ret_n
         for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next) {
                 if (!vm->registered)
                         continue;
-                bus_vm_path(vm, path);
+                bus_vm_path(vm->definition->uuid, path);
                 nodes[i] = strdup(path);
                 if (!nodes[i++])
                         abort();
@@ -138,7 +138,7 @@ static Vm *find_device(Bus *bus, const char *path, uint32_t *ret_index)
 
         for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next)
                 for (uint32_t i = 0; vm->registered && i < vm->definition->n_devices; i++) {
-                        bus_device_path(vm, i, own);
+                        bus_device_path(vm->definition->uuid, vm->definition->devices[i].id, own);
                         if (streq(own, path)) {
                                 *ret_index = i;
                                 return vm;
@@ -235,7 +235,7 @@ static int list_devices(sd_bus *b, const char *prefix, void *userdata, char ***r
                 return -ENOMEM;
         for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next)
                 for (uint32_t i = 0; vm->registered && i < vm->definition->n_devices; i++) {
-                        bus_device_path(vm, i, path);
+                        bus_device_path(vm->definition->uuid, vm->definition->devices[i].id, path);
                         nodes[k] = strdup(path);
                         if (!nodes[k++])
                                 abort();
@@ -250,10 +250,10 @@ static void each_object(Bus *bus, Vm *vm, int (*emit)(sd_bus *, const char *))
 {
         char path[BUS_PATH_MAX];
 
-        bus_vm_path(vm, path);
+        bus_vm_path(vm->definition->uuid, path);
         (void) emit(bus->bus, path);
         for (uint32_t i = 0; i < vm->definition->n_devices; i++) {
-                bus_device_path(vm, i, path);
+                bus_device_path(vm->definition->uuid, vm->definition->devices[i].id, path);
                 (void) emit(bus->bus, path);
         }
         loop_kick_bus(bus->host->loop);
@@ -275,11 +275,11 @@ void bus_vm_changed(void *userdata, Vm *vm, int32_t device)
         char path[BUS_PATH_MAX];
 
         if (device < 0) {
-                bus_vm_path(vm, path);
+                bus_vm_path(vm->definition->uuid, path);
                 (void) sd_bus_emit_properties_changed(bus->bus, path, BUS_NAME ".VM", "Presence", "Job",
                                                       "LastBlackoutUsec", NULL);
         } else {
-                bus_device_path(vm, (uint32_t) device, path);
+                bus_device_path(vm->definition->uuid, vm->definition->devices[device].id, path);
                 (void) sd_bus_emit_properties_changed(bus->bus, path, BUS_NAME ".Device", "State",
                                                       "Migration", "Open", "Error", NULL);
         }

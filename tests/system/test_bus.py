@@ -577,6 +577,17 @@ class Signals(Case):
             except AssertionError:
                 self.fail(f"(path, interface, property, as told, as it is): {differences}")
 
+    def test_register_and_unregister(self):
+        vm = self.registered()
+        self.agree()
+        self.manager("UnregisterVM", "s", vm)
+        self.agree()
+        for mirror, expected in zip(self.mirrors, (3, 3)):
+            added = [m.args[0] for m in mirror.seen if m.member == "InterfacesAdded"]
+            self.assertEqual(len(set(added)), expected)
+        removed = {m.args[0] for m in self.mirrors[0].seen if m.member == "InterfacesRemoved"}
+        self.assertEqual(removed, {m.args[0] for m in self.mirrors[0].seen if m.member == "InterfacesAdded"})
+
     def test_a_migration(self):
         vm = self.registered(here=["delay=*>*:30"], there=["delay=*>*:30"])
         path = self.manager("Migrate", "ssa{sv}", vm, self.b.dest, {})[0]
@@ -600,6 +611,16 @@ class Signals(Case):
             changes = [m.args[1] for m in of_job if m.member == "PropertiesChanged"]
             self.assertEqual(changes[-1]["Result"], "done")
             self.assertGreater(changes[-1]["BlackoutUsec"] if mirror is a else 1, 0)
+
+    def test_jobs_outlive_their_vm(self):
+        vm = self.registered()
+        path = self.manager("Migrate", "ssa{sv}", vm, self.b.dest, {})[0]
+        before = self.finished(path)
+        self.agree()
+        wait_for("both ends to have let go", lambda: not self.of("VM")[before["VM"]]["Job"].strip("/"))
+        self.manager("UnregisterVM", "s", vm)
+        self.agree()
+        self.assertEqual(self.job(path), before)
 
     def test_a_device_that_dies_is_told_of(self):
         mine, _ = self.new_vm()
