@@ -243,8 +243,12 @@ void manager_add_job(Manager *manager, Job *job)
         while (*last)
                 last = &(*last)->next;
         *last = job;
-        if (!job->half->check_only && manager->hooks)
+        if (job->half->check_only)
+                return;
+        if (manager->hooks)
                 manager->hooks->job_added(manager->hooks_userdata, job);
+        if (job->vm)
+                on_vm_changed(manager, job->vm, -1);
 }
 
 void manager_drop_job(Manager *manager, Job *job)

@@ -612,6 +612,17 @@ class Signals(Case):
             self.assertEqual(changes[-1]["Result"], "done")
             self.assertGreater(changes[-1]["BlackoutUsec"] if mirror is a else 1, 0)
 
+    def test_a_job_is_seen_at_its_vm(self):
+        vm = self.registered()
+        path = self.manager("Migrate", "ssa{sv}", vm, self.silent_peer(), {})[0]
+        self.agree()
+        vm_path = self.job(path)["VM"]
+        self.assertEqual(self.mirrors[0].objects[vm_path][NAME + ".VM"]["Job"], path)
+        self.bus.call(NAME, path, NAME + ".Job", "Cancel")
+        self.finished(path)
+        self.agree()
+        self.assertEqual(self.mirrors[0].objects[vm_path][NAME + ".VM"]["Job"], "/")
+
     def test_jobs_outlive_their_vm(self):
         vm = self.registered()
         path = self.manager("Migrate", "ssa{sv}", vm, self.b.dest, {})[0]
@@ -633,6 +644,17 @@ class Signals(Case):
         self.mirrors[0].bus.wait("the device to be told of", lambda: any(
             m.path == f"{ROOT}/device/{label}/nic0" for m in self.mirrors[0].bus.signals))
         self.agree()
+
+    def test_a_cancelled_and_a_refused_one(self):
+        vm = self.registered()
+        for destination, result in ((self.silent_peer(), "cancelled"), (self.a.dest, "refused"),
+                                    ("unix:/nonexistent/x", "failed")):
+            path = self.manager("Migrate", "ssa{sv}", vm, destination, {})[0]
+            self.agree()
+            if result == "cancelled":
+                self.bus.call(NAME, path, NAME + ".Job", "Cancel")
+            self.assertEqual(self.finished(path)["Result"], result)
+            self.agree()
 
 PHASES = ["check", "prepare", "precopy", "viommu-grace", "halt", "p2p-grace", "drain", "intake", "handover",
           "arrival-grace", "run-devices", "run", "release"]
