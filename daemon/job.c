@@ -294,15 +294,19 @@ static void finish(Job *job)
 static void look_at_change(Job *job)
 {
         HalfState state = job->half->state;
+        bool entered = false;
 
         if (state != job->seen_state) {
                 job_measure_state(job, state);
                 job_log_change(job, job->seen_state, state);
                 job->seen_state = state;
-                job->hooks->changed(job->userdata, job, true);
+                entered = true;
         }
         if (!job->finished && job_state(job) == JOB_STATE_FINISHED)
                 finish(job);
+        if (entered)
+                job->hooks->changed(job->userdata, job,
+                                    true); /* after its end was noted: it is told with it */
         if (job->closed || state == SOURCE_OVER || state == DESTINATION_OVER || state == SOURCE_LOST)
                 loop_timer_soon(job->post_timer);
 }

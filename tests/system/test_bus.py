@@ -656,6 +656,30 @@ class Signals(Case):
             self.assertEqual(self.finished(path)["Result"], result)
             self.agree()
 
+    def test_no_more_objects_of_jobs_than_are_kept(self):
+        vm = self.registered()
+        for _ in range(70):
+            path = self.manager("Migrate", "ssa{sv}", vm, "unix:/nonexistent/x", {})[0]
+            self.mirrors[0].bus.wait("its end", lambda: any(
+                m.path == path and m.member == "PropertiesChanged" and m.args[1].get("State") == "finished"
+                for m in self.mirrors[0].bus.signals[-20:]))
+        self.agree()
+        self.assertLessEqual(len(self.of("Job")), 65)
+
+    def test_an_end_is_told_whole(self):
+        """Whoever sees that a job has finished knows with the same signal how, when and why."""
+        vm = self.registered()
+        path = self.manager("Migrate", "ssa{sv}", vm, "unix:/nonexistent/x", {})[0]
+        self.finished(path)
+        self.agree()
+        ends = [m.args[1] for m in self.mirrors[0].seen if m.path == path and m.member == "PropertiesChanged" and
+                m.args[1].get("State") == "finished"]
+        for end in ends:
+            self.assertEqual((end["Result"], end["Error"][0]), ("failed", ERRORS + "Peer"))
+            self.assertGreater(end["EndedUsec"], 0)
+        self.assertTrue(ends)
+
+
 PHASES = ["check", "prepare", "precopy", "viommu-grace", "halt", "p2p-grace", "drain", "intake", "handover",
           "arrival-grace", "run-devices", "run", "release"]
 
