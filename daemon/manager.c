@@ -404,10 +404,18 @@ static Outcome begin(Manager *manager, Vm *vm, const char *destination, const Jo
 Outcome manager_migrate(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
                         char *ret_text, Job **ret)
 {
-        *ret = find_request(manager, options->request_id);
-        if (*ret)
-                return OUTCOME_NONE;
-        return begin(manager, vm, destination, options, ret_text, ret);
+        Job *job = find_request(manager, options->request_id);
+
+        if (!job)
+                return begin(manager, vm, destination, options, ret_text, ret);
+        if (!streq(job->vm_uuid, vm->definition->uuid) || !streq(job->peer, destination)) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX,
+                                "request-id \"%.127s\" was used for VM %.100s to %.120s; take another one",
+                                options->request_id, job->vm_name, job->peer);
+                return OUTCOME_INVALID_ARGUMENT;
+        }
+        *ret = job;
+        return OUTCOME_NONE;
 }
 
 Outcome manager_check(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,

@@ -545,6 +545,15 @@ class Requests(Case):
                 self.finished(path)
         self.assertEqual(len(paths), 4)
 
+    def test_an_id_is_not_good_for_something_else(self):
+        """Whoever gets the job of another VM would take its end for that of his own."""
+        vm, other, options = self.registered(), self.registered(), {"request-id": ("s", "ticket 10")}
+        path = self.manager("Migrate", "ssa{sv}", vm, "unix:/nonexistent/x", options)[0]
+        self.finished(path)
+        for call in ((other, "unix:/nonexistent/x"), (vm, self.b.dest)):
+            self.assertIn("ticket 10", self.fails("InvalidArgument", self.bus, *MANAGER, "Migrate", "ssa{sv}", *call, options))
+        self.assertEqual(self.manager("Migrate", "ssa{sv}", vm, "unix:/nonexistent/x", options), [path])
+
     def test_a_vm_has_one_job(self):
         vm = self.registered()
         path = self.manager("Migrate", "ssa{sv}", vm, self.silent_peer(), {})[0]
@@ -573,7 +582,7 @@ class Signals(Case):
                 differences[:] = mirror.differences()
                 return not differences
             try:
-                wait_for("signals", settled, 2)
+                wait_for("signals", settled, 5)
             except AssertionError:
                 self.fail(f"(path, interface, property, as told, as it is): {differences}")
 
