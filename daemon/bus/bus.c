@@ -6,7 +6,7 @@
 
 #include "common/log.h"
 
-#define POLKIT_INTERACTIVE 1
+#define POLKIT_INTERACTIVE 1u
 
 /* ---- replies ------------------------------------------------------------------------------------------------- */
 
@@ -82,6 +82,8 @@ static int on_polkit(sd_bus_message *reply, void *userdata, sd_bus_error *error)
 static int ask_polkit(Asking *asking)
 {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *call = NULL;
+        uint32_t flags =
+                sd_bus_message_get_allow_interactive_authorization(asking->m) > 0 ? POLKIT_INTERACTIVE : 0;
         int r = sd_bus_message_new_method_call(asking->bus->bus, &call, "org.freedesktop.PolicyKit1",
                                                "/org/freedesktop/PolicyKit1/Authority",
                                                "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization");
@@ -90,7 +92,7 @@ static int ask_polkit(Asking *asking)
                 r = sd_bus_message_append(call, "(sa{sv})s", "system-bus-name", 1, "name", "s",
                                           sd_bus_message_get_sender(asking->m), asking->action);
         if (r >= 0)
-                r = sd_bus_message_append(call, "a{ss}us", 0, POLKIT_INTERACTIVE, "");
+                r = sd_bus_message_append(call, "a{ss}us", 0, flags, "");
         if (r >= 0)
                 r = sd_bus_call_async(asking->bus->bus, NULL, call, on_polkit, asking, 0);
         return r;

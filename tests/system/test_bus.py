@@ -469,6 +469,19 @@ class Callers(Case):
             self.other().bus("RequestName", "su", NAME, 0)
         self.assertEqual(caught.exception.name, "org.freedesktop.DBus.Error.AccessDenied")
 
+    def test_polkit_is_asked_for_the_action_that_is_documented(self):
+        calls, polkit, nobody = self.calls(), self.polkit(), self.other()
+        for method, call in calls.items():
+            polkit.asked.clear()
+            for flags in (0, INTERACTIVE):
+                if method in READING:
+                    nobody.call(*call, flags=flags)
+                else:
+                    self.fails("Denied", nobody, *call, flags=flags)
+            expected = [] if method in READING else [
+                (polkit_actions()[method], "system-bus-name", nobody.name, interactive) for interactive in (0, 1)]
+            self.assertEqual(polkit.asked, expected, method)
+
     def test_root_needs_no_polkit(self):
         polkit = self.polkit()
         self.registered()
