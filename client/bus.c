@@ -25,16 +25,21 @@ int client_connect(Client *client)
         return EXIT_UNREACHABLE;
 }
 
-/* What the bus itself says when nobody is there. */
+/* What the bus itself says when nobody is there, and what comes of starting it in vain. */
 static bool is_absence(const char *name)
 {
         static const char *const names[] = {
                 "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
                 "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected",
                 "org.freedesktop.DBus.Error.TimedOut"};
+        static const char *const prefixes[] = {"org.freedesktop.DBus.Error.Spawn.",
+                                               "org.freedesktop.systemd1."};
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
                 if (streq(name, names[i]))
+                        return true;
+        for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++)
+                if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
                         return true;
         return false;
 }

@@ -37,6 +37,7 @@ typedef struct Verb {
 
 /* Returns exit statuses (common/outcome.h); what went wrong was said on stderr. */
 int cmd_register(Client *client, char **args, int n);
+int cmd_unregister(Client *client, char **args, int n);
 int cmd_list(Client *client, char **args, int n);
 int cmd_status(Client *client, char **args, int n);
 int cmd_devices(Client *client, char **args, int n);

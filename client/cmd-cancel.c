@@ -17,5 +17,17 @@ int cmd_cancel(Client *client, char **args, int n)
         }
         r = sd_bus_call_method(client->bus, MIGMGR_NAME, path, MIGMGR_NAME ".Job", "Cancel", &error, NULL,
                                "");
-        return r < 0 ? client_failed(&error, r) : EXIT_DONE;
+        if (sd_bus_error_has_name(&error, SD_BUS_ERROR_UNKNOWN_OBJECT)) {
+                fprintf(stderr, "migctl: no job %s is known here, or it has ended long ago\n", args[0]);
+                return EXIT_NOT_FOUND;
+        }
+        if (r < 0)
+                return client_failed(&error, r);
+        if (client->options.json) {
+                json_object *o = json_new_object();
+
+                json_add_string(o, "path", path);
+                write_json(client, o);
+        }
+        return EXIT_DONE;
 }

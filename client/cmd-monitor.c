@@ -12,7 +12,7 @@ static const char *last_part(const char *text, char separator)
         return p ? p + 1 : text;
 }
 
-static void print_json(const Client *client, sd_bus_message *m)
+static void print_json(sd_bus_message *m)
 {
         json_object *o = json_new_object(), *data = client_message_to_json(m);
         struct timespec ts;
@@ -22,7 +22,10 @@ static void print_json(const Client *client, sd_bus_message *m)
         json_add_string(o, "path", sd_bus_message_get_path(m));
         json_add_string(o, "event", sd_bus_message_get_member(m));
         json_add(o, "data", data ? data : json_new_array());
-        write_json(client, o);
+        /* One a line, also when --json alone, or --json=pretty, was given. */
+        puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+        (void) fflush(stdout);
+        json_object_put(o);
 }
 
 static void print_text(sd_bus_message *m)
@@ -42,7 +45,7 @@ static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *error)
         const Client *client = userdata;
 
         if (client->options.json)
-                print_json(client, m);
+                print_json(m);
         else
                 print_text(m);
         return 0;

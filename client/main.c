@@ -13,6 +13,7 @@ static const Verb verbs[] = {
         {"devices", "VM", 1, 1, cmd_devices, "the devices of a VM, and what they can do"},
         {"register", "FILE", 1, 1, cmd_register,
          "register the VM that FILE defines; --incoming: it is to come here"},
+        {"unregister", "VM", 1, 1, cmd_unregister, "forget the VM; it goes on as it is"},
         {"check", "VM DEST", 2, 2, cmd_check, "whether the VM could go there, and what speaks against it"},
         {"migrate", "VM DEST", 2, 2, cmd_migrate, "move the VM with all its devices"},
         {"cancel", "JOB", 1, 1, cmd_cancel, "turn a migration back"},
@@ -42,11 +43,10 @@ static const struct option options[] = {{"bus-address", required_argument, NULL,
 
 static void help(FILE *f)
 {
-        fprintf(f,
-                "migctl [OPTIONS] VERB ...\n\nMoves virtual machines and the devices they own. DEST: unix:/path of the "
-                "other migmgrd's peer.sock.\n\n");
+        fprintf(f, "migctl [OPTIONS] VERB ...\n\nMoves virtual machines and the devices they own.\n"
+                   "DEST: unix:/path of the other migmgrd's peer.sock. No verb: list.\n\n");
         for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-                fprintf(f, "  %-8s %-8s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].doc);
+                fprintf(f, "  %-10s %-8s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].doc);
         fprintf(f, "\n  --bus-address=ADDR      D-Bus to call, instead of the system bus\n"
                    "  --json[=short|pretty]   for programs: one JSON value; monitor: one a line\n"
                    "  --no-legend             tables without headings\n"
@@ -55,11 +55,11 @@ static void help(FILE *f)
                    "  --request-id=ID         migrate: the same ID again names the same job\n"
                    "  --help                  this text\n"
                    "  --version               version\n\n"
-                   "Exit status:");
+                   "Exit status of migrate:");
         for (size_t i = 0; outcome_result(i); i++)
                 fprintf(f, "%s %d %s", i ? "," : "", outcome_result(i)->exit, outcome_result(i)->name);
-        fprintf(f, ", %d usage, %d denied, %d not found, %d migmgrd unreachable\n", EXIT_USAGE, EXIT_DENIED,
-                EXIT_NOT_FOUND, EXIT_UNREACHABLE);
+        fprintf(f, "\nof every verb: %d usage, %d denied, %d not found, %d migmgrd unreachable\n", EXIT_USAGE,
+                EXIT_DENIED, EXIT_NOT_FOUND, EXIT_UNREACHABLE);
 }
 
 static bool read_json_option(Options *o, const char *how)
@@ -118,6 +118,25 @@ static const Verb *find_verb(const char *name)
         return NULL;
 }
 
+/* An option that would be ignored is an error: whoever gave it counts on it. */
+static bool fits(const Options *o, const Verb *verb)
+{
+        const struct {
+                bool given;
+                const char *option, *verb;
+        } only[] = {{o->incoming, "--incoming", "register"},
+                    {o->timeout_usec > 0, "--timeout", "migrate"},
+                    {o->request_id, "--request-id", "migrate"}};
+
+        for (size_t i = 0; i < ARRAY_SIZE(only); i++)
+                if (only[i].given && !streq(verb->name, only[i].verb)) {
+                        fprintf(stderr, "migctl: %s is for %s, not for %s\n", only[i].option, only[i].verb,
+                                verb->name);
+                        return false;
+                }
+        return true;
+}
+
 static int run(Client *client, const Verb *verb, char **args, int n)
 {
         int status;
@@ -126,6 +145,8 @@ static int run(Client *client, const Verb *verb, char **args, int n)
                 fprintf(stderr, "usage: migctl %s %s\n", verb->name, verb->arguments);
                 return EXIT_USAGE;
         }
+        if (!fits(&client->options, verb))
+                return EXIT_USAGE;
         status = client_connect(client);
         if (status == EXIT_DONE)
                 status = verb->run(client, args, n);

@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""migctl from outside: exit statuses, what it prints, and what it says when something is wrong."""
+
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import unittest
+
+from bus import Bus, DESTINATION, ERROR, ERROR_NAME, REPLY_SERIAL
+from lab import Lab, TOP, definition, new_uuid, program, wait_for
+from relay import Relay
+from system_host import SystemHost
+
+NOBODY = 65534
+CONFIG = {"doubt-msec": 400, "connect-msec": 1000}
+
+
+def table(title):
+    """The rows of a table of docs/outcomes.md, which is made from the code."""
+    with open(os.path.join(TOP, "docs", "outcomes.md")) as f:
+        part = f.read().split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+    return [[c.strip(" `") for c in line.strip("|").split(" | ")] for line in part.splitlines()
+            if line.startswith("| ") and not line.startswith("| --")][1:]
+
+
+RESULTS = {name: int(status) for name, status, _ in table("Results of jobs")}
+STATUSES = {int(status) for status, _ in table("Exit statuses of migctl")}
+
+
+def verbs():
+    """{verb: its arguments}, as --help lists them."""
+    out = subprocess.run([program("migctl"), "--help"], text=True, capture_output=True, check=True).stdout
+    return {m[1]: m[2].split() for m in re.finditer(r"^  ([a-z]+) +((?:[A-Z]+ )*) ", out, re.M)}
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.lab = Lab()
+        cls.lab.__enter__()
+        cls.addClassCleanup(cls.lab.__exit__, None, None, None)
+        cls.a, cls.b = (cls.lab.host(name, config=CONFIG) for name in ("a", "b"))
+        cls.numbers = iter(range(1, 1000))
+
+    def vm(self, here="", there="", register=True):
+        """A VM that can go from a to b. `here` and `there`: more about its device at either end."""
+        n = next(self.numbers)
+        name, uuid, ends = f"vm{n}", new_uuid(), []
+        for side, extra in (("a", here), ("b", there)):
+            server = self.lab.server(f"{name}{side}", {"nic": "size=64K" + ("," + extra if extra else "")})
+            self.addCleanup(server.stop)
+            ends.append(definition(name, uuid, server, ["nic"]))
+        if register:
+            self.a.register(ends[0])
+            self.b.register(ends[1], incoming=True)
+        return name
+
+    def silent_peer(self):
+        path = os.path.join(self.lab.dir, f"silent{next(self.numbers)}")
+        s = socket.socket(socket.AF_UNIX)
+        s.bind(path)
+        s.listen(16)
+        self.addCleanup(s.close)
+        return "unix:" + path
+
+    def file(self, text):
+        path = os.path.join(self.lab.dir, f"file{next(self.numbers)}")
+        with open(path, "w") as f:
+            f.write(text if isinstance(text, str) else json.dumps(text))
+        return path
+
+    def ends(self, status, *args, says="", host=None):
+        """It ends with that status, and says so on stderr unless it went well. Returns stdout."""
+        got, out, err = (host or self.a).migctl(*args)
+        self.assertEqual(got, status, (args, out, err))
+        if status == 0:
+            self.assertNotIn("migctl:", err)
+        else:
+            self.assertRegex(err, r"(?m)^(migctl|usage): .*" + says, args)
+            self.assertNotIn("org.freedesktop", err.replace("The name", ""))
+        return out
+
+    def job_of(self, vm):
+        return self.a.json("status", vm)[1].get("job")
+
+
+class ExitStatus(Case):
+    """Every status of the table, made to happen."""
+
+    made = {}
+
+    def migrate(self, result, vm, dest=None, *args):
+        """The result, its status, and what the daemon has noted agree."""
+        status, job = self.a.migrate(vm, dest or self.b, *args)
+        self.assertEqual((job.get("result"), status), (result, RESULTS[result]), job)
+        self.made[status] = result
+        return job
+
+    def note(self, status, *args, says="", host=None):
+        self.ends(status, *args, says=says, host=host)
+        self.made[status] = args
+
+    def test_0_done(self):
+        vm = self.vm()
+        self.migrate("done", vm)
+        self.assertEqual((self.a.vm(vm)["presence"], self.b.vm(vm)["presence"]), ("away", "here"))
+
+    def test_1_failed(self):
+        vm = self.vm()
+        job = self.migrate("failed", vm, "unix:/nonexistent/x")
+        self.assertEqual(job["error"]["name"], "Peer")
+        self.assertIn("/nonexistent/x", job["error"]["text"])
+        job = self.migrate("failed", self.vm(there="fault=resuming>stop:fail:EINVAL"))
+        self.assertEqual(job["error"]["name"], "Device")
+        self.assertIn("nic", job["error"]["text"])
+
+    def test_1_busy_and_too_late(self):
+        vm = self.vm()
+        p = self.a.migctl_start("migrate", vm, self.silent_peer())
+        wait_for("the job", lambda: self.job_of(vm))
+        id = self.a.vm(vm)["job"]
+        for args in (("migrate", vm, self.b.dest), ("check", vm, self.b.dest), ("unregister", vm)):
+            self.note(1, *args, says="has a job")
+        self.ends(0, "cancel", id)
+        p.communicate(timeout=20)
+        self.note(1, "cancel", id, says="ended already")
+
+    def test_1_a_device_that_is_not_there(self):
+        self.note(1, "register", self.file(definition("ghost", new_uuid(), self.lab.server("other", {"other": ""}), ["nic"])),
+                  says="device nic")
+
+    def test_2_usage(self):
+        vm = self.vm()
+        for args in (["nonsense"], ["LIST"], [""], ["--nonsense"], ["list", "--nonsense"], ["--json=xml", "list"],
+                     ["--timeout=soon", "migrate", vm, self.b.dest], ["--timeout=0", "migrate", vm, self.b.dest],
+                     ["--timeout=-1", "migrate", vm, self.b.dest], ["--timeout=nan", "migrate", vm, self.b.dest],
+                     ["--timeout=1e9", "migrate", vm, self.b.dest], ["--timeout", "migrate"], ["list", "x"],
+                     ["--incoming", "list"], ["--timeout=1", "check", vm, self.b.dest], ["--request-id=1", "status", vm]):
+            status, out, err = self.a.migctl(*args)
+            self.assertEqual((status, out), (2, ""), args)
+            self.assertTrue(err.strip(), args)
+        for verb, arguments in verbs().items():
+            for wrong in ([], ["x"] * (len(arguments) - 1), ["x"] * (len(arguments) + 1)):
+                if len(wrong) != len(arguments):
+                    self.note(2, verb, *wrong, says=verb)
+        self.note(2, "migrate", vm, "nowhere", says="nowhere")
+        self.note(2, "migrate", "--request-id=" + "x" * 200, vm, self.b.dest, says="request-id")
+        for text in ("", "{", {"name": "x"}, "\0", "x" * 300000):
+            self.note(2, "register", self.file(text))
+
+    def test_2_the_hint_is_good(self):
+        """What the message of a wrong call says to try is something that works."""
+        for args in (["nonsense"], ["--nonsense"]):
+            err = self.a.migctl(*args)[2]
+            self.assertIn("migctl --help", err)
+        self.assertEqual(self.a.migctl("--help")[0], 0)
+
+    def test_3_timeout(self):
+        self.migrate("timeout", self.vm(here="delay=*>*:300"), None, "--timeout=0.2")
+
+    @unittest.skipUnless(os.getuid() == 0, "only root can be somebody else")
+    def test_4_denied(self):
+        """migctl as another user; a copy of it, for he may not get into the build directory."""
+        with Lab() as lab:
+            host = SystemHost(lab, "open")
+            lab.hosts.append(host)
+            host.start()
+            host.register(definition("vm", new_uuid(), lab.server("server", {"nic": ""}), ["nic"]))
+            copy = os.path.join(lab.dir, "migctl")
+            shutil.copy(program("migctl"), copy)
+
+            def as_nobody(*args):
+                return subprocess.run([copy, "--bus-address=" + host.bus_address, *args], user=NOBODY, group=NOBODY,
+                                      extra_groups=[], text=True, capture_output=True, timeout=20, cwd="/")
+            for args in (("migrate", "vm", self.b.dest), ("check", "vm", self.b.dest), ("unregister", "vm")):
+                p = as_nobody(*args)
+                self.assertEqual((p.returncode, p.stdout), (4, ""), p.stderr)
+                self.assertRegex(p.stderr, r"(?m)^migctl: .*polkit: org\.migmgr1\.(migrate|manage)$")
+            self.made[4] = "denied"
+            self.assertEqual(host.vm("vm")["presence"], "here")
+            self.assertIn("vm", as_nobody("list").stdout)
+
+    def test_5_not_found(self):
+        for args in (("status", "nobody"), ("devices", "nobody"), ("check", "nobody", self.b.dest),
+                     ("migrate", "nobody", self.b.dest), ("unregister", "nobody")):
+            self.note(5, *args, says="nobody")
+        for verb in ("show", "cancel"):
+            self.note(5, verb, new_uuid(), says="job")
+            self.note(5, verb, "nothing", says="job")
+        self.note(5, "register", "/nonexistent/file", says="/nonexistent/file")
+
+    def test_6_refused(self):
+        vm = self.vm()
+        job = self.migrate("refused", vm, self.a)
+        self.assertTrue(job["findings"])
+        status, report = self.a.json("check", vm, self.a.dest)
+        self.assertEqual((status, report["ok"]), (6, False))
+        self.assertTrue(report["findings"])
+        for finding in report["findings"]:
+            self.assertEqual(set(finding), {"device", "property", "source", "destination", "remedy"})
+            self.assertTrue(finding["property"] and finding["remedy"])
+
+    def test_7_cancelled(self):
+        vm = self.vm(here="delay=*>*:200")
+        p = self.a.migctl_start("--json=short", "migrate", vm, self.b.dest)
+        wait_for("the job", lambda: self.job_of(vm))
+        self.ends(0, "cancel", self.a.vm(vm)["job"])
+        out, err = p.communicate(timeout=20)
+        self.assertEqual((p.returncode, json.loads(out)["result"]), (7, "cancelled"), err)
+        self.made[7] = "cancelled"
+
+    def test_8_unreachable(self):
+        with Lab() as lab:
+            host = lab.host("alone")
+            host.daemon.kill()
+            calls = {"list": [], "status": ["x"], "devices": ["x"], "register": [self.file({})], "unregister": ["x"],
+                     "check": ["x", self.b.dest], "migrate": ["x", self.b.dest], "cancel": [new_uuid()],
+                     "show": [new_uuid()]}
+            self.assertEqual(set(calls) | {"monitor"}, set(verbs()))
+            for verb, args in calls.items():
+                self.note(8, verb, *args, says="is migmgrd.service running", host=host)
+            host.bus.kill()
+            for verb, args in (*calls.items(), ("monitor", [])):
+                self.note(8, verb, *args, says="bus can't be reached", host=host)
+
+    def test_8_that_dies_in_the_middle(self):
+        with Lab() as lab:
+            host = lab.host("dies")
+            server = lab.server("server", {"nic": "size=64K"})
+            host.register(definition("vm", new_uuid(), server, ["nic"]))
+            p = host.migctl_start("migrate", "vm", self.silent_peer())
+            wait_for("the job", lambda: host.json("status", "vm")[1].get("job"))
+            host.daemon.kill()
+            out, err = p.communicate(timeout=20)
+            self.assertEqual((p.returncode, out), (8, ""), err)
+            self.assertIn("migctl show", err)
+
+    def test_9_in_doubt(self):
+        """The link breaks when the destination has been told to go, and comes back."""
+        vm = self.vm()
+        relay = Relay(os.path.join(self.lab.dir, "relay"), self.b.dest[len("unix:"):])
+        self.addCleanup(relay.close)
+
+        def cut_at_go(direction, message):
+            if "GO" in message.values() or "STARTED" in message.values():
+                relay.refuse = True
+                return direction == "S>D"
+            return True
+        relay.on_message = cut_at_go
+        status, job = self.a.migrate(vm, relay.dest)
+        self.assertEqual((status, job["state"], job["owner"]), (9, "in-doubt", "nobody"), job)
+        self.assertTrue(job["error"]["text"])
+        self.made[9] = "in doubt"
+        relay.on_message = None
+        relay.heal()
+        wait_for("it to settle", lambda: self.a.json("show", job["job"])[1]["state"] == "finished")
+        self.assertEqual(self.a.json("show", job["job"])[1]["result"], "done")
+
+    def test_10_degraded(self):
+        vm = self.vm(here="fault=stop>running-p2p:error:EIO", there="fault=resuming>stop:fail:EINVAL")
+        job = self.migrate("degraded", vm)
+        self.assertEqual([d["id"] for d in job["devices"] if d["lost"]], ["nic"])
+        self.assertIn("nic", job["error"]["text"])
+
+    @classmethod
+    def tearDownClass(cls):
+        if len(cls.made) >= 5 and os.getuid() == 0:  # not when single tests were chosen
+            assert set(cls.made) | {0} == STATUSES, f"made {sorted(cls.made)} of {sorted(STATUSES)}"
+
+
+class Output(Case):
+    def calls(self):
+        """{verb: a call that goes well}, and a job's UUID in them."""
+        vm, other = self.vm(), self.vm(here="delay=*>*:100")
+        new = definition("new" + str(next(self.numbers)), new_uuid(), self.lab.server(f"n{next(self.numbers)}", {"nic": ""}),
+                         ["nic"])
+        status, job = self.a.migrate(vm, self.b)
+        self.assertEqual(status, 0)
+        return {"list": [], "status": [vm], "devices": [vm], "show": [job["job"]], "check": [other, self.b.dest],
+                "migrate": [other, self.b.dest], "register": [self.file(new)], "unregister": [new["name"]]}
+
+    def test_json_of_every_verb(self):
+        calls = self.calls()
+        self.assertEqual(set(calls) | {"cancel", "monitor"}, set(verbs()))
+        for verb, args in calls.items():
+            for how in ("--json=short", "--json", "--json=pretty"):
+                if verb in ("migrate", "register", "unregister") and how != "--json":
+                    continue
+                out = self.ends(0, how, verb, *args)
+                value = json.loads(out)
+                self.assertIsInstance(value, list if verb in ("list", "devices") else dict, verb)
+                self.assertEqual(out.count("\n") == 1, how == "--json=short", (verb, how, out))
+                self.assertTrue(value, verb)
+
+    def test_json_of_cancel(self):
+        vm = self.vm()
+        p = self.a.migctl_start("migrate", vm, self.silent_peer())
+        wait_for("the job", lambda: self.job_of(vm))
+        id = self.a.vm(vm)["job"]
+        value = json.loads(self.ends(0, "--json=short", "cancel", id))
+        self.assertIn(id.replace("-", "_"), value["path"])
+        p.communicate(timeout=20)
+
+    def test_json_of_nothing_is_nothing(self):
+        """A call that fails prints nothing on stdout that a program could take for an answer."""
+        for args in (["status", "nobody"], ["show", new_uuid()], ["cancel", new_uuid()], ["check", "nobody", self.b.dest],
+                     ["nonsense"]):
+            status, out, err = self.a.migctl("--json", *args)
+            self.assertNotEqual(status, 0)
+            self.assertEqual(out, "")
+            self.assertTrue(err)
+
+    def test_json_of_an_empty_list(self):
+        with Lab() as lab:
+            self.assertEqual(lab.host("empty").json("list"), (0, []))
+
+    def test_monitor_is_a_line_for_each_event(self):
+        for how in ("--json", "--json=short", "--json=pretty"):
+            p = self.a.migctl_start(how, "monitor")
+            try:
+                self.assertEqual(json.loads(p.stdout.readline()), {"event": "Listening"})
+                vm = self.vm()
+                status, job = self.a.migrate(vm, self.b)
+                self.assertEqual(status, 0)
+                path, events = "/org/migmgr1/job/_" + job["job"].replace("-", "_"), []
+                while not any(e["path"] == path and e["event"] == "PropertiesChanged" and e["data"][1]["Result"] == "done"
+                              for e in events[-1:]):
+                    events.append(json.loads(p.stdout.readline()))
+                self.assertTrue(all(set(e) == {"usec", "path", "event", "data"} for e in events))
+                self.assertTrue({"InterfacesAdded", "PropertiesChanged", "PhaseReached", "DeviceChanged"} <=
+                                {e["event"] for e in events})
+                self.assertEqual(sorted(e["usec"] for e in events), [e["usec"] for e in events])
+            finally:
+                p.send_signal(signal.SIGINT)
+                p.communicate(timeout=20)
+
+    def test_monitor_in_words(self):
+        p = self.a.migctl_start("monitor")
+        try:
+            time_limit = time.monotonic() + 20
+            line = ""
+            while "InterfacesAdded" not in line:
+                self.assertLess(time.monotonic(), time_limit)
+                self.vm()  # nothing says when it listens
+                if select.select([p.stdout], [], [], 0.2)[0]:
+                    line = p.stdout.readline()
+        finally:
+            p.send_signal(signal.SIGINT)
+            p.communicate(timeout=20)
+
+    def columns(self, out):
+        """Where columns begin in every line: where a line has two blanks, and then something. They are the same in all, as
+        every cell has something in it."""
+        lines = out.splitlines()
+        starts = [{0} | {m.end() for m in re.finditer(r"  +(?=\S)", line)} for line in lines]
+        return lines, starts
+
+    def lined_up(self, with_legend, without):
+        lines, starts = self.columns(with_legend)
+        self.assertGreater(len(lines), 1)
+        for line, start in zip(lines, starts):
+            self.assertEqual(start, starts[0], with_legend)
+            self.assertEqual(line, line.rstrip())
+        bare, bare_starts = self.columns(without)
+        self.assertEqual([re.split(r"  +", line) for line in bare], [re.split(r"  +", line) for line in lines[1:]])
+        self.assertTrue(all(s == bare_starts[0] for s in bare_starts), without)
+
+    def test_columns_line_up(self):
+        """Of names as short and as long as they may be."""
+        server = self.lab.server("long", {"nic": "", "d" * 40: ""})
+        name = "n" * 60
+        self.a.register(definition(name, new_uuid(), server, ["nic", "d" * 40]))
+        self.a.register(definition("s", new_uuid(), self.lab.server("short", {"x": ""}), ["x"]))
+        self.a.migrate(self.vm(), self.b)
+        for args in (["list"], ["devices", name]):
+            self.lined_up(self.ends(0, *args), self.ends(0, "--no-legend", *args))
+        got = [self.a.migctl(*flags, "check", name, self.a.dest) for flags in ([], ["--no-legend"])]
+        self.assertEqual([g[0] for g in got], [6, 6])
+        self.lined_up(got[0][1], got[1][1])
+
+    def test_help_of_every_verb(self):
+        text = self.ends(0, "--help")
+        for verb, arguments in verbs().items():
+            self.assertEqual(self.ends(0, verb, "--help"), text)
+            self.assertEqual(self.ends(0, "--help", verb, *arguments), text)
+        self.assertEqual(len(verbs()), 10)
+        self.assertTrue(all(len(line) <= 100 for line in text.splitlines()), text)
+
+    def test_version(self):
+        for name in ("migctl", "migmgrd", "migmgr-helper", "migmgr-agent"):
+            out = subprocess.run([program(name), "--version"], text=True, capture_output=True, check=True).stdout
+            self.assertRegex(out, rf"\A{name} [0-9.]+\n\Z")
+
+    def test_no_verb_is_list(self):
+        self.vm()
+        self.assertEqual(self.ends(0), self.ends(0, "list"))
+
+    def test_texts_name_what_they_are_about(self):
+        vm = self.vm(here="delay=*>*:20")
+        self.assertIn(vm, self.ends(0, "check", vm, self.b.dest))
+        out = self.ends(0, "migrate", vm, self.b.dest)
+        id = re.search(r"migctl show ([0-9a-f-]{36})", out)[1]
+        self.assertRegex(out, rf"\A{vm}: done, blackout [0-9.]+ (us|ms) \(migctl show {id}\)\n\Z")
+        shown = self.ends(0, "show", id)
+        for text in (vm, id, "done", "The blackout", "nic", "drain", "####"):
+            self.assertIn(text, shown)
+        status = self.ends(0, "status", vm)
+        self.assertRegex(status, r"(?m)^ +Presence: away$")
+
+
+class Daemons(Case):
+    """Whatever stands in for the daemon: the message is one for people, and the status is right."""
+
+    def stand_in(self, name, text):
+        """A daemon that answers everything with this error."""
+        bus = Bus(self.lonely.bus_address)
+        self.addCleanup(bus.close)
+        bus.handler = lambda m: bus.send(ERROR, {REPLY_SERIAL: m.serial, DESTINATION: m.sender, ERROR_NAME: name}, "s", [text])
+        self.assertEqual(bus.bus("RequestName", "su", "org.migmgr1", 0), [1])
+        return bus
+
+    def answer(self, bus, *args):
+        p = self.lonely.migctl_start(*args)
+        wait_for(f"migctl {args} to end", lambda: bus.process(0.01) and False or p.poll() is not None)
+        out, err = p.communicate()
+        return p.returncode, out, err
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.lonely = cls.lab.host("lonely")
+        cls.lonely.daemon.kill()
+
+    def test_every_error_of_the_table(self):
+        for name, status, _ in table("Errors"):
+            bus = self.stand_in("org.migmgr1.Error." + name, "what happened")
+            for args in (["list"], ["migrate", "x", self.b.dest], ["check", "x", self.b.dest], ["show", new_uuid()],
+                         ["cancel", new_uuid()], ["unregister", "x"], ["register", self.file({})]):
+                self.assertEqual(self.answer(bus, *args), (int(status), "", "migctl: what happened\n"), (name, args))
+            bus.close()
+
+    def test_a_daemon_that_cannot_be_started(self):
+        """What the bus answers when activation fails, on systems with and without systemd."""
+        for name in ("org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.DBus.Error.Spawn.ChildExited",
+                     "org.freedesktop.DBus.Error.Spawn.ServiceNotValid", "org.freedesktop.DBus.Error.NoReply",
+                     "org.freedesktop.DBus.Error.TimedOut"):
+            bus = self.stand_in(name, "why")
+            status, out, err = self.answer(bus, "list")
+            self.assertEqual((status, out), (8, ""), name)
+            self.assertIn("why", err)
+            self.assertIn("migmgrd.service", err)
+            bus.close()
+
+    def test_a_bus_that_forbids_it(self):
+        bus = self.stand_in("org.freedesktop.DBus.Error.AccessDenied", "the bus forbids it")
+        self.assertEqual(self.answer(bus, "list"), (4, "", "migctl: the bus forbids it\n"))
+
+
+if __name__ == "__main__":
+    unittest.main()
