@@ -293,7 +293,7 @@ static void take_check(Caller *caller, const char *job, json_object *body)
                                    "register it at the destination: migctl register --incoming FILE");
                 return;
         }
-        if (vm->job || vm->opened) {
+        if (vm->job || vm->opened || vm->vmm->asked) {
                 answer_one_finding(inquiry, "job", "none", "another job has this VM in hand",
                                    "wait for the end of that job");
                 return;

@@ -201,7 +201,7 @@ static void on_vm_deleted(void *userdata, int status, const char *text)
 
 Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text)
 {
-        if (vm->job || !vm->registered) {
+        if (vm->job || vm->opened || vm->vmm->asked || !vm->registered) {
                 (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s has a job; wait for its end or cancel it",
                                 vm->definition->name);
                 return OUTCOME_BUSY;

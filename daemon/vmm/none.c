@@ -28,12 +28,14 @@ static void act(Vmm *vmm, VmmAct what, uint32_t step, uint64_t deadline_usec)
 
 static void find(Vmm *vmm, VmmFound found, void *userdata)
 {
+        vmm->asked = false;
         found(userdata, 0, "");
 }
 
 /* Whether the set runs is seen at its devices. */
 static void see(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata)
 {
+        vmm->asked = false;
         seen(userdata, &(VmmSight){.lives = true, .complete = true});
 }
 

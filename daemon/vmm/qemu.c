@@ -189,12 +189,25 @@ static void drop_monitor(Qemu *q)
         q->qmp = qmp_free(q->qmp);
 }
 
+/* The monitor is there, whoever else waited for it. */
+static void tell_found(Qemu *q)
+{
+        VmmFound found = q->found;
+
+        q->found = NULL;
+        if (!found)
+                return;
+        q->vmm.asked = false;
+        found(q->found_userdata, 0, "");
+}
+
 static void on_ready(void *userdata)
 {
         Qemu *q = userdata;
         QemuStep connected = q->connected;
 
         q->connected = NULL;
+        tell_found(q);
         if (connected)
                 connected(q);
 }
@@ -224,20 +237,35 @@ static void on_event(void *userdata, const char *name, json_object *data)
         }
 }
 
-/* Whoever waits for the monitor is told that there is none. */
+/* Whoever waits for the monitor is told that there is none. From the loop: they may free this VM for it. */
 static void give_up_monitor(Qemu *q, int status, const char *text)
 {
+        q->connected = NULL;
+        loop_timer_set(q->connect_timer, 0);
+        if (!q->found && !q->seen)
+                return;
+        q->lost_status = status;
+        (void) snprintf(q->lost_text, sizeof q->lost_text, "%s", text);
+        loop_timer_soon(q->lost);
+}
+
+static void on_lost(void *userdata)
+{
+        Qemu *q = userdata;
         VmmFound found = q->found;
         VmmSeen seen = q->seen;
+        VmmSight sight = {.lives = q->pidfd >= 0};
+        void *asker = q->found_userdata;
+        char text[sizeof q->lost_text];
 
-        q->connected = NULL;
         q->found = NULL;
         q->seen = NULL;
-        loop_timer_set(q->connect_timer, 0);
-        if (found)
-                found(q->found_userdata, status, text);
+        q->vmm.asked = false;
+        memcpy(text, q->lost_text, sizeof text);
         if (seen)
-                seen(q->found_userdata, &(VmmSight){.lives = q->pidfd >= 0});
+                seen(asker, &sight);
+        else if (found)
+                found(asker, q->lost_status, text);
 }
 
 /* Nobody is there, or who is there does not talk as a QEMU does. Tried again only as long as whoever waits has time. */
@@ -428,13 +456,8 @@ void qemu_pass_memory(Qemu *q, QemuStep step)
 
 /* ---- what the VM asks ---------------------------------------------------------------------------------------- */
 
-static void on_found(Qemu *q)
+static void connect_only(Qemu *q)
 {
-        VmmFound found = q->found;
-
-        q->found = NULL;
-        if (found)
-                found(q->found_userdata, 0, "");
 }
 
 static void find(Vmm *vmm, VmmFound found, void *userdata)
@@ -443,7 +466,10 @@ static void find(Vmm *vmm, VmmFound found, void *userdata)
 
         q->found = found;
         q->found_userdata = userdata;
-        qemu_connect(q, false, on_found);
+        if (q->qmp && qmp_is_ready(q->qmp))
+                tell_found(q);
+        else if (!q->connected)
+                qemu_connect(q, false, connect_only);
 }
 
 static void on_seen_migration(Qemu *q, int status, json_object *result, const char *text)
@@ -456,6 +482,7 @@ static void on_seen_migration(Qemu *q, int status, json_object *result, const ch
                           .runs = streq(q->doing, "running")};
 
         q->seen = NULL;
+        q->vmm.asked = false;
         if (seen)
                 seen(q->found_userdata, &sight);
 }
@@ -479,6 +506,7 @@ static void see(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata)
         Qemu *q = (Qemu *) vmm;
 
         if (was->pid > 0 && q->pidfd < 0 && qemu_watch(q, was) < 0) {
+                vmm->asked = false;
                 seen(userdata,
                      &(VmmSight){}); /* whoever answers at the monitor, it is not the VM of that record */
                 return;
@@ -526,6 +554,7 @@ static Vmm *qemu_free(Vmm *vmm)
         loop_timer_free(q->poll);
         loop_timer_free(q->lingering);
         loop_timer_free(q->connect_timer);
+        loop_timer_free(q->lost);
         json_object_put(q->saved_capabilities);
         json_object_put(q->saved_parameters);
         free(q);
@@ -550,6 +579,8 @@ int vmm_qemu_new(Loop *loop, Vmm **ret)
                 r = loop_timer_new(loop, on_lingering, q, &q->lingering);
         if (r >= 0)
                 r = loop_timer_new(loop, on_connect_timer, q, &q->connect_timer);
+        if (r >= 0)
+                r = loop_timer_new(loop, on_lost, q, &q->lost);
         if (r < 0) {
                 (void) qemu_free(&q->vmm);
                 return r;

@@ -37,8 +37,11 @@ struct Qemu {
         char text[JSON_TEXT_MAX];
 
         VmmFound found;
-        VmmSeen seen;
+        VmmSeen seen; /* never both */
         void *found_userdata;
+        LoopTimer *lost; /* the two above are to be told that there is no monitor */
+        int lost_status;
+        char lost_text[JSON_TEXT_MAX];
         ProcessId was;
 
         uint32_t fact;                                      /* of VMM_ACT_LOOK */

@@ -54,6 +54,7 @@ struct Vmm {
         ManifestVmm facts; /* as of the last VMM_ACT_LOOK; type is always there */
         ProcessId process; /* pid 0: none, or not known */
         bool has_memory;   /* it moves memory over a connection that it must be given */
+        bool asked;        /* vmm_find() or vmm_see() is under way: one at a time */
 };
 
 int vmm_new(Loop *loop, HelperClient *helper, const Definition *definition, const VmmListener *listener,
@@ -64,15 +65,17 @@ static inline Vmm *vmm_free(Vmm *vmm)
         return vmm ? vmm->ops->free(vmm) : NULL;
 }
 
-/* Whether the VM's process is here. */
+/* Whether the VM's process is here. Only when nothing else is being asked (`asked`). */
 static inline void vmm_find(Vmm *vmm, VmmFound found, void *userdata)
 {
+        vmm->asked = true;
         vmm->ops->find(vmm, found, userdata);
 }
 
 /* The same for a process that is known from a record: it is the VM's only if it is exactly that one. */
 static inline void vmm_see(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata)
 {
+        vmm->asked = true;
         vmm->ops->see(vmm, was, seen, userdata);
 }
 

@@ -852,7 +852,8 @@ static void push_todo(const World *w)
 {
         if (n_todo == max_todo) {
                 /* What was expanded is forgotten. */
-                memmove(todo, todo + todo_first, (n_todo - todo_first) * sizeof *todo);
+                if (n_todo > 0)
+                        memmove(todo, todo + todo_first, (n_todo - todo_first) * sizeof *todo);
                 n_todo -= todo_first;
                 todo_first = 0;
                 if (n_todo * 2 >= max_todo) {

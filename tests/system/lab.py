@@ -73,6 +73,7 @@ class Process:
         self.name, self.argv = name, argv
         self.log_path = os.path.join(lab.dir, name + ".log")
         self.log = open(self.log_path, "ab")
+        self.log_start = self.log.tell()  # an earlier life of the same name wrote what is before
         self.p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=env,
                                   pass_fds=pass_fds, start_new_session=True)
         lab.processes.append(self)
@@ -102,6 +103,7 @@ class Process:
 
     def output(self):
         with open(self.log_path, errors="replace") as f:
+            f.seek(self.log_start)
             return f.read()
 
 
@@ -155,7 +157,7 @@ class Host:
         def ready():
             if not self.daemon.alive():
                 raise AssertionError(f"migmgrd of {self.name} ended: {self.daemon.output()[-2000:]}")
-            return connects(os.path.join(self.runtime, "peer.sock"))
+            return "\nready, " in "\n" + self.daemon.output()
         wait_for("migmgrd of " + self.name, ready, 15)
 
     def restart_daemon(self, wait=True):

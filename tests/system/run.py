@@ -85,14 +85,26 @@ KILLS = ("^(source-daemon in source-(drain|go)|destination-daemon in destination
          "destination-run-devices|link in source-(precopy|intake|go)|source-helper in source-drain|source-daemon in "
          r"source-back-run|link in destination-promise|destination-daemon in destination-promised)( \(.*\))?$")
 
+# What git knows and `make dist` forgets.
+TARBALL = r"""
+have=$(tar tf build/migmgr-*.tar.xz | sed 's|^[^/]*/||' | sort)
+git ls-files | grep -v -e '^[.]gitignore$' -e '^[.]ci/' | sort | while read -r f; do
+	printf '%s\n' "$have" | grep -qxF "$f" || echo "not in the tarball: $f"
+done | tee /dev/stderr | wc -l | grep -qx 0
+"""
+
 STEPS = [
     Step("format", ["clang-format", "--dry-run", "-Werror", *sources()], count_one),
     Step("distcheck", ["make", "-s", "-j2", "distcheck"], count_make_check, cwd=PLAIN),
+    Step("tarball", ["bash", "-c", TARBALL], count_one),
     Step("unit, sanitized", ["make", "-s", "-j2", "check"], count_cases, cwd=SANITIZED),
     Step("emulated device, sanitized", python("test_emulated_device.py"), count_unittest, SANITIZED),
     Step("faults", python("faults.py", "-j", "6"), count_table),
     Step("faults, sanitized", python("faults.py", "-j", "6", FAULTS), count_table, SANITIZED),
     Step("kills, sanitized", python("kills.py", "-j", "4", KILLS), count_table, SANITIZED),
+    Step("bus, sanitized", python("test_bus.py"), count_unittest, SANITIZED),
+    Step("migctl, sanitized", python("test_migctl.py"), count_unittest, SANITIZED),
+    Step("QEMU", python("qemu.py", "-j", "4"), count_table),
     Step("demo", python("demo.py"), count_table),
 ]
 
