@@ -34,10 +34,15 @@ int socket_connect(const char *path, int type)
         return TAKE_FD(fd);
 }
 
+/* A socket file on which nobody listens. Connecting to any other file is refused, too. */
 static bool is_stale(const char *path, int type)
 {
-        _cleanup_(closep) int fd = socket_connect(path, type);
+        _cleanup_(closep) int fd = -1;
+        struct stat st;
 
+        if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
+                return false;
+        fd = socket_connect(path, type);
         return fd == -ECONNREFUSED;
 }
 
@@ -53,8 +58,10 @@ int socket_listen(const char *path, int type)
         if (fd < 0)
                 return -errno;
         if (bind(fd, (struct sockaddr *) &sa, sizeof sa) < 0) {
-                if (errno != EADDRINUSE || !is_stale(path, type))
+                if (errno != EADDRINUSE)
                         return -errno;
+                if (!is_stale(path, type))
+                        return -EADDRINUSE;
                 (void) unlink(path);
                 if (bind(fd, (struct sockaddr *) &sa, sizeof sa) < 0)
                         return -errno;

@@ -15,8 +15,8 @@
 bool socket_path_fits(const char *path);
 
 /* Listens on `path`, `type` SOCK_STREAM or SOCK_SEQPACKET, mode 0600. A socket file on which nobody listens any more is
- * replaced. Returns the descriptor (non-blocking, close-on-exec); -EADDRINUSE when somebody does listen;
- * -ENAMETOOLONG. */
+ * replaced. Returns the descriptor (non-blocking, close-on-exec); -EADDRINUSE when somebody does listen, or the file is
+ * none of a socket; -ENAMETOOLONG. */
 int socket_listen(const char *path, int type) _must_check_;
 
 /* Connects without waiting. Returns the descriptor (non-blocking, close-on-exec). -EAGAIN: the listener's queue is

@@ -84,10 +84,48 @@ static void test_a_socket_in_use_is_not_taken_away(void **state)
         listener = socket_listen(path, SOCK_SEQPACKET);
         assert_true(listener >= 0);
         assert_int_equal(socket_listen(path, SOCK_SEQPACKET), -EADDRINUSE);
+        assert_int_equal(socket_listen(path, SOCK_STREAM), -EADDRINUSE);
         near = socket_connect(path, SOCK_SEQPACKET);
         assert_true(near >= 0);
         (void) close(near);
         (void) close(listener);
+        scratch_deinit(&scratch);
+}
+
+static void test_a_listener_whose_queue_is_full_listens_all_the_same(void **state)
+{
+        Scratch scratch;
+        int listener, near[200];
+        size_t n = 0;
+
+        scratch_init(&scratch);
+        listener = socket_listen(scratch_path(&scratch, "s"), SOCK_STREAM);
+        assert_true(listener >= 0);
+        while (n < ARRAY_SIZE(near) && (near[n] = socket_connect(scratch.path, SOCK_STREAM)) >= 0)
+                n++;
+        assert_true(n < ARRAY_SIZE(near));
+        assert_int_equal(socket_listen(scratch.path, SOCK_STREAM), -EADDRINUSE);
+        while (n > 0)
+                (void) close(near[--n]);
+        (void) close(listener);
+        scratch_deinit(&scratch);
+}
+
+/* Connecting to any file is refused: that alone does not make it a socket that was left behind. */
+static void test_a_file_that_is_no_socket_is_left_alone(void **state)
+{
+        Scratch scratch;
+        struct stat st;
+
+        scratch_init(&scratch);
+        scratch_write(&scratch, "precious", "data", 4);
+        assert_int_equal(socket_listen(scratch.path, SOCK_STREAM), -EADDRINUSE);
+        assert_int_equal(stat(scratch.path, &st), 0);
+        assert_int_equal(st.st_size, 4);
+        assert_int_equal(symlink("precious", scratch_path(&scratch, "link")), 0);
+        assert_int_equal(socket_listen(scratch.path, SOCK_STREAM), -EADDRINUSE);
+        assert_int_equal(lstat(scratch.path, &st), 0);
+        assert_int_equal(socket_listen(scratch.dir, SOCK_STREAM), -EADDRINUSE);
         scratch_deinit(&scratch);
 }
 
@@ -226,6 +264,8 @@ int main(void)
                 cmocka_unit_test(test_a_path_is_absolute_and_has_at_most_107_bytes),
                 cmocka_unit_test(test_who_listens_is_found_and_named),
                 cmocka_unit_test(test_a_socket_in_use_is_not_taken_away),
+                cmocka_unit_test(test_a_listener_whose_queue_is_full_listens_all_the_same),
+                cmocka_unit_test(test_a_file_that_is_no_socket_is_left_alone),
                 cmocka_unit_test(test_a_socket_that_nobody_listens_on_is_replaced),
                 cmocka_unit_test(test_connecting_says_what_is_there),
                 cmocka_unit_test(test_packets_keep_their_bounds),
