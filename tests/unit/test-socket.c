@@ -207,7 +207,17 @@ static void test_packets_keep_their_bounds(void **state)
         assert_int_equal(socket_recv(s[1], got, 2, NULL, 0, &n_fds), -EMSGSIZE);
         (void) close(s[0]);
         assert_int_equal(socket_recv(s[1], got, sizeof got, NULL, 0, &n_fds), 0);
-        assert_int_equal(socket_send(s[1], sent, 1, NULL, 0), -EPIPE); /* and no signal */
+        assert_int_equal(socket_send(s[1], sent, 1, NULL, 0), -EPIPE);
+        (void) close(s[1]);
+}
+
+static void test_an_end_that_is_gone_is_an_error_and_no_signal(void **state)
+{
+        int s[2];
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s), 0);
+        (void) close(s[0]);
+        assert_int_equal(socket_send(s[1], "x", 1, NULL, 0), -EPIPE);
         (void) close(s[1]);
 }
 
@@ -269,6 +279,7 @@ int main(void)
                 cmocka_unit_test(test_a_socket_that_nobody_listens_on_is_replaced),
                 cmocka_unit_test(test_connecting_says_what_is_there),
                 cmocka_unit_test(test_packets_keep_their_bounds),
+                cmocka_unit_test(test_an_end_that_is_gone_is_an_error_and_no_signal),
                 cmocka_unit_test(test_files_arrive_or_are_closed),
                 cmocka_unit_test(test_more_files_than_allowed_are_not_sent),
         };
