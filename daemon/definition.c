@@ -126,6 +126,8 @@ static void read_argv(JsonReader *reader, json_object *incoming, Definition *def
 
                 if (!text)
                         json_fail(reader, "\"argv\": member %zu is not a string", i);
+                else if (strlen(text) != (size_t) json_object_get_string_len(arg))
+                        json_fail(reader, "\"argv\": member %zu has a zero byte in it", i);
                 else if (i == 0 && text[0] != '/')
                         json_fail(reader,
                                   "\"argv\": the program \"%s\" is no absolute path; there is no shell",

@@ -174,6 +174,7 @@ static const struct {
         {{.vmm = ARGV("[\"\"]")}, "is no absolute path"},
         {{.vmm = ARGV("[\"/q\",1]")}, "member 1 is not a string"},
         {{.vmm = ARGV("[\"/q\",null]")}, "member 1 is not a string"},
+        {{.vmm = ARGV("[\"/q\",\"-drive\",\"a\\u0000b\"]")}, "member 2 has a zero byte in it"},
         {{.devices = MISSING}, "\"devices\" is missing"},
         {{.devices = "{}"}, "\"devices\" is not of type array"},
         {{.devices = "[[]]"}, "is not an object"},
