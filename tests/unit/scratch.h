@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* A directory of a test's own, below $TMPDIR, and what is in it: files, no directories. Paths in it fit a socket's
- * address. */
+/* A directory of a test's own, below $TMPDIR. Paths in it fit a socket's address. */
 
-#include <dirent.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -42,15 +41,12 @@ static inline void scratch_write(Scratch *scratch, const char *name, const void 
         assert_int_equal(fclose(file), 0);
 }
 
+static inline int scratch_remove(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+        return remove(path);
+}
+
 static inline void scratch_deinit(Scratch *scratch)
 {
-        DIR *dir = opendir(scratch->dir);
-        struct dirent *entry;
-
-        assert_non_null(dir);
-        while ((entry = readdir(dir)))
-                if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-                        assert_int_equal(remove(scratch_path(scratch, entry->d_name)), 0);
-        (void) closedir(dir);
-        assert_int_equal(rmdir(scratch->dir), 0);
+        assert_int_equal(nftw(scratch->dir, scratch_remove, 8, FTW_DEPTH | FTW_PHYS), 0);
 }

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+
+#include "common/json.h"
+#include "daemon/config.h"
+#include "scratch.h"
+
+/* A configuration directory, and what was read from it. */
+typedef struct Rig {
+        Scratch scratch;
+        char file[128];
+        Config config;
+        char error[JSON_TEXT_MAX];
+} Rig;
+
+static void rig_init(Rig *rig)
+{
+        *rig = (Rig){.config = config_default};
+        scratch_init(&rig->scratch);
+        (void) snprintf(rig->file, sizeof rig->file, "%s/migmgrd.json", rig->scratch.dir);
+        rig->config.config_file = rig->file;
+}
+
+static void forget_dir(Rig *rig)
+{
+        if (rig->config.vms_dir != config_default.vms_dir)
+                free((char *) rig->config.vms_dir);
+        rig->config.vms_dir = config_default.vms_dir;
+}
+
+static void rig_deinit(Rig *rig)
+{
+        forget_dir(rig);
+        scratch_deinit(&rig->scratch);
+}
+
+static void rig_write(Rig *rig, const char *name, const char *text)
+{
+        if (strchr(name, '/') && mkdir(scratch_path(&rig->scratch, "migmgrd.d"), 0700) < 0)
+                assert_int_equal(errno, EEXIST);
+        scratch_write(&rig->scratch, name, text, strlen(text));
+}
+
+static int rig_read(Rig *rig)
+{
+        int r;
+
+        forget_dir(rig);
+        memset(rig->error, 0, sizeof rig->error);
+        r = config_read(&rig->config, rig->error);
+        assert_int_equal(r, rig->error[0] ? -EINVAL : 0);
+        return r;
+}
+
+static void assert_policy(const Policy *policy, const Policy *expect)
+{
+        for (Phase p = 0; p < PHASE_MAX; p++)
+                assert_int_equal(policy->deadline_usec[p], expect->deadline_usec[p]);
+        assert_int_equal(policy->connect_usec, expect->connect_usec);
+        assert_int_equal(policy->doubt_usec, expect->doubt_usec);
+        assert_int_equal(policy->retries, expect->retries);
+}
+
+/* ---- what is right ------------------------------------------------------------------------------------------- */
+
+static void test_without_a_file_the_defaults_hold(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_policy(&rig.config.policy, &policy_default);
+        rig_write(&rig, "migmgrd.json", "{}");
+        assert_int_equal(rig_read(&rig), 0);
+        assert_policy(&rig.config.policy, &policy_default);
+        assert_ptr_equal(rig.config.vms_dir, config_default.vms_dir);
+        rig_deinit(&rig);
+}
+
+static void test_every_key_sets_what_it_says_and_nothing_else(void **state)
+{
+        Policy expect;
+        Rig rig;
+
+        rig_init(&rig);
+        for (Phase p = 0; p < PHASE_MAX; p++) {
+                char text[128];
+
+                (void) snprintf(text, sizeof text, "{\"deadlines-msec\":{\"%s\":1234}}", phase_to_string(p));
+                rig_write(&rig, "migmgrd.json", text);
+                assert_int_equal(rig_read(&rig), 0);
+                expect = policy_default;
+                expect.deadline_usec[p] = 1234000;
+                assert_policy(&rig.config.policy, &expect);
+        }
+        rig_write(&rig, "migmgrd.json",
+                  "{\"connect-msec\":1,\"doubt-msec\":3600000,\"retries\":100,\"vms-dir\":\"/v\"}");
+        assert_int_equal(rig_read(&rig), 0);
+        expect = policy_default;
+        expect.connect_usec = 1000;
+        expect.doubt_usec = UINT64_C(3600000000);
+        expect.retries = 100;
+        assert_policy(&rig.config.policy, &expect);
+        assert_string_equal(rig.config.vms_dir, "/v");
+        rig_deinit(&rig);
+}
+
+static void test_files_beside_it_are_read_in_order_and_the_last_word_counts(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        rig_write(&rig, "migmgrd.json", "{\"retries\":1,\"doubt-msec\":7}");
+        rig_write(&rig, "migmgrd.d/20-b.json", "{\"retries\":3}");
+        rig_write(&rig, "migmgrd.d/10-a.json", "{\"retries\":2,\"connect-msec\":5}");
+        rig_write(&rig, "migmgrd.d/30-c.json.bak", "{\"retries\":4}");
+        rig_write(&rig, "migmgrd.d/.40-d.json", "{\"retries\":5}");
+        rig_write(&rig, "migmgrd.d/README", "no JSON");
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.config.policy.retries, 3);
+        assert_int_equal(rig.config.policy.doubt_usec, 7000);
+        assert_int_equal(rig.config.policy.connect_usec, 5000);
+        assert_int_equal(unlink(rig.file), 0);
+        assert_int_equal(rig_read(&rig), 0); /* and they count without it */
+        assert_int_equal(rig.config.policy.retries, 3);
+        assert_int_equal(rig.config.policy.doubt_usec, policy_default.doubt_usec);
+        rig_deinit(&rig);
+}
+
+/* ---- what is wrong ------------------------------------------------------------------------------------------- */
+
+static const struct {
+        const char *text, *expect;
+} wrong[] = {
+        {"", "is not whole"},
+        {"[]", "is not an object"},
+        {"null\n", "is null"},
+        {"{\"retires\":1}", "unknown key \"retires\""},
+        {"{\"retries\":101}", "\"retries\" is 101, not from 0 to 100"},
+        {"{\"retries\":-1}", "\"retries\" is -1, not from 0 to 100"},
+        {"{\"retries\":\"1\"}", "\"retries\" is not of type int"},
+        {"{\"retries\":null}", "\"retries\" is not of type int"},
+        {"{\"connect-msec\":0}", "\"connect-msec\" is 0, not from 1 to 3600000"},
+        {"{\"doubt-msec\":3600001}", "\"doubt-msec\" is 3600001, not from 1 to 3600000"},
+        {"{\"doubt-msec\":0.5}", "\"doubt-msec\" is not of type int"},
+        {"{\"deadlines-msec\":5}", "\"deadlines-msec\" is not of type object"},
+        {"{\"deadlines-msec\":{\"drain\":0}}", "\"drain\" is 0, not from 1 to 3600000"},
+        {"{\"deadlines-msec\":{\"Drain\":1}}", "unknown key \"Drain\""},
+        {"{\"deadlines-msec\":{\"stop-rest\":1}}", "unknown key \"stop-rest\""},
+        {"{\"vms-dir\":7}", "\"vms-dir\" is not of type string"},
+        {"{\"vms-dir\":\"/a\\u0000b\"}", "\"vms-dir\" has a zero byte"},
+};
+
+static void test_what_is_wrong_is_refused_with_file_and_key(void **state)
+{
+        static const char *const names[] = {"migmgrd.json", "migmgrd.d/10-a.json"};
+
+        for (size_t f = 0; f < ARRAY_SIZE(names); f++)
+                for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+                        Rig rig;
+
+                        rig_init(&rig);
+                        rig_write(&rig, names[f], wrong[i].text);
+                        if (rig_read(&rig) == 0 || !strstr(rig.error, wrong[i].expect))
+                                print_error("%s: \"%s\"\n", wrong[i].text, rig.error);
+                        assert_non_null(strstr(rig.error, wrong[i].expect));
+                        assert_non_null(strstr(rig.error, names[f]));
+                        rig_deinit(&rig);
+                }
+}
+
+static void test_one_wrong_file_among_others_is_enough(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        rig_write(&rig, "migmgrd.json", "{\"retries\":1}");
+        rig_write(&rig, "migmgrd.d/10-a.json", "{\"retries\":1x}");
+        rig_write(&rig, "migmgrd.d/20-b.json", "{\"retries\":2}");
+        assert_int_equal(rig_read(&rig), -EINVAL);
+        assert_non_null(strstr(rig.error, "10-a.json"));
+        rig_deinit(&rig);
+}
+
+static void test_a_file_that_cannot_be_read_is_not_passed_over(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        rig_write(&rig, "migmgrd.d/10-a.json", "{}");
+        assert_int_equal(symlink("absent", scratch_path(&rig.scratch, "migmgrd.d/20-b.json")), 0);
+        assert_int_equal(rig_read(&rig), -EINVAL);
+        assert_non_null(strstr(rig.error, "20-b.json: "));
+        assert_int_equal(unlink(rig.scratch.path), 0);
+        assert_int_equal(mkdir(rig.scratch.path, 0700), 0);
+        assert_int_equal(rig_read(&rig), -EINVAL);
+        rig_deinit(&rig);
+}
+
+static void test_a_configuration_has_at_most_256_kib(void **state)
+{
+        char *text = malloc(256 * 1024 + 2);
+        Rig rig;
+
+        assert_non_null(text);
+        rig_init(&rig);
+        for (size_t over = 0; over < 2; over++) {
+                memset(text, ' ', 256 * 1024 + 1);
+                memcpy(text, "{}", 2);
+                text[256 * 1024 + over] = 0;
+                rig_write(&rig, "migmgrd.json", text);
+                assert_int_equal(rig_read(&rig), over ? -EINVAL : 0);
+        }
+        free(text);
+        rig_deinit(&rig);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_without_a_file_the_defaults_hold),
+                cmocka_unit_test(test_every_key_sets_what_it_says_and_nothing_else),
+                cmocka_unit_test(test_files_beside_it_are_read_in_order_and_the_last_word_counts),
+                cmocka_unit_test(test_what_is_wrong_is_refused_with_file_and_key),
+                cmocka_unit_test(test_one_wrong_file_among_others_is_enough),
+                cmocka_unit_test(test_a_file_that_cannot_be_read_is_not_passed_over),
+                cmocka_unit_test(test_a_configuration_has_at_most_256_kib),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
