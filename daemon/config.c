@@ -105,6 +105,10 @@ int config_read(Config *config, char *ret_error)
                 stem -= 5;
         (void) snprintf(dir, sizeof dir, "%.*s.d", (int) stem, config->config_file);
         n = scandir(dir, &names, is_json, alphasort);
+        if (n < 0 && errno != ENOENT) {
+                (void) snprintf(ret_error, JSON_TEXT_MAX, "%.150s: %s", dir, strerror(errno));
+                return -EINVAL;
+        }
         for (int i = 0; i < n; i++) {
                 (void) snprintf(path, sizeof path, "%s/%s", dir, names[i]->d_name);
                 if (r >= 0)

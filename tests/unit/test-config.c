@@ -198,6 +198,18 @@ static void test_a_file_that_cannot_be_read_is_not_passed_over(void **state)
         rig_deinit(&rig);
 }
 
+static void test_a_directory_that_cannot_be_read_is_not_passed_over(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        rig_write(&rig, "migmgrd.json", "{}");
+        scratch_write(&rig.scratch, "migmgrd.d", "", 0);
+        assert_int_equal(rig_read(&rig), -EINVAL);
+        assert_non_null(strstr(rig.error, "migmgrd.d: "));
+        rig_deinit(&rig);
+}
+
 static void test_a_configuration_has_at_most_256_kib(void **state)
 {
         char *text = malloc(256 * 1024 + 2);
@@ -225,6 +237,7 @@ int main(void)
                 cmocka_unit_test(test_what_is_wrong_is_refused_with_file_and_key),
                 cmocka_unit_test(test_one_wrong_file_among_others_is_enough),
                 cmocka_unit_test(test_a_file_that_cannot_be_read_is_not_passed_over),
+                cmocka_unit_test(test_a_directory_that_cannot_be_read_is_not_passed_over),
                 cmocka_unit_test(test_a_configuration_has_at_most_256_kib),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
