@@ -115,7 +115,7 @@ static void test_files_beside_it_are_read_in_order_and_the_last_word_counts(void
         rig_write(&rig, "migmgrd.d/20-b.json", "{\"retries\":3}");
         rig_write(&rig, "migmgrd.d/10-a.json", "{\"retries\":2,\"connect-msec\":5}");
         rig_write(&rig, "migmgrd.d/30-c.json.bak", "{\"retries\":4}");
-        rig_write(&rig, "migmgrd.d/.40-d.json", "{\"retries\":5}");
+        rig_write(&rig, "migmgrd.d/.40-d.json", "no JSON");
         rig_write(&rig, "migmgrd.d/README", "no JSON");
         assert_int_equal(rig_read(&rig), 0);
         assert_int_equal(rig.config.policy.retries, 3);
@@ -125,6 +125,24 @@ static void test_files_beside_it_are_read_in_order_and_the_last_word_counts(void
         assert_int_equal(rig_read(&rig), 0); /* and they count without it */
         assert_int_equal(rig.config.policy.retries, 3);
         assert_int_equal(rig.config.policy.doubt_usec, policy_default.doubt_usec);
+        rig_deinit(&rig);
+}
+
+/* Written in an order that is not that of their names, and so many that no listing has them in order by chance. */
+static void test_the_order_is_that_of_their_names_alone(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        for (int i = 0; i < 32; i++) {
+                char name[64], text[64];
+
+                (void) snprintf(name, sizeof name, "migmgrd.d/%02d.json", (i * 11 + 5) % 32);
+                (void) snprintf(text, sizeof text, "{\"retries\":%d}", (i * 11 + 5) % 32);
+                rig_write(&rig, name, text);
+        }
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.config.policy.retries, 31);
         rig_deinit(&rig);
 }
 
@@ -234,6 +252,7 @@ int main(void)
                 cmocka_unit_test(test_without_a_file_the_defaults_hold),
                 cmocka_unit_test(test_every_key_sets_what_it_says_and_nothing_else),
                 cmocka_unit_test(test_files_beside_it_are_read_in_order_and_the_last_word_counts),
+                cmocka_unit_test(test_the_order_is_that_of_their_names_alone),
                 cmocka_unit_test(test_what_is_wrong_is_refused_with_file_and_key),
                 cmocka_unit_test(test_one_wrong_file_among_others_is_enough),
                 cmocka_unit_test(test_a_file_that_cannot_be_read_is_not_passed_over),
