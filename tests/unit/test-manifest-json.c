@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The other host is not trusted. */
+
+#include <stdio.h>
+
+#include "daemon/manifest-json.h"
+#include "test.h"
+
+#define UUID "01234567-89ab-cdef-0123-456789abcdef"
+
+static void fill(char *text, size_t size, char c)
+{
+        memset(text, c, size - 1);
+        text[size - 1] = 0;
+}
+
+/* Everything as long, as many and as odd as may be. */
+static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
+{
+        assert_int_equal(manifest_init(m, n_devices), 0);
+        memcpy(m->uuid, UUID, sizeof UUID);
+        fill(m->name, sizeof m->name, 'n');
+        m->presence = PRESENCE_HERE;
+        m->can_start = true;
+        for (uint32_t i = 0; i < n_devices; i++) {
+                ManifestDevice *d = &m->devices[i];
+
+                fill(d->id, sizeof d->id, 'd');
+                (void) snprintf(d->id, sizeof d->id, "%u", i);
+                d->id[strlen(d->id)] = '-';
+                d->migration_flags = i % 8;
+                d->state = (DeviceState) (i % DEVICE_STATE_MAX);
+                d->status = i % 2 ? -4095 : 0;
+                fill(d->text, sizeof d->text, 't');
+        }
+        m->vmm.type = vmm;
+        if (vmm == VMM_TYPE_NONE)
+                return;
+        m->vmm.status = -1;
+        m->vmm.major = 1000;
+        fill(m->vmm.text, sizeof m->vmm.text, '1');
+        fill(m->vmm.version, sizeof m->vmm.version, '2');
+        fill(m->vmm.machine, sizeof m->vmm.machine, '3');
+        fill(m->vmm.run_state, sizeof m->vmm.run_state, '4');
+        m->vmm.n_blocked = MANIFEST_REASONS_MAX;
+        m->vmm.n_vfio_user = 1;
+        for (size_t i = 0; i < MANIFEST_REASONS_MAX; i++)
+                fill(m->vmm.blocked[i], MANIFEST_TEXT_MAX, 'b');
+        fill(m->vmm.vfio_user[0], MANIFEST_TEXT_MAX, 'v');
+}
+
+static int from_json(json_object *object, Manifest *ret, char *text)
+{
+        JsonReader reader = {.where = "CHECK"};
+        int r = manifest_from_json(&reader, object, ret);
+
+        assert_int_equal(r < 0, reader.failed);
+        assert_int_equal(r, reader.failed ? -EINVAL : 0);
+        if (text)
+                memcpy(text, reader.text, sizeof reader.text);
+        return r;
+}
+
+/* A copy that shares nothing, by way of the text that travels. */
+static json_object *resend(json_object *object)
+{
+        JsonReader reader = {.where = "copy"};
+        const char *text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN);
+        json_object *copy = json_parse(&reader, text, strlen(text));
+
+        assert_non_null(copy);
+        return copy;
+}
+
+static void assert_refused(json_object *object, const char *what)
+{
+        Manifest got = {};
+        char text[JSON_TEXT_MAX];
+
+        if (from_json(object, &got, text) == 0)
+                print_error("taken: %s\n", what);
+        assert_true(text[0] != 0);
+        assert_null(got.devices);
+}
+
+/* ---- what we send is taken ----------------------------------------------------------------------------------- */
+
+static void test_a_manifest_comes_back_as_it_was(void **state)
+{
+        static const uint32_t sizes[] = {0, 1, 18, 1024};
+
+        for (VmmType vmm = 0; vmm < VMM_TYPE_MAX; vmm++)
+                for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+                        json_object *sent, *received;
+                        Manifest m, got;
+
+                        make(&m, vmm, sizes[i]);
+                        sent = manifest_to_json(&m);
+                        received = resend(sent);
+                        assert_int_equal(from_json(received, &got, NULL), 0);
+                        assert_string_equal(got.uuid, m.uuid);
+                        assert_string_equal(got.name, m.name);
+                        assert_int_equal(got.presence, m.presence);
+                        assert_int_equal(got.can_start, m.can_start);
+                        assert_memory_equal(&got.vmm, &m.vmm, sizeof m.vmm);
+                        assert_int_equal(got.n_devices, m.n_devices);
+                        for (uint32_t k = 0; k < m.n_devices; k++)
+                                assert_memory_equal(&got.devices[k], &m.devices[k], sizeof m.devices[k]);
+                        manifest_deinit(&got);
+                        manifest_deinit(&m);
+                        json_object_put(received);
+                        json_object_put(sent);
+                }
+}
+
+static void test_foreign_text_is_made_printable_and_cut(void **state)
+{
+        char longer[2 * MANIFEST_TEXT_MAX];
+        json_object *o, *vmm, *device;
+        Manifest m, got;
+
+        make(&m, VMM_TYPE_QMP, 1);
+        o = manifest_to_json(&m);
+        vmm = json_object_object_get(o, "vmm");
+        device = json_object_array_get_idx(json_object_object_get(o, "devices"), 0);
+        fill(longer, sizeof longer, 'x');
+        json_add_string(o, "name", "a\n\x1b[2J\xc3\xa9");
+        json_add_string(vmm, "run-state", longer);
+        json_add_string(vmm, "text", longer);
+        json_add_string(device, "text", "\r");
+        json_object_array_put_idx(json_object_object_get(vmm, "blocked"), 0, json_object_new_string(longer));
+        assert_int_equal(from_json(o, &got, NULL), 0);
+        assert_string_equal(got.name, "a??[2J??");
+        assert_int_equal(strlen(got.vmm.run_state), sizeof got.vmm.run_state - 1);
+        assert_int_equal(strlen(got.vmm.text), MANIFEST_TEXT_MAX - 1);
+        assert_int_equal(strlen(got.vmm.blocked[0]), MANIFEST_TEXT_MAX - 1);
+        assert_string_equal(got.devices[0].text, "?");
+        manifest_deinit(&got);
+        manifest_deinit(&m);
+        json_object_put(o);
+}
+
+static void test_lists_of_reasons_are_cut_to_their_room(void **state)
+{
+        json_object *o, *list;
+        Manifest m, got;
+
+        make(&m, VMM_TYPE_QMP, 0);
+        o = manifest_to_json(&m);
+        list = json_object_object_get(json_object_object_get(o, "vmm"), "vfio-user");
+        for (int i = 0; i < 1000; i++)
+                json_append(list, json_object_new_string("more"));
+        assert_int_equal(from_json(o, &got, NULL), 0);
+        assert_int_equal(got.vmm.n_vfio_user, MANIFEST_REASONS_MAX);
+        assert_string_equal(got.vmm.vfio_user[MANIFEST_REASONS_MAX - 1], "more");
+        manifest_deinit(&got);
+        manifest_deinit(&m);
+        json_object_put(o);
+}
+
+/* ---- hostile values ------------------------------------------------------------------------------------------- */
+
+static const struct {
+        const char *at, *key, *value; /* `at`: "", "vmm" or "device" */
+} hostile[] = {
+        {"", "uuid", "\"\""},
+        {"", "uuid", "\"01234567-89AB-cdef-0123-456789abcdef\""},
+        {"", "uuid", "\"" UUID "0\""},
+        {"", "presence", "\"somewhere\""},
+        {"", "presence", "\"\""},
+        {"vmm", "type", "\"xen\""},
+        {"vmm", "type", "\"\""},
+        {"vmm", "status", "1"},
+        {"vmm", "status", "-4096"},
+        {"vmm", "status", "-9223372036854775808"},
+        {"vmm", "major", "-1"},
+        {"vmm", "major", "1001"},
+        {"vmm", "major", "18446744073709551615"},
+        {"device", "type", "\"vfio\""},
+        {"device", "state", "\"sleeping\""},
+        {"device", "state", "\"\""},
+        {"device", "flags", "-1"},
+        {"device", "flags", "8"},
+        {"device", "flags", "4294967297"},
+        {"device", "status", "1"},
+        {"device", "status", "-4096"},
+        {"device", "id", "\"a\\u0000b\""},
+        {"device", "id", "\"12345678901234567890123456789012345678901234567890123456789012345\""},
+};
+
+static json_object *place(json_object *root, const char *at)
+{
+        if (streq(at, "vmm"))
+                return json_object_object_get(root, "vmm");
+        if (streq(at, "device"))
+                return json_object_array_get_idx(json_object_object_get(root, "devices"), 0);
+        return root;
+}
+
+static void test_values_that_make_no_sense_are_refused(void **state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(hostile); i++) {
+                Manifest m;
+                json_object *o;
+
+                make(&m, VMM_TYPE_QMP, 1);
+                o = manifest_to_json(&m);
+                json_add(place(o, hostile[i].at), hostile[i].key, json_tokener_parse(hostile[i].value));
+                assert_refused(o, hostile[i].value);
+                json_object_put(o);
+                manifest_deinit(&m);
+        }
+}
+
+static void test_more_devices_than_a_vm_may_have_are_refused(void **state)
+{
+        static const size_t counts[] = {1025, 1026, 100000};
+
+        for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
+                Manifest m;
+                json_object *o, *devices, *one;
+
+                make(&m, VMM_TYPE_NONE, 1);
+                o = manifest_to_json(&m);
+                devices = json_object_object_get(o, "devices");
+                one = json_object_array_get_idx(devices, 0);
+                while (json_object_array_length(devices) < counts[i])
+                        json_append(devices, json_object_get(one));
+                assert_refused(o, "too many devices");
+                json_object_put(o);
+                manifest_deinit(&m);
+        }
+}
+
+static void test_what_is_no_object_is_no_manifest(void **state)
+{
+        json_object *things[] = {NULL, json_object_new_array(), json_object_new_string("x"),
+                                 json_object_new_int(1), json_object_new_object()};
+
+        for (size_t i = 0; i < ARRAY_SIZE(things); i++) {
+                assert_refused(things[i], "no object");
+                json_object_put(things[i]);
+        }
+}
+
+/* ---- findings -------------------------------------------------------------------------------------------------- */
+
+static void test_findings_travel_in_order(void **state)
+{
+        Finding items[2] = {{"nic0", "flags", "a", "b", "mend it"}, {"", "presence", "away", "", "move it"}};
+        json_object *sent = json_new_array(), *got = json_new_array(), *received;
+
+        findings_to_json(&(Findings){2, items}, sent);
+        received = resend(sent);
+        findings_take(received, got);
+        assert_string_equal(
+                json_object_to_json_string_ext(got, JSON_C_TO_STRING_PLAIN),
+                "[{\"device\":\"nic0\",\"property\":\"flags\",\"source\":\"a\",\"destination\":\"b\","
+                "\"remedy\":\"mend it\"},{\"device\":\"\",\"property\":\"presence\",\"source\":\"away\","
+                "\"destination\":\"\",\"remedy\":\"move it\"}]");
+        json_object_put(received);
+        json_object_put(got);
+        json_object_put(sent);
+}
+
+static void test_findings_of_another_form_are_left_out_and_text_is_made_printable(void **state)
+{
+        static const char text[] =
+                "[1,null,[],{},"
+                "{\"device\":\"\",\"property\":\"p\",\"source\":\"\",\"destination\":\"\"},"
+                "{\"device\":\"\",\"property\":7,\"source\":\"\",\"destination\":\"\",\"remedy\":\"\"},"
+                "{\"device\":\"d\\n\",\"property\":\"p\",\"source\":\"\\u001b\",\"destination\":\"\",\"remedy\":\"r\","
+                "\"more\":1}]";
+        json_object *from = json_tokener_parse(text), *got = json_new_array();
+
+        findings_take(from, got);
+        assert_string_equal(json_object_to_json_string_ext(got, JSON_C_TO_STRING_PLAIN),
+                            "[{\"device\":\"d?\",\"property\":\"p\",\"source\":\"?\",\"destination\":\"\","
+                            "\"remedy\":\"r\"}]");
+        findings_take(NULL, got);
+        findings_take(json_object_array_get_idx(got, 0), got);
+        assert_int_equal(json_object_array_length(got), 1);
+        json_object_put(got);
+        json_object_put(from);
+}
+
+static void test_findings_have_an_end(void **state)
+{
+        json_object *from = json_new_array(), *got = json_new_array(), *one = json_new_array();
+        Finding item = {"d", "p", "s", "t", "r"};
+
+        findings_to_json(&(Findings){1, &item}, one);
+        for (int i = 0; i < 5000; i++)
+                json_append(from, json_object_get(json_object_array_get_idx(one, 0)));
+        findings_take(from, got);
+        assert_int_equal(json_object_array_length(got), 4096);
+        json_object_put(one);
+        json_object_put(got);
+        json_object_put(from);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_a_manifest_comes_back_as_it_was),
+                cmocka_unit_test(test_foreign_text_is_made_printable_and_cut),
+                cmocka_unit_test(test_lists_of_reasons_are_cut_to_their_room),
+                cmocka_unit_test(test_values_that_make_no_sense_are_refused),
+                cmocka_unit_test(test_more_devices_than_a_vm_may_have_are_refused),
+                cmocka_unit_test(test_what_is_no_object_is_no_manifest),
+                cmocka_unit_test(test_findings_travel_in_order),
+                cmocka_unit_test(test_findings_of_another_form_are_left_out_and_text_is_made_printable),
+                cmocka_unit_test(test_findings_have_an_end),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
