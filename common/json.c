@@ -140,6 +140,12 @@ int64_t json_number(JsonReader *reader, json_object *object, const char *key, in
         return number;
 }
 
+int64_t json_number_needed(JsonReader *reader, json_object *object, const char *key, int64_t min, int64_t max)
+{
+        (void) json_member(reader, object, key, json_type_int, true);
+        return json_number(reader, object, key, min, max, 0);
+}
+
 bool json_flag(JsonReader *reader, json_object *object, const char *key, bool fallback)
 {
         json_object *value = json_member(reader, object, key, json_type_boolean, false);

@@ -43,6 +43,9 @@ void json_copy(JsonReader *reader, json_object *object, const char *key, bool ne
 /* A whole number from `min` to `max`; `fallback` when missing. */
 int64_t json_number(JsonReader *reader, json_object *object, const char *key, int64_t min, int64_t max,
                     int64_t fallback);
+/* The same, and needed. 0, with the reader failed, when missing. */
+int64_t json_number_needed(JsonReader *reader, json_object *object, const char *key, int64_t min,
+                           int64_t max);
 
 bool json_flag(JsonReader *reader, json_object *object, const char *key, bool fallback);
 

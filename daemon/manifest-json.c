@@ -93,9 +93,12 @@ static uint32_t take_list(JsonReader *reader, json_object *o, const char *key,
         size_t n = array ? json_object_array_length(array) : 0;
 
         for (size_t i = 0; i < n && i < MANIFEST_REASONS_MAX; i++) {
-                const char *text = json_object_get_string(json_object_array_get_idx(array, i));
+                json_object *item = json_object_array_get_idx(array, i);
 
-                (void) log_printable(text ? text : "", list[i], MANIFEST_TEXT_MAX);
+                if (json_object_is_type(item, json_type_string))
+                        (void) log_printable(json_object_get_string(item), list[i], MANIFEST_TEXT_MAX);
+                else
+                        json_fail(reader, "\"%s\": member %zu is not a string", key, i);
         }
         return (uint32_t) MIN(n, (size_t) MANIFEST_REASONS_MAX);
 }
@@ -111,8 +114,8 @@ static void take_vmm(JsonReader *reader, json_object *o, ManifestVmm *ret)
                 json_fail(reader, "unknown VMM type \"%.40s\"", type);
         if (ret->type == VMM_TYPE_NONE || reader->failed)
                 return;
-        ret->status = (int) json_number(reader, o, "status", -4095, 0, 0);
-        ret->major = (uint32_t) json_number(reader, o, "major", 0, 1000, 0);
+        ret->status = (int) json_number_needed(reader, o, "status", -4095, 0);
+        ret->major = (uint32_t) json_number_needed(reader, o, "major", 0, 1000);
         take_text(reader, o, "text", ret->text, sizeof ret->text);
         take_text(reader, o, "version", ret->version, sizeof ret->version);
         take_text(reader, o, "machine", ret->machine, sizeof ret->machine);
@@ -128,8 +131,8 @@ static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)
                    *state = json_string(reader, o, "state", true);
 
         json_copy(reader, o, "id", true, ret->id, sizeof ret->id);
-        ret->migration_flags = (uint32_t) json_number(reader, o, "flags", 0, DEVICE_MIGRATION_MASK, 0);
-        ret->status = (int) json_number(reader, o, "status", -4095, 0, 0);
+        ret->migration_flags = (uint32_t) json_number_needed(reader, o, "flags", 0, DEVICE_MIGRATION_MASK);
+        ret->status = (int) json_number_needed(reader, o, "status", -4095, 0);
         take_text(reader, o, "text", ret->text, sizeof ret->text);
         if (reader->failed)
                 return;
@@ -161,6 +164,7 @@ int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret)
         ret->presence = presence_from_string(presence);
         if ((int) ret->presence < 0)
                 json_fail(reader, "unknown presence");
+        (void) json_member(reader, object, "can-start", json_type_boolean, true);
         ret->can_start = json_flag(reader, object, "can-start", false);
         take_vmm(reader, json_member(reader, object, "vmm", json_type_object, true), &ret->vmm);
         for (size_t i = 0; i < n && !reader->failed; i++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The other host is not trusted. */
+/* The other host is not trusted. The oracle for what it may send is what we send ourselves: each member of that, at any
+ * depth, is taken away or replaced by something of another type, and nothing of the result may be taken. */
 
 #include <stdio.h>
 
@@ -244,6 +245,89 @@ static void test_what_is_no_object_is_no_manifest(void **state)
         }
 }
 
+/* ---- every member ---------------------------------------------------------------------------------------------- */
+
+/* Something of each type; none of them fits where another type belongs. */
+static json_object *make_other(int i)
+{
+        switch (i) {
+        case 0: return json_object_new_string("");
+        case 1: return json_object_new_int(0);
+        case 2: return json_object_new_boolean(false);
+        case 3: return json_object_new_double(0.5);
+        case 4: return json_object_new_array();
+        case 5: return json_object_new_object();
+        default: return NULL; /* null */
+        }
+}
+
+/* Spoils the member at `key` of the object at `path`, in a fresh copy of `root`. `spoil`: -1: taken away. */
+static void spoil_member(json_object *root, const char *const *path, size_t depth, const char *key, int spoil)
+{
+        json_object *copy = resend(root), *at = copy;
+        char what[256];
+
+        for (size_t i = 0; i < depth; i++)
+                at = json_object_is_type(at, json_type_array) ? json_object_array_get_idx(at, 0)
+                                                              : json_object_object_get(at, path[i]);
+        (void) snprintf(what, sizeof what, "%s of %s as %d", key, depth ? path[0] : "all", spoil);
+        if (json_object_is_type(at, json_type_array))
+                json_object_array_put_idx(at, 0, make_other(spoil));
+        else if (spoil < 0)
+                json_object_object_del(at, key);
+        else
+                json_object_object_add(at, key, make_other(spoil));
+        assert_refused(copy, what);
+        json_object_put(copy);
+}
+
+static void spoil_everything(json_object *root, json_object *at, const char **path, size_t depth)
+{
+        if (json_object_is_type(at, json_type_array)) {
+                json_object *first = json_object_array_get_idx(at, 0);
+
+                for (int i = 0; first && i <= 6; i++) {
+                        json_object *other = make_other(i);
+
+                        if (json_object_get_type(other) != json_object_get_type(first))
+                                spoil_member(root, path, depth, "[0]", i);
+                        json_object_put(other);
+                }
+                path[depth] = "[0]";
+                if (first)
+                        spoil_everything(root, first, path, depth + 1);
+        }
+        if (!json_object_is_type(at, json_type_object))
+                return;
+        json_object_object_foreach (at, key, value) {
+                spoil_member(root, path, depth, key, -1);
+                for (int i = 0; i <= 6; i++) {
+                        json_object *other = make_other(i);
+
+                        if (json_object_get_type(other) != json_object_get_type(value))
+                                spoil_member(root, path, depth, key, i);
+                        json_object_put(other);
+                }
+                path[depth] = key;
+                spoil_everything(root, value, path, depth + 1);
+        }
+}
+
+static void test_every_member_is_needed_and_has_its_type(void **state)
+{
+        for (VmmType vmm = 0; vmm < VMM_TYPE_MAX; vmm++) {
+                const char *path[JSON_DEPTH_MAX];
+                Manifest m;
+                json_object *o;
+
+                make(&m, vmm, 2);
+                o = manifest_to_json(&m);
+                spoil_everything(o, o, path, 0);
+                json_object_put(o);
+                manifest_deinit(&m);
+        }
+}
+
 /* ---- findings -------------------------------------------------------------------------------------------------- */
 
 static void test_findings_travel_in_order(void **state)
@@ -309,6 +393,7 @@ int main(void)
                 cmocka_unit_test(test_values_that_make_no_sense_are_refused),
                 cmocka_unit_test(test_more_devices_than_a_vm_may_have_are_refused),
                 cmocka_unit_test(test_what_is_no_object_is_no_manifest),
+                cmocka_unit_test(test_every_member_is_needed_and_has_its_type),
                 cmocka_unit_test(test_findings_travel_in_order),
                 cmocka_unit_test(test_findings_of_another_form_are_left_out_and_text_is_made_printable),
                 cmocka_unit_test(test_findings_have_an_end),
