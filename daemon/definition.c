@@ -18,13 +18,6 @@ Definition *definition_free(Definition *definition)
         return NULL;
 }
 
-static bool is_id(const char *text)
-{
-        size_t n = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
-
-        return n > 0 && n <= DEVICE_ID_MAX && text[n] == 0;
-}
-
 static void read_path(JsonReader *reader, json_object *object, const char *key, char *ret)
 {
         const char *path = json_string(reader, object, key, true);
@@ -50,7 +43,7 @@ static void read_device(JsonReader *reader, json_object *object, DeviceDefinitio
         type = json_string(reader, object, "type", true);
         if (reader->failed)
                 return;
-        if (!is_id(id)) {
+        if (!device_id_is_valid(id)) {
                 json_fail(reader, "device id \"%s\" is not 1 to %d of A-Z a-z 0-9 . _ -", id, DEVICE_ID_MAX);
                 return;
         }

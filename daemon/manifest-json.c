@@ -131,6 +131,8 @@ static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)
                    *state = json_string(reader, o, "state", true);
 
         json_copy(reader, o, "id", true, ret->id, sizeof ret->id);
+        if (!reader->failed && !device_id_is_valid(ret->id))
+                json_fail(reader, "\"%s\" is no id of a device", ret->id);
         ret->migration_flags = (uint32_t) json_number_needed(reader, o, "flags", 0, DEVICE_MIGRATION_MASK);
         ret->status = (int) json_number_needed(reader, o, "status", -4095, 0);
         take_text(reader, o, "text", ret->text, sizeof ret->text);
@@ -167,8 +169,12 @@ int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret)
         (void) json_member(reader, object, "can-start", json_type_boolean, true);
         ret->can_start = json_flag(reader, object, "can-start", false);
         take_vmm(reader, json_member(reader, object, "vmm", json_type_object, true), &ret->vmm);
-        for (size_t i = 0; i < n && !reader->failed; i++)
+        for (size_t i = 0; i < n && !reader->failed; i++) {
                 take_device(reader, json_object_array_get_idx(devices, i), &ret->devices[i]);
+                /* Devices pair by id: the first of that id is this one. */
+                if (!reader->failed && manifest_find(ret, ret->devices[i].id) != &ret->devices[i])
+                        json_fail(reader, "two devices are called \"%s\"", ret->devices[i].id);
+        }
         if (!reader->failed)
                 return 0;
         manifest_deinit(ret);

@@ -40,6 +40,13 @@ void manifest_deinit(Manifest *manifest)
         *manifest = (Manifest){};
 }
 
+bool device_id_is_valid(const char *text)
+{
+        size_t n = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
+
+        return n > 0 && n <= DEVICE_ID_MAX && text[n] == 0;
+}
+
 const ManifestDevice *manifest_find(const Manifest *manifest, const char *id)
 {
         for (uint32_t i = 0; i < manifest->n_devices; i++)

@@ -86,5 +86,8 @@ int manifest_init(Manifest *manifest, uint32_t n_devices) _must_check_;
 /* Frees what manifest_init() made and zeroes the struct. */
 void manifest_deinit(Manifest *manifest);
 
+/* Whether `text` may be the id of a device: 1 to DEVICE_ID_MAX of [A-Za-z0-9._-]. */
+bool device_id_is_valid(const char *text);
+
 /* The device of that id, or NULL. */
 const ManifestDevice *manifest_find(const Manifest *manifest, const char *id);

@@ -187,6 +187,11 @@ static const struct {
         {"device", "status", "1"},
         {"device", "status", "-4096"},
         {"device", "id", "\"a\\u0000b\""},
+        {"device", "id", "\"\""},
+        {"device", "id", "\"a b\""},
+        {"device", "id", "\"a\\n\""},
+        {"device", "id", "\"../a\""},
+        {"device", "id", "\"\\u00e9\""},
         {"device", "id", "\"12345678901234567890123456789012345678901234567890123456789012345\""},
 };
 
@@ -229,6 +234,22 @@ static void test_more_devices_than_a_vm_may_have_are_refused(void **state)
                 while (json_object_array_length(devices) < counts[i])
                         json_append(devices, json_object_get(one));
                 assert_refused(o, "too many devices");
+                json_object_put(o);
+                manifest_deinit(&m);
+        }
+}
+
+/* The destination has one device of that id: with the second, the source would have one more than it paired. */
+static void test_two_devices_of_one_id_are_refused(void **state)
+{
+        for (uint32_t twin = 1; twin < 4; twin++) {
+                Manifest m;
+                json_object *o;
+
+                make(&m, VMM_TYPE_NONE, 4);
+                memcpy(m.devices[twin].id, m.devices[twin / 2].id, sizeof m.devices[twin].id);
+                o = manifest_to_json(&m);
+                assert_refused(o, "twins");
                 json_object_put(o);
                 manifest_deinit(&m);
         }
@@ -392,6 +413,7 @@ int main(void)
                 cmocka_unit_test(test_lists_of_reasons_are_cut_to_their_room),
                 cmocka_unit_test(test_values_that_make_no_sense_are_refused),
                 cmocka_unit_test(test_more_devices_than_a_vm_may_have_are_refused),
+                cmocka_unit_test(test_two_devices_of_one_id_are_refused),
                 cmocka_unit_test(test_what_is_no_object_is_no_manifest),
                 cmocka_unit_test(test_every_member_is_needed_and_has_its_type),
                 cmocka_unit_test(test_findings_travel_in_order),

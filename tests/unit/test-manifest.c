@@ -49,11 +49,30 @@ static void test_devices_are_found_by_their_whole_id(void **state)
         assert_null(manifest_find(&manifest, "nic"));
 }
 
+static void test_an_id_is_of_few_letters(void **state)
+{
+        char text[80];
+
+        for (int c = 1; c < 256; c++) {
+                bool good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                            c == '.' || c == '_' || c == '-';
+
+                assert_int_equal(device_id_is_valid((char[]){(char) c, 0}), good);
+                assert_int_equal(device_id_is_valid((char[]){'a', (char) c, 0}), good);
+        }
+        for (size_t n = 0; n < sizeof text; n++) {
+                memset(text, 'a', n);
+                text[n] = 0;
+                assert_int_equal(device_id_is_valid(text), n >= 1 && n <= 64);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_a_manifest_has_room_for_its_devices_and_no_more_than_allowed),
                 cmocka_unit_test(test_devices_are_found_by_their_whole_id),
+                cmocka_unit_test(test_an_id_is_of_few_letters),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
