@@ -41,6 +41,8 @@ static const HalfRow rows[] = {
         {IN(DESTINATION_TAKE_IN), HALF_CUT, .next = HALF_STAY, .rearm = HALF_TIME_PHASE},
         {IN(DESTINATION_TAKE_IN), HALF_REACHED, .next = DESTINATION_INTAKE},
         {IN(DESTINATION_LOADED), HALF_CUT, .next = DESTINATION_INTAKE},
+        /* ... or the source asks: it has lost its VMM, and does not lead any more */
+        {IN(DESTINATION_LOADED), SAID(ASK), .next = DESTINATION_INTAKE},
         {IN(DESTINATION_INTAKE), HALF_REACHED, .next = DESTINATION_READY, .send = MESSAGE_READY},
 
         {UNREADY, HALF_FAILED, .next = DESTINATION_GATHER, .send = MESSAGE_FAILED,

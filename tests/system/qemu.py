@@ -650,6 +650,20 @@ for name, here, there, allowed, fault, text in (
     case(f"fake: {name}", here, there, allowed, fault, text)(fake_move)
 
 
+@case("fake: the source's QEMU dies before the seal, the destination has everything")
+def fake_unsealed(lab):
+    """It may have gone on by itself in its last moment: a person decides, and finds the copy ready."""
+    move = moving(lab, guest=FakeGuest(lab, ["--finish-ms=3000"]), relay=True)
+    source = move.guest.qemus(move.a)
+    move.on_message("D>S", "REACHED", lambda: move.kill(*source), phase="drain")
+    move.migrate()
+    result = move.judge("in-doubt")
+    job = move.b.jobs()[-1]
+    assert (job["State"], job["Phase"]) == ("running", "handover"), job
+    assert len(move.guest.qemus(move.b)) == 1
+    return result
+
+
 @case("fake: the monitor closes while a restarted daemon looks at it")
 def fake_look(lab):
     """It closes when it is asked for the second time: the check asked first. A daemon that waits for the answer for ever

@@ -516,6 +516,19 @@ static void test_begin_drain_gives_the_destination_a_deadline(void **state)
         rig_deinit(&rig);
 }
 
+static void test_a_source_that_asks_gets_a_copy_that_is_ready(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_DESTINATION);
+        rig_until(&rig, DESTINATION_LOADED);
+        rig_message(&rig, MESSAGE_ASK, 0); /* it has lost its VMM: no BEGIN{intake} will come */
+        assert_int_equal(rig.half.state, DESTINATION_INTAKE);
+        rig_until(&rig, DESTINATION_READY);
+        assert_true(rig_said(&rig, MESSAGE_READY));
+        rig_deinit(&rig);
+}
+
 static void test_the_whole_way_ends_done_on_both_sides(void **state)
 {
         Rig rig;
@@ -670,6 +683,7 @@ int main(void)
                 cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),
                 cmocka_unit_test(test_every_state_that_waits_for_a_participant_has_a_deadline),
                 cmocka_unit_test(test_begin_drain_gives_the_destination_a_deadline),
+                cmocka_unit_test(test_a_source_that_asks_gets_a_copy_that_is_ready),
                 cmocka_unit_test(test_the_whole_way_ends_done_on_both_sides),
                 cmocka_unit_test(test_a_check_alone_touches_nothing),
                 cmocka_unit_test(test_a_refusal_is_not_a_failure),
