@@ -737,7 +737,8 @@ int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devic
                 /* What the process before knew is forgotten: the worst is assumed. */
                 half->drained = side == SIDE_SOURCE;
                 half->tried_nobody = side == SIDE_SOURCE && owner != OWNER_SOURCE;
-                half->failure.cause = owner_is_final(owner) ? HALF_CAUSE_NONE : HALF_CAUSE_RESTART;
+                /* What had turned it back is not in the record; that it was turned back is. */
+                half->failure.cause = owner == OWNER_DONE ? HALF_CAUSE_NONE : HALF_CAUSE_RESTART;
                 half->failure.in = row->to;
                 return 0;
         }

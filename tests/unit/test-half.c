@@ -644,6 +644,39 @@ static void test_every_record_of_each_side_has_a_place_after_a_restart(void **st
                         }
 }
 
+static void test_a_job_that_was_given_up_is_not_done_after_a_restart(void **state)
+{
+        static const struct {
+                Side side;
+                Owner owner;
+                HalfState end;
+                JobResult result;
+        } cases[] = {
+                {SIDE_SOURCE, OWNER_ABORTED, SOURCE_OVER, JOB_RESULT_FAILED},
+                {SIDE_SOURCE, OWNER_DONE, SOURCE_OVER, JOB_RESULT_DONE},
+                {SIDE_DESTINATION, OWNER_DISCARDED, DESTINATION_GONE, JOB_RESULT_FAILED},
+                {SIDE_DESTINATION, OWNER_DONE, DESTINATION_STARTED, JOB_RESULT_DONE},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                Rig rig;
+
+                rig_init(&rig, cases[i].side);
+                assert_int_equal(half_restore(&half_table, &rig.half, cases[i].side, N, cases[i].owner, false,
+                                              &(HalfSight){.vmm_lives = true}),
+                                 0);
+                for (uint32_t k = 0; k < N; k++)
+                        half_set_device(&rig.half, k, p2p[k], DEVICE_STATE_RUNNING);
+                rig.has_vmm = rig.has_record = false;
+                memset(rig.has, 0, sizeof rig.has);
+                rig_event(&rig, (HalfEvent){.type = HALF_LINKED});
+                rig_event(&rig, (HalfEvent){.type = HALF_START});
+                rig_until(&rig, cases[i].end);
+                assert_int_equal(half_result(&rig.half), cases[i].result);
+                rig_deinit(&rig);
+        }
+}
+
 static void test_names_round_trip(void **state)
 {
         for (HalfState s = 0; s < HALF_STATE_MAX; s++)
@@ -691,6 +724,7 @@ int main(void)
                 cmocka_unit_test(test_every_state_is_reached_by_a_row_or_a_restart),
                 cmocka_unit_test(test_rows_stay_on_their_side),
                 cmocka_unit_test(test_every_record_of_each_side_has_a_place_after_a_restart),
+                cmocka_unit_test(test_a_job_that_was_given_up_is_not_done_after_a_restart),
                 cmocka_unit_test(test_names_round_trip),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
