@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 
-from lab import PACE, Lab, new_uuid, program, wait_for
+from lab import PACE, Lab, is_alive, new_uuid, program, wait_for
 from relay import Relay
 
 CONFIG = {"deadlines-msec": {p: round(1500 * PACE) for p in (
@@ -54,6 +54,11 @@ def cases():
             yield f"{victim} in {state} (promised)", victim, state, "stop>running-p2p:fail:EIO@1"
 
 
+# What migctl migrate says of an end (common/outcome.c).
+EXIT = {"done": 0, "failed": 1, "timeout": 3, "refused": 6, "cancelled": 7, "in-doubt": 9, "degraded": 10}
+UNREACHABLE = 8
+
+
 class Watcher:
     """Calls back when a state is announced on a host's bus."""
 
@@ -80,7 +85,7 @@ class Watcher:
 class Case:
     def __init__(self, lab, name, victim, state, fault):
         self.name, self.victim, self.state, self.lab = name, victim, state, lab
-        self.hit = threading.Event()
+        self.hit, self.killed = threading.Event(), []
         self.a, self.b = lab.host("a", config=CONFIG), lab.host("b", config=CONFIG)
         self.relay = Relay(os.path.join(lab.dir, "relay.sock"), os.path.join(self.b.runtime, "peer.sock"))
         self.servers = {}
@@ -109,17 +114,20 @@ class Case:
             if kind == "link":
                 self.relay.cut()
             elif kind.endswith("daemon"):
-                os.kill(host.daemon.pid, signal.SIGKILL)
+                self.kill(host.daemon.pid)
             elif kind.endswith("helper"):
-                os.kill(host.helper.pid, signal.SIGKILL)
+                self.kill(host.helper.pid)
             elif kind.endswith("device"):
-                os.kill(self.servers[side, "d0"].process.pid, signal.SIGKILL)
+                self.kill(self.servers[side, "d0"].process.pid)
             elif kind.endswith("agent"):
-                agents = self.agent_pids(host)
-                if agents:
-                    os.kill(agents[0], signal.SIGKILL)
+                self.kill(*self.agent_pids(host)[:1])
         finally:
             self.hit.set()
+
+    def kill(self, *pids):
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            self.killed.append(pid)
 
     def agent_pids(self, host):
         """Of d0, known before the moment comes: looking through /proc takes too long then."""
@@ -137,9 +145,9 @@ class Case:
         client = self.a.migctl_start("--json=short", "migrate", "set", self.relay.dest)
         if self.victim == "destination-agent":
             threading.Thread(target=self.watch_agents, daemon=True).start()
-        self.answer = client.wait(60)
-        client.stdout.close()
-        client.stderr.close()
+        out, _ = client.communicate(timeout=60)
+        self.answer, self.told = client.returncode, json.loads(out) if out.strip() else {}
+        self.claim = self.judge_claim()
         # The state may come after the client has its answer, or not at all (a check needs no release).
         self.hit.wait(1.0 * PACE)
         watcher.stop()
@@ -147,6 +155,7 @@ class Case:
             self.took = time.monotonic() - start
             self.outcome = "not reached"
             return self.judge(before)
+        wait_for("the end of what was killed", lambda: not any(is_alive(pid) for pid in self.killed))
         for h in (self.a, self.b):
             if not h.helper.alive():
                 h.start_helper()
@@ -155,7 +164,39 @@ class Case:
         self.relay.heal()
         verdict = self.judge(before)
         self.took = time.monotonic() - start
-        return verdict
+        return verdict or self.claim or self.judge_answer()
+
+    def judge_claim(self):
+        """What the client was told must be true when it is told, not only in the end."""
+        side = {EXIT["done"]: "b", EXIT["failed"]: "a", EXIT["refused"]: "a"}.get(self.answer)
+        for d in ("d0", "d1") if side else ():
+            state = self.device_state(side, d)
+            if state not in ("running", "gone"):
+                return f"exit {self.answer}, but {d} is {state} at {side} then"
+        return None
+
+    def judge_answer(self):
+        """The exit status against the end. A client that saw a doubt was told so, and one that lost its daemon too."""
+        if self.answer == UNREACHABLE:
+            return None if self.victim == "source-daemon" else "exit 8, but the daemon lives"
+        if EXIT.get(self.told.get("result")) != self.answer:
+            return f"exit {self.answer}, but told {self.told.get('result')}"
+        if self.answer == EXIT["in-doubt"]:
+            return None if self.waited_in_go() else "exit 9, but GO was not unanswered for so long"
+        if self.answer != EXIT.get(self.outcome, self.answer):
+            return f"exit {self.answer}, but in the end {self.outcome}"
+        return None
+
+    def waited_in_go(self):
+        """The only doubt that there is without a VMM: GO was sent, and no answer came in time."""
+        spans = [s for s in self.told["timeline"] if s["what"] == "source-go" and s["half"] == "source"]
+        return any(s["end_usec"] - s["start_usec"] >= CONFIG["doubt-msec"] * 990 for s in spans)
+
+    def device_state(self, side, device):
+        try:
+            return self.servers[side, device].status(device)["state"]
+        except (OSError, ValueError):
+            return "gone"
 
     def watch_agents(self):
         """The destination's agents are started in the middle."""
@@ -194,9 +235,9 @@ class Case:
             if doubt:
                 time.sleep(2.5)
                 ends, here, doubt = wait_for("an end", self.settled, 25)
-        except AssertionError:
+        except AssertionError as e:
             self.outcome = "no end"
-            return "no end: " + json.dumps([[j["State"], j["Phase"], j["Error"]] for h in (self.a, self.b)
+            return f"{e}: " + json.dumps([[j["State"], j["Phase"], j["Error"]] for h in (self.a, self.b)
                                             for j in h.jobs()])
         source = ends[0]
         self.outcome = source["Result"] if source else f"here at {here}"

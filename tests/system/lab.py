@@ -58,10 +58,12 @@ def wait_for(what, condition, seconds=10.0):
 
 
 def is_alive(pid):
-    """A zombie does not live."""
+    """A zombie does not live; a process whose first thread has ended before the others still does, and can't be waited
+    for yet."""
     try:
         with open(f"/proc/{pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+            zombie = f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+        return not zombie or len(os.listdir(f"/proc/{pid}/task")) > 1
     except OSError:
         return False
 

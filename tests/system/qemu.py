@@ -412,7 +412,7 @@ def kill_ready(lab):
 
     def strike():
         move.kill(*move.guest.qemus(move.b))
-        wait_for("its end, with all threads", lambda: not any(os.path.exists(f"/proc/{pid}") for pid in move.killed))
+        wait_for("its end", lambda: not any(is_alive(pid) for pid in move.killed))
     move.on_message("D>S", "READY", strike)
     move.migrate()
     return move.judge("failed")
