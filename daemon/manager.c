@@ -77,16 +77,29 @@ typedef struct Registration {
         bool incoming;
         ManagerRegistered registered;
         void *userdata;
+        Outcome outcome; /* when it failed */
+        char text[JSON_TEXT_MAX];
 } Registration;
 
-static void registration_failed(Registration *reg, Outcome outcome, const char *text)
+static void on_registration_failed(void *userdata)
 {
+        Registration *reg = userdata;
+
         if (reg->vm) {
                 vm_close_devices(reg->vm);
                 manager_drop_vm(reg->manager, reg->vm);
         }
-        reg->registered(reg->userdata, outcome, text, NULL);
+        reg->registered(reg->userdata, reg->outcome, reg->text, NULL);
         free(reg);
+}
+
+/* It is the VM's own VMM or device that says so: the VM may be freed only when they have returned. */
+static void registration_failed(Registration *reg, Outcome outcome, const char *text)
+{
+        reg->outcome = outcome;
+        (void) snprintf(reg->text, sizeof reg->text, "%s", text);
+        if (loop_defer(reg->manager->host->loop, on_registration_failed, reg) < 0)
+                abort();
 }
 
 static void on_vm_stored(void *userdata, int status, const char *text)
@@ -172,7 +185,8 @@ void manager_register(Manager *manager, const char *text, bool incoming, Manager
 
         if (!reg)
                 abort();
-        *reg = (Registration){manager, NULL, incoming, registered, userdata};
+        *reg = (Registration){
+                .manager = manager, .incoming = incoming, .registered = registered, .userdata = userdata};
         r = definition_parse(text, strlen(text), &definition, error);
         if (r == 0)
                 outcome = check_new_vm(manager, definition, error);
