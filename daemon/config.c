@@ -18,6 +18,13 @@ const Config config_default = {
         .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
 };
 
+void config_deinit(Config *config)
+{
+        if (config->vms_dir != config_default.vms_dir)
+                free((char *) config->vms_dir);
+        config->vms_dir = config_default.vms_dir;
+}
+
 static uint64_t read_msec(JsonReader *reader, json_object *object, const char *key, uint64_t usec)
 {
         int64_t most = DEADLINE_MAX_SEC * 1000;
@@ -47,7 +54,8 @@ static void read_object(JsonReader *reader, json_object *root, Config *config)
         json_only(reader, root, keys);
         vms_dir = json_string(reader, root, "vms-dir", false);
         if (vms_dir && !reader->failed) {
-                config->vms_dir = strdup(vms_dir); /* lives as long as the daemon */
+                config_deinit(config); /* what an earlier file said */
+                config->vms_dir = strdup(vms_dir);
                 if (!config->vms_dir)
                         json_fail(reader, "out of memory");
         }

@@ -10,7 +10,7 @@ typedef struct Config {
         const char *runtime_dir; /* sockets */
         const char *state_dir;   /* records */
         const char *config_file; /* migmgrd.json; a directory NAME.d beside it adds to it */
-        const char *vms_dir;     /* definitions, one file each */
+        const char *vms_dir;     /* definitions, one file each; owned unless the default */
         const char *bus_address; /* NULL: the system bus */
         Policy policy;
 } Config;
@@ -20,3 +20,6 @@ extern const Config config_default;
 /* Reads config_file, where there is one, and then DIR/NAME.d in the order of their names. -EINVAL: `ret_error`
  * (JSON_TEXT_MAX bytes) names file, key and value. */
 int config_read(Config *config, char *ret_error);
+
+/* Frees what was read, and what it says is the default again. */
+void config_deinit(Config *config);

@@ -186,6 +186,7 @@ int main(int argc, char **argv)
         r = config_read(&d.host.config, error);
         if (r < 0) {
                 log_error(NULL, "%s", error);
+                config_deinit(&d.host.config);
                 return 1;
         }
         r = start(&d);
@@ -195,5 +196,6 @@ int main(int argc, char **argv)
                 r = loop_run(d.host.loop);
         }
         stop(&d);
+        config_deinit(&d.host.config);
         return r < 0 ? 1 : d.status;
 }

@@ -24,9 +24,7 @@ static void rig_init(Rig *rig)
 
 static void forget_dir(Rig *rig)
 {
-        if (rig->config.vms_dir != config_default.vms_dir)
-                free((char *) rig->config.vms_dir);
-        rig->config.vms_dir = config_default.vms_dir;
+        config_deinit(&rig->config);
 }
 
 static void rig_deinit(Rig *rig)
