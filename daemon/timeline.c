@@ -86,7 +86,7 @@ static int32_t find_id(const char *id, const char *const *ids, uint32_t n_ids)
 
 static uint64_t take_ago(JsonReader *reader, json_object *o, const char *key, uint64_t now_usec)
 {
-        int64_t ago = json_number(reader, o, key, 0, INT64_MAX, 0);
+        int64_t ago = json_number_needed(reader, o, key, 0, INT64_MAX);
 
         return now_usec > (uint64_t) ago ? now_usec - (uint64_t) ago : 0;
 }
