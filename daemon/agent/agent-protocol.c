@@ -47,8 +47,8 @@ static bool is_sane(const AgentPacket *packet)
         case AGENT_HELLO: return is_job(packet->hello.job) && packet->hello.state < DEVICE_STATE_MAX;
         case AGENT_RESULT:
                 return packet->result.state < DEVICE_STATE_MAX && packet->result.from < DEVICE_STATE_MAX &&
-                       packet->result.to < DEVICE_STATE_MAX && packet->result.status <= 0 &&
-                       is_text(packet->result.text, AGENT_TEXT_MAX);
+                       packet->result.to < DEVICE_STATE_MAX && packet->result.op <= DEVICE_PROGRAM_MAX &&
+                       packet->result.status <= 0 && is_text(packet->result.text, AGENT_TEXT_MAX);
         case AGENT_GONE: return packet->gone.status <= 0 && is_text(packet->gone.text, AGENT_TEXT_MAX);
         }
         return false;

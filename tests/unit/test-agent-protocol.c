@@ -184,6 +184,8 @@ static const struct {
         {"greeting from far off", AGENT_HELLO, AT(AgentHelloPacket, state), UINT32_MAX, false},
         {"done", AGENT_RESULT, AT(AgentResultPacket, status), 0, true},
         {"better than done", AGENT_RESULT, AT(AgentResultPacket, status), 1, false},
+        {"all operations done", AGENT_RESULT, AT(AgentResultPacket, op), DEVICE_PROGRAM_MAX, true},
+        {"more than all done", AGENT_RESULT, AT(AgentResultPacket, op), DEVICE_PROGRAM_MAX + 1, false},
         {"stands nowhere", AGENT_RESULT, AT(AgentResultPacket, state), DEVICE_STATE_MAX, false},
         {"came from nowhere", AGENT_RESULT, AT(AgentResultPacket, from), DEVICE_STATE_MAX, false},
         {"went nowhere", AGENT_RESULT, AT(AgentResultPacket, to), 0x80000000, false},
