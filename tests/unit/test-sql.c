@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The database on a disk of the test's own: SQLite lets its system calls be replaced, so the disk can be full, or full
+ * until the reserve is given free, or read-only, whoever runs the test. */
+
+#include <fcntl.h>
+#include <sqlite3.h>
+
+#include "common/log.h"
+#include "daemon/store/sql.h"
+#include "scratch.h"
+
+#define VM "0badcafe-0000-4000-8000-000000000001"
+
+/* ---- the disk -------------------------------------------------------------------------------------------------- */
+
+static struct {
+        bool full, read_only;
+        char full_until_gone[512]; /* a file; there is room when it is not there */
+} disk;
+
+static bool disk_is_full(void)
+{
+        return disk.full || (disk.full_until_gone[0] && access(disk.full_until_gone, F_OK) == 0);
+}
+
+static ssize_t on_write(int fd, const void *data, size_t size)
+{
+        if (disk_is_full()) {
+                errno = ENOSPC;
+                return -1;
+        }
+        return write(fd, data, size);
+}
+
+static ssize_t on_pwrite(int fd, const void *data, size_t size, off_t at)
+{
+        if (disk_is_full()) {
+                errno = ENOSPC;
+                return -1;
+        }
+        return pwrite(fd, data, size, at);
+}
+
+static int on_open(const char *path, int flags, int mode)
+{
+        if (disk.read_only && (flags & O_ACCMODE) != O_RDONLY) {
+                errno = EACCES;
+                return -1;
+        }
+        return open(path, flags | O_CLOEXEC, mode);
+}
+
+static void silent(LogLevel level, const LogAbout *about, const char *text)
+{
+}
+
+static int set_up_disk(void **state)
+{
+        sqlite3_vfs *vfs = sqlite3_vfs_find("unix");
+
+        log_set_sink(silent);
+        if (!vfs)
+                return -1;
+        (void) vfs->xSetSystemCall(vfs, "open", (sqlite3_syscall_ptr) on_open);
+        (void) vfs->xSetSystemCall(vfs, "write", (sqlite3_syscall_ptr) on_write);
+        (void) vfs->xSetSystemCall(vfs, "pwrite", (sqlite3_syscall_ptr) on_pwrite);
+        (void) vfs->xSetSystemCall(vfs, "pwrite64", (sqlite3_syscall_ptr) on_pwrite);
+        return 0;
+}
+
+/* ---- the rig --------------------------------------------------------------------------------------------------- */
+
+typedef struct Rig {
+        Scratch scratch;
+        Sql *sql;
+        uint32_t n; /* of what was read last */
+        Record records[64];
+        char text[64][256];
+        Presence presence;
+        int stop_at; /* callbacks end reading after so many */
+} Rig;
+
+static void rig_open(Rig *rig)
+{
+        assert_int_equal(sql_open(rig->scratch.dir, &rig->sql), 0);
+}
+
+static void rig_init(Rig *rig)
+{
+        *rig = (Rig){};
+        memset(&disk, 0, sizeof disk);
+        scratch_init(&rig->scratch);
+        rig_open(rig);
+}
+
+static void rig_deinit(Rig *rig)
+{
+        rig->sql = sql_close(rig->sql);
+        memset(&disk, 0, sizeof disk);
+        scratch_deinit(&rig->scratch);
+}
+
+static void rig_reopen(Rig *rig)
+{
+        rig->sql = sql_close(rig->sql);
+        rig_open(rig);
+}
+
+static Record make(int job, Side side, Owner owner)
+{
+        Record record = {.side = side, .owner = owner, .created_usec = 1000 + (uint64_t) job};
+
+        (void) snprintf(record.job, sizeof record.job, "%08x-0000-4000-8000-000000000000", (unsigned) job);
+        memcpy(record.vm, VM, sizeof VM);
+        return record;
+}
+
+static int put(Rig *rig, int job, Side side, Owner owner, bool noway)
+{
+        Record record = make(job, side, owner);
+
+        record.noway = noway;
+        return sql_put_record(rig->sql, &record, PRESENCE_INVALID);
+}
+
+static int on_record(void *userdata, const Record *record)
+{
+        Rig *rig = userdata;
+
+        rig->records[rig->n++] = *record;
+        return rig->stop_at && (int) rig->n == rig->stop_at ? -ECANCELED : 0;
+}
+
+static int on_text(void *userdata, const char *job, const char *json)
+{
+        Rig *rig = userdata;
+
+        (void) snprintf(rig->text[rig->n++], sizeof rig->text[0], "%s", json);
+        return rig->stop_at && (int) rig->n == rig->stop_at ? -ECANCELED : 0;
+}
+
+static int on_vm(void *userdata, const char *definition, Presence presence)
+{
+        Rig *rig = userdata;
+
+        (void) snprintf(rig->text[rig->n++], sizeof rig->text[0], "%s", definition);
+        rig->presence = presence;
+        return rig->stop_at && (int) rig->n == rig->stop_at ? -ECANCELED : 0;
+}
+
+static int rig_read(Rig *rig)
+{
+        rig->n = 0;
+        return sql_each_open_record(rig->sql, on_record, rig);
+}
+
+/* What the one open record of that job says; OWNER_UNRECORDED: there is none. */
+static Owner owner_of(Rig *rig, int job)
+{
+        Record wanted = make(job, SIDE_SOURCE, OWNER_SOURCE);
+
+        assert_int_equal(rig_read(rig), 0);
+        for (uint32_t i = 0; i < rig->n; i++)
+                if (streq(rig->records[i].job, wanted.job))
+                        return rig->records[i].owner;
+        return OWNER_UNRECORDED;
+}
+
+static Presence presence_of(Rig *rig)
+{
+        rig->n = 0;
+        rig->presence = PRESENCE_INVALID;
+        assert_int_equal(sql_each_vm(rig->sql, on_vm, rig), 0);
+        return rig->presence;
+}
+
+/* ---- records --------------------------------------------------------------------------------------------------- */
+
+/* Ways through the agreed list; at each stop everything that is not allowed next is tried, and must change nothing. */
+static void test_a_record_goes_only_where_it_may(void **state)
+{
+        static const struct {
+                Side side;
+                Owner stops[5];
+        } ways[] = {
+                {SIDE_SOURCE, {OWNER_SOURCE, OWNER_NOBODY, OWNER_DONE}},
+                {SIDE_SOURCE, {OWNER_SOURCE, OWNER_NOBODY, OWNER_ABORTED}},
+                {SIDE_SOURCE, {OWNER_SOURCE, OWNER_ABORTED}},
+                {SIDE_SOURCE, {OWNER_ABORTED}},
+                {SIDE_DESTINATION, {OWNER_PREPARED, OWNER_DESTINATION, OWNER_DONE}},
+                {SIDE_DESTINATION, {OWNER_PREPARED, OWNER_DESTINATION, OWNER_PROMISED, OWNER_DISCARDED}},
+                {SIDE_DESTINATION, {OWNER_PREPARED, OWNER_PROMISED, OWNER_DESTINATION, OWNER_DONE}},
+                {SIDE_DESTINATION, {OWNER_PREPARED, OWNER_DISCARDED}},
+                {SIDE_DESTINATION, {OWNER_DISCARDED}},
+        };
+        Rig rig;
+
+        rig_init(&rig);
+        for (int w = 0; w < (int) ARRAY_SIZE(ways); w++)
+                for (size_t i = 0, at = OWNER_UNRECORDED; at == 0 || ways[w].stops[i]; i++) {
+                        for (Owner to = 0; to < OWNER_MAX; to++)
+                                if (!owner_may_become(ways[w].side, (Owner) at, to, false)) {
+                                        assert_int_equal(put(&rig, w, ways[w].side, to, false), -EPERM);
+                                        assert_non_null(strstr(sql_error(rig.sql), "must not become"));
+                                }
+                        assert_int_equal(owner_of(&rig, w), at);
+                        if (i == ARRAY_SIZE(ways[w].stops) || !ways[w].stops[i])
+                                break;
+                        at = ways[w].stops[i];
+                        assert_int_equal(put(&rig, w, ways[w].side, (Owner) at, true), 0);
+                        assert_int_equal(owner_of(&rig, w), at);
+                }
+        rig_deinit(&rig);
+}
+
+static void test_a_promise_is_broken_only_for_a_source_that_is_lost(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(put(&rig, 1, SIDE_DESTINATION, OWNER_PREPARED, false), 0);
+        assert_int_equal(put(&rig, 1, SIDE_DESTINATION, OWNER_PROMISED, false), 0);
+        rig_reopen(&rig);
+        assert_int_equal(put(&rig, 1, SIDE_DESTINATION, OWNER_DESTINATION, false), -EPERM);
+        assert_int_equal(owner_of(&rig, 1), OWNER_PROMISED);
+        assert_int_equal(put(&rig, 1, SIDE_DESTINATION, OWNER_DESTINATION, true), 0);
+        rig_deinit(&rig);
+}
+
+/* Both halves of one job may be here: a move within one host. */
+static void test_the_halves_of_a_job_are_two_records(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(put(&rig, 1, SIDE_DESTINATION, OWNER_PREPARED, false), 0);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_NOBODY, false), 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.n, 2);
+        for (uint32_t i = 0; i < 2; i++)
+                assert_int_equal(rig.records[i].owner,
+                                 rig.records[i].side == SIDE_SOURCE ? OWNER_NOBODY : OWNER_PREPARED);
+        rig_deinit(&rig);
+}
+
+static void test_a_record_is_the_same_after_a_restart(void **state)
+{
+        Record r = make(7, SIDE_SOURCE, OWNER_SOURCE), *got;
+        Rig rig;
+
+        rig_init(&rig);
+        memset(r.peer, 'p', sizeof r.peer - 1);
+        memset(r.plan_hash, 'h', sizeof r.plan_hash - 1);
+        memset(r.reason, '\'', sizeof r.reason - 1);
+        r.noway = true;
+        r.vmm = (ProcessId){.pid = INT32_MAX, .start = INT64_MAX, .boot = VM};
+        r.created_usec = INT64_MAX;
+        r.ended_usec = INT64_MAX - 1;
+        assert_int_equal(sql_put_record(rig.sql, &r, PRESENCE_INVALID), 0);
+        rig_reopen(&rig);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.n, 1);
+        got = &rig.records[0];
+        assert_string_equal(got->job, r.job);
+        assert_string_equal(got->vm, r.vm);
+        assert_string_equal(got->peer, r.peer);
+        assert_string_equal(got->plan_hash, r.plan_hash);
+        assert_string_equal(got->reason, r.reason);
+        assert_int_equal(got->side, SIDE_SOURCE);
+        assert_int_equal(got->owner, OWNER_SOURCE);
+        assert_true(got->noway && !got->peer_acked);
+        assert_true(got->vmm.pid == r.vmm.pid && got->vmm.start == r.vmm.start);
+        assert_string_equal(got->vmm.boot, VM);
+        assert_true(got->created_usec == r.created_usec && got->ended_usec == r.ended_usec);
+        rig_deinit(&rig);
+}
+
+static void test_what_was_acknowledged_stays_so_and_is_not_open(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        assert_int_equal(put(&rig, 2, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(sql_ack(rig.sql, make(1, 0, 0).job, SIDE_DESTINATION), 0); /* the other half's */
+        assert_int_equal(owner_of(&rig, 1), OWNER_ABORTED);
+        assert_int_equal(sql_ack(rig.sql, make(1, 0, 0).job, SIDE_SOURCE), 0);
+        assert_int_equal(owner_of(&rig, 1), OWNER_UNRECORDED);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), 0); /* said again, late */
+        assert_int_equal(owner_of(&rig, 1), OWNER_UNRECORDED);
+        assert_int_equal(owner_of(&rig, 2), OWNER_SOURCE);
+        rig_deinit(&rig);
+}
+
+/* ---- VMs --------------------------------------------------------------------------------------------------------- */
+
+static void test_presence_changes_with_the_record_or_not_at_all(void **state)
+{
+        Record done = make(1, SIDE_SOURCE, OWNER_DONE);
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(sql_put_vm(rig.sql, VM, "{\"a\":1}", PRESENCE_HERE), 0);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(presence_of(&rig), PRESENCE_HERE);
+        assert_int_equal(sql_put_record(rig.sql, &done, PRESENCE_AWAY), -EPERM);
+        assert_int_equal(presence_of(&rig), PRESENCE_HERE);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_NOBODY, false), 0);
+        assert_int_equal(sql_put_record(rig.sql, &done, PRESENCE_AWAY), 0);
+        rig_reopen(&rig);
+        assert_int_equal(presence_of(&rig), PRESENCE_AWAY);
+        assert_string_equal(rig.text[0], "{\"a\":1}");
+        rig_deinit(&rig);
+}
+
+static void test_a_vm_is_replaced_and_forgotten(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(sql_put_vm(rig.sql, VM, "one", PRESENCE_HERE), 0);
+        assert_int_equal(sql_put_vm(rig.sql, VM, "two", PRESENCE_AWAY), 0);
+        assert_int_equal(presence_of(&rig), PRESENCE_AWAY);
+        assert_int_equal(rig.n, 1);
+        assert_string_equal(rig.text[0], "two");
+        assert_int_equal(sql_delete_vm(rig.sql, VM), 0);
+        assert_int_equal(sql_delete_vm(rig.sql, VM), 0);
+        assert_int_equal(presence_of(&rig), PRESENCE_INVALID);
+        rig_deinit(&rig);
+}
+
+/* ---- history ----------------------------------------------------------------------------------------------------- */
+
+static void test_the_newest_history_comes_oldest_first(void **state)
+{
+        static const int ended[] = {30, 10, 50, 20, 40};
+        Rig rig;
+
+        rig_init(&rig);
+        for (size_t i = 0; i < ARRAY_SIZE(ended); i++) {
+                char text[16];
+
+                (void) snprintf(text, sizeof text, "%d", ended[i]);
+                assert_int_equal(sql_put_history(rig.sql, make((int) i, 0, 0).job, SIDE_SOURCE,
+                                                 (uint64_t) ended[i], text),
+                                 0);
+        }
+        assert_int_equal(sql_each_history(rig.sql, 3, on_text, &rig), 0);
+        assert_int_equal(rig.n, 3);
+        assert_string_equal(rig.text[0], "30");
+        assert_string_equal(rig.text[1], "40");
+        assert_string_equal(rig.text[2], "50");
+        assert_int_equal(sql_tidy(rig.sql, 2), 0);
+        rig.n = 0;
+        assert_int_equal(sql_each_history(rig.sql, 100, on_text, &rig), 0);
+        assert_int_equal(rig.n, 2);
+        assert_string_equal(rig.text[0], "40");
+        rig_deinit(&rig);
+}
+
+/* A record is dropped when both ends know how it ended, and only then: else it would be "can't tell" for ever. */
+static void test_tidying_keeps_what_is_not_acknowledged(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        for (int job = 0; job < 6; job++) {
+                assert_int_equal(put(&rig, job, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+                if (job % 2)
+                        assert_int_equal(sql_ack(rig.sql, make(job, 0, 0).job, SIDE_SOURCE), 0);
+        }
+        assert_int_equal(sql_tidy(rig.sql, 1), 0);
+        for (int job = 0; job < 6; job += 2)
+                assert_int_equal(owner_of(&rig, job), OWNER_ABORTED);
+        /* Of the acknowledged ones the newest is kept, and still knows that it has ended; the others begin anew. */
+        assert_int_equal(put(&rig, 5, SIDE_SOURCE, OWNER_SOURCE, false), -EPERM);
+        assert_int_equal(put(&rig, 3, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        rig_deinit(&rig);
+}
+
+static void test_a_reader_that_has_had_enough_ends_it(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        for (int job = 0; job < 3; job++) {
+                assert_int_equal(put(&rig, job, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+                assert_int_equal(sql_put_history(rig.sql, make(job, 0, 0).job, SIDE_SOURCE, 1, "x"), 0);
+                assert_int_equal(sql_put_vm(rig.sql, make(job, 0, 0).job, "x", PRESENCE_HERE), 0);
+        }
+        rig.stop_at = 2;
+        assert_int_equal(rig_read(&rig), -ECANCELED);
+        assert_int_equal(rig.n, 2);
+        rig.n = 0;
+        assert_int_equal(sql_each_history(rig.sql, 9, on_text, &rig), -ECANCELED);
+        assert_int_equal(rig.n, 2);
+        rig.n = 0;
+        assert_int_equal(sql_each_vm(rig.sql, on_vm, &rig), -ECANCELED);
+        assert_int_equal(rig.n, 2);
+        rig_deinit(&rig);
+}
+
+static void test_the_host_has_one_name_for_ever(void **state)
+{
+        char first[UUID_TEXT_MAX + 1], again[UUID_TEXT_MAX + 1];
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(sql_host_id(rig.sql, first), 0);
+        assert_true(uuid_is_valid(first));
+        rig_reopen(&rig);
+        assert_int_equal(sql_host_id(rig.sql, again), 0);
+        assert_string_equal(again, first);
+        rig_deinit(&rig);
+}
+
+/* ---- bad disks ----------------------------------------------------------------------------------------------------- */
+
+static void test_on_a_full_disk_a_record_takes_the_reserve(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        (void) snprintf(disk.full_until_gone, sizeof disk.full_until_gone, "%s",
+                        scratch_path(&rig.scratch, "reserve"));
+        assert_int_equal(access(disk.full_until_gone, F_OK), 0);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_NOBODY, false), 0);
+        assert_int_not_equal(access(disk.full_until_gone, F_OK), 0);
+        assert_int_equal(owner_of(&rig, 1), OWNER_NOBODY);
+        disk.full_until_gone[0] = 0;
+        assert_int_equal(sql_tidy(rig.sql, 10), 0); /* there is room again: it is made anew */
+        assert_int_equal(access(scratch_path(&rig.scratch, "reserve"), F_OK), 0);
+        rig_reopen(&rig);
+        assert_int_equal(owner_of(&rig, 1), OWNER_NOBODY);
+        rig_deinit(&rig);
+}
+
+static void test_without_any_room_nothing_is_written_and_nothing_lost(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(sql_put_vm(rig.sql, VM, "x", PRESENCE_HERE), 0);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        disk.full = true;
+        for (int i = 0; i < 3; i++) {
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_NOBODY, false), -ENOSPC);
+                assert_true(sql_error(rig.sql)[0] != 0);
+        }
+        assert_int_equal(sql_delete_vm(rig.sql, VM), -ENOSPC);
+        assert_int_equal(owner_of(&rig, 1), OWNER_SOURCE);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_DONE, false), -EPERM); /* it is still asked first */
+        disk.full = false;
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_NOBODY, false), 0);
+        rig_reopen(&rig);
+        assert_int_equal(owner_of(&rig, 1), OWNER_NOBODY);
+        assert_int_equal(presence_of(&rig), PRESENCE_HERE);
+        rig_deinit(&rig);
+}
+
+static void test_a_database_of_a_newer_migmgr_is_left_alone(void **state)
+{
+        sqlite3 *db;
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        for (int newer = 1; newer >= 0; newer--) {
+                rig.sql = sql_close(rig.sql);
+                assert_int_equal(sqlite3_open(scratch_path(&rig.scratch, "migmgr.db"), &db), SQLITE_OK);
+                assert_int_equal(sqlite3_exec(db,
+                                              newer ? "PRAGMA user_version = 2" : "PRAGMA user_version = 1",
+                                              NULL, NULL, NULL),
+                                 SQLITE_OK);
+                assert_int_equal(sqlite3_close(db), SQLITE_OK);
+                assert_int_equal(sql_open(rig.scratch.dir, &rig.sql), newer ? -EPROTONOSUPPORT : 0);
+        }
+        assert_int_equal(owner_of(&rig, 1), OWNER_SOURCE);
+        rig_deinit(&rig);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_a_record_goes_only_where_it_may),
+                cmocka_unit_test(test_a_promise_is_broken_only_for_a_source_that_is_lost),
+                cmocka_unit_test(test_the_halves_of_a_job_are_two_records),
+                cmocka_unit_test(test_a_record_is_the_same_after_a_restart),
+                cmocka_unit_test(test_what_was_acknowledged_stays_so_and_is_not_open),
+                cmocka_unit_test(test_presence_changes_with_the_record_or_not_at_all),
+                cmocka_unit_test(test_a_vm_is_replaced_and_forgotten),
+                cmocka_unit_test(test_the_newest_history_comes_oldest_first),
+                cmocka_unit_test(test_tidying_keeps_what_is_not_acknowledged),
+                cmocka_unit_test(test_a_reader_that_has_had_enough_ends_it),
+                cmocka_unit_test(test_the_host_has_one_name_for_ever),
+                cmocka_unit_test(test_on_a_full_disk_a_record_takes_the_reserve),
+                cmocka_unit_test(test_without_any_room_nothing_is_written_and_nothing_lost),
+                cmocka_unit_test(test_a_database_of_a_newer_migmgr_is_left_alone),
+        };
+        return cmocka_run_group_tests(tests, set_up_disk, NULL);
+}
