@@ -368,8 +368,9 @@ static int check_version(Sql *sql)
 
         if (r < 0)
                 return r;
-        if (sqlite3_step(stmt) != SQLITE_ROW)
-                return fail(sql, SQLITE_ERROR);
+        r = sqlite3_step(stmt);
+        if (r != SQLITE_ROW)
+                return fail(sql, r);
         version = sqlite3_column_int(stmt, 0);
         if (version > SCHEMA_VERSION) {
                 (void) snprintf(sql->error, sizeof sql->error,

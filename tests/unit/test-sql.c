@@ -462,6 +462,77 @@ static void test_without_any_room_nothing_is_written_and_nothing_lost(void **sta
         rig_deinit(&rig);
 }
 
+static void test_a_disk_that_cannot_be_written_is_said_at_start(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        rig.sql = sql_close(rig.sql);
+        disk.read_only = true;
+        assert_int_equal(sql_open(rig.scratch.dir, &rig.sql), -EROFS);
+        assert_null(rig.sql);
+        disk.read_only = false;
+        rig_open(&rig);
+        assert_int_equal(owner_of(&rig, 1), OWNER_SOURCE);
+        rig_deinit(&rig);
+}
+
+static void test_a_file_that_is_no_database_is_said_to_be_damaged(void **state)
+{
+        char garbage[8192];
+        Rig rig;
+
+        memset(garbage, 0xa5, sizeof garbage);
+        rig_init(&rig);
+        rig.sql = sql_close(rig.sql);
+        scratch_write(&rig.scratch, "migmgr.db", garbage, sizeof garbage);
+        assert_int_equal(sql_open(rig.scratch.dir, &rig.sql), -EUCLEAN);
+        assert_null(rig.sql);
+        rig_deinit(&rig);
+}
+
+/* Wherever the damage is: it is said, or what is read is right. Never a record that is silently gone. */
+static void test_a_damaged_page_is_never_read_as_something_else(void **state)
+{
+        for (int i = 0; i < 16; i++) {
+                char garbage[4096];
+                Rig rig;
+                FILE *file;
+
+                memset(garbage, i % 2 ? 0xff : 0, sizeof garbage);
+                rig_init(&rig);
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+                assert_int_equal(sql_tidy(rig.sql, 1), 0);
+                rig.sql = sql_close(rig.sql);
+                file = fopen(scratch_path(&rig.scratch, "migmgr.db"), "r+e");
+                assert_non_null(file);
+                assert_int_equal(fseek(file, i / 2 * 4096L, SEEK_SET), 0);
+                assert_int_equal(fwrite(garbage, sizeof garbage, 1, file), 1);
+                assert_int_equal(fclose(file), 0);
+                if (sql_open(rig.scratch.dir, &rig.sql) == 0) {
+                        int r = rig_read(&rig);
+
+                        assert_int_equal(r, r < 0 ? -EUCLEAN : 0);
+                        if (r == 0)
+                                assert_int_equal(rig.n, 1);
+                }
+                rig_deinit(&rig);
+        }
+}
+
+static void test_a_second_daemon_on_the_same_records_is_turned_away(void **state)
+{
+        Sql *second = NULL;
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(sql_open(rig.scratch.dir, &second), -EBUSY);
+        assert_null(second);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        rig_deinit(&rig);
+}
+
 static void test_a_database_of_a_newer_migmgr_is_left_alone(void **state)
 {
         sqlite3 *db;
@@ -499,6 +570,10 @@ int main(void)
                 cmocka_unit_test(test_the_host_has_one_name_for_ever),
                 cmocka_unit_test(test_on_a_full_disk_a_record_takes_the_reserve),
                 cmocka_unit_test(test_without_any_room_nothing_is_written_and_nothing_lost),
+                cmocka_unit_test(test_a_disk_that_cannot_be_written_is_said_at_start),
+                cmocka_unit_test(test_a_file_that_is_no_database_is_said_to_be_damaged),
+                cmocka_unit_test(test_a_damaged_page_is_never_read_as_something_else),
+                cmocka_unit_test(test_a_second_daemon_on_the_same_records_is_turned_away),
                 cmocka_unit_test(test_a_database_of_a_newer_migmgr_is_left_alone),
         };
         return cmocka_run_group_tests(tests, set_up_disk, NULL);
