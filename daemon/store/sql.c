@@ -410,10 +410,14 @@ int sql_host_id(Sql *sql, char ret[UUID_TEXT_MAX + 1])
 
         if (r < 0)
                 return r;
-        if (sqlite3_step(stmt) == SQLITE_ROW && uuid_is_valid(column(stmt, 0))) {
+        r = sqlite3_step(stmt);
+        if (r == SQLITE_ROW && uuid_is_valid(column(stmt, 0))) {
                 memcpy(ret, column(stmt, 0), UUID_TEXT_MAX + 1);
                 return 0;
         }
+        /* One that cannot be read just now must not be replaced: peers know this daemon by it. */
+        if (r != SQLITE_ROW && r != SQLITE_DONE)
+                return fail(sql, r);
         r = uuid_generate(ret);
         if (r < 0)
                 return r;
