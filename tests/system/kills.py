@@ -4,7 +4,8 @@
 The arcs of the devices are slow, so that a state that commands them lasts; the moment of the kill is the signal that
 announces the state. Whoever was killed and is not a device server is started again. Then both sides must come to an end:
 the set runs whole on one side; or degraded, the device that died with its server named; or in doubt, with nothing running
-and the reason, where docs/ownership.md says so; never on both, never on neither.
+and the reason, where docs/ownership.md says so; never on both, never on neither. What migctl has said must be so, then and
+in the end. "For long": who is missing comes back only when everybody who waits for it has fallen into doubt.
 
   tests/bench/kills [-j N] [PATTERN]      prints the table; PATTERN: a part of a case's name
 """
@@ -37,6 +38,9 @@ FORWARD = ["source-check-here", "source-check-there", "source-record", "source-p
            "destination-take-in", "destination-loaded", "destination-intake", "destination-ready",
            "destination-owner", "destination-arrive", "destination-run-devices", "destination-run",
            "destination-done", "destination-started"]
+# GO is out, or about to be: whoever does not hear of the destination must wait, however long.
+TRANSIT = ["source-nobody", "source-go", "destination-ready", "destination-owner", "destination-arrive",
+           "destination-run-devices", "destination-done"]
 BACK = ["source-abort", "source-look", "source-back-p2p", "source-back-run", "source-resume", "source-end",
         "destination-discard", "destination-discarded", "destination-gone"]
 PROMISE = ["destination-look", "destination-unarrive", "destination-promise", "destination-promised", "source-abort",
@@ -52,6 +56,9 @@ def cases():
             yield f"{victim} in {state} (refused)", victim, state, "resuming>stop:fail:EINVAL"
         for state in PROMISE:
             yield f"{victim} in {state} (promised)", victim, state, "stop>running-p2p:fail:EIO@1"
+    for victim in ("link", "destination-daemon", "source-daemon"):
+        for state in TRANSIT:
+            yield f"{victim} in {state}, for long", victim, state, None
 
 
 # What migctl migrate says of an end (common/outcome.c).
@@ -156,6 +163,7 @@ class Case:
             self.outcome = "not reached"
             return self.judge(before)
         wait_for("the end of what was killed", lambda: not any(is_alive(pid) for pid in self.killed))
+        doubled = self.watch_doubles() if "for long" in self.name else None
         for h in (self.a, self.b):
             if not h.helper.alive():
                 h.start_helper()
@@ -164,7 +172,17 @@ class Case:
         self.relay.heal()
         verdict = self.judge(before)
         self.took = time.monotonic() - start
-        return verdict or self.claim or self.judge_answer()
+        return doubled or verdict or self.claim or self.judge_answer()
+
+    def watch_doubles(self):
+        """Nobody comes back for several times as long as it takes to fall into doubt."""
+        end = time.monotonic() + 3.5 * CONFIG["doubt-msec"] / 1000
+        while time.monotonic() < end:
+            for d in ("d0", "d1"):
+                if self.device_state("a", d) == "running" and self.device_state("b", d) == "running":
+                    return f"{d} runs on both sides while nobody can know"
+            time.sleep(0.02)
+        return None
 
     def judge_claim(self):
         """What the client was told must be true when it is told, not only in the end."""
