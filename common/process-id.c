@@ -2,6 +2,7 @@
 #include "process-id.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 
@@ -49,7 +50,7 @@ static int parse_stat(const char *text, char *ret_state, uint64_t *ret_start)
         return 0;
 }
 
-int process_id_read(pid_t pid, ProcessId *ret)
+static int read_id(pid_t pid, ProcessId *ret, bool *ret_zombie)
 {
         ProcessId id = {.pid = pid};
         char path[32], text[1024], state;
@@ -64,11 +65,24 @@ int process_id_read(pid_t pid, ProcessId *ret)
         r = parse_stat(text, &state, &id.start);
         if (r < 0)
                 return r;
-        if (state == 'Z' || state == 'X')
-                return -ESRCH;
         r = boot_id_read(id.boot);
         if (r < 0)
                 return r;
+        *ret = id;
+        *ret_zombie = state == 'Z' || state == 'X';
+        return 0;
+}
+
+int process_id_read(pid_t pid, ProcessId *ret)
+{
+        ProcessId id;
+        bool zombie;
+        int r = read_id(pid, &id, &zombie);
+
+        if (r < 0)
+                return r;
+        if (zombie)
+                return -ESRCH;
         *ret = id;
         return 0;
 }
@@ -78,10 +92,19 @@ static bool is_same(const ProcessId *a, const ProcessId *b)
         return a->pid == b->pid && a->start == b->start && streq(a->boot, b->boot);
 }
 
+/* The first thread may be a zombie while others still run, or are about to stop: only the pidfd knows. */
+static bool is_gone(int fd)
+{
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+
+        return poll(&p, 1, 0) > 0;
+}
+
 int process_id_open(const ProcessId *id)
 {
         _cleanup_(closep) int fd = -1;
         ProcessId now;
+        bool zombie;
 
         if (id->pid <= 0)
                 return -ESRCH;
@@ -89,7 +112,7 @@ int process_id_open(const ProcessId *id)
         if (fd < 0)
                 return -errno;
         /* Looked at after it was opened: the pid can't change its owner under an open pidfd without being seen. */
-        if (process_id_read(id->pid, &now) < 0 || !is_same(id, &now))
+        if (read_id(id->pid, &now, &zombie) < 0 || !is_same(id, &now) || is_gone(fd))
                 return -ESRCH;
         return TAKE_FD(fd);
 }
