@@ -110,6 +110,16 @@ STEPS = [
 ]
 
 
+def relevant(output):
+    """The lines that say what failed, with a little around them, and the end; all of it is in the log."""
+    lines = output.split("\n")
+    shown = set(range(len(lines) - 40, len(lines)))
+    for i, line in enumerate(lines):
+        if re.search(r"^(BAD|FAIL|ERROR|not in)|ERROR:|FAILED|SUMMARY|Error\b", line):
+            shown |= set(range(i - 2, i + 12))
+    return "\n".join(lines[i] for i in sorted(shown) if 0 <= i < len(lines))
+
+
 def run(step, log_dir):
     env = {**os.environ, **SANITIZER_OPTIONS, "MIGMGR_BUILD": step.build, "MIGMGR_PACE": "2" if step.build == SANITIZED else "1"}
     path = os.path.join(log_dir, re.sub(r"\W+", "-", step.name) + ".log")
@@ -126,7 +136,7 @@ def run(step, log_dir):
     print(f"{'FAILED' if failed else 'ok':7} {step.name:28} {passed:5} passed {failed:4} failed "
           f"{time.monotonic() - start:7.1f} s", flush=True)
     if failed:
-        print(output[-20000:], flush=True)
+        print(relevant(output), flush=True)
     return passed, failed
 
 
