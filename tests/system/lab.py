@@ -222,12 +222,20 @@ class Host:
 
     def agents(self):
         """Pids of the agents whose sockets are in our runtime directory."""
-        return find_processes(lambda argv, pid: argv and argv[0].endswith("migmgr-agent") and
-                              os.path.join(self.runtime, "agent") in unix_paths(pid))
+        sockets = unix_sockets(os.path.join(self.runtime, "agent"))
+        return [pid for pid in find_processes(lambda argv, pid: argv and argv[0] == program("migmgr-agent"))
+                if sockets & socket_inodes(pid)]
 
 
-def unix_paths(pid):
-    """Paths of the UNIX sockets that a process holds, as one text."""
+def unix_sockets(directory):
+    """Inodes of the UNIX sockets below a directory."""
+    with open("/proc/net/unix", errors="replace") as f:
+        fields = (line.split() for line in f)
+        return {f[6] for f in fields if len(f) > 7 and f[7].startswith(directory + "/")}
+
+
+def socket_inodes(pid):
+    """Inodes of the sockets that a process holds."""
     inodes = set()
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -238,9 +246,8 @@ def unix_paths(pid):
             if link.startswith("socket:["):
                 inodes.add(link[8:-1])
     except OSError:
-        return ""
-    with open("/proc/net/unix") as f:
-        return "\n".join(line.split()[7] for line in f if len(line.split()) > 7 and line.split()[6] in inodes)
+        pass
+    return inodes
 
 
 def find_processes(matches):
