@@ -268,10 +268,13 @@ static void on_lost(void *userdata)
                 found(asker, q->lost_status, text);
 }
 
-/* Nobody is there, or who is there does not talk as a QEMU does. Tried again only as long as whoever waits has time. */
+/* Nobody is there, or who is there does not talk as a QEMU does. Tried again only as long as whoever waits has time; an
+ * act's own deadline ends it, and says more. */
 static void no_monitor(Qemu *q, int status, const char *text)
 {
-        if (clock_monotonic_usec() < q->until_usec) {
+        bool has_deadline = q->act != VMM_ACT_NONE && q->until_usec > 0;
+
+        if (has_deadline || clock_monotonic_usec() < q->until_usec) {
                 loop_timer_set(q->connect_timer, RETRY_USEC);
                 return;
         }

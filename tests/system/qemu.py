@@ -345,7 +345,7 @@ for name, change, text in (
 def cancel_at(lab, state, hold):
     """Where the source still owns the VM a cancel turns it back; later it is refused as too late, and the VM moves. In a
     state that is over before the cancel comes either may be, as long as the answer is true."""
-    move = moving(lab, arc_ms=ARC_MS, relay=True)
+    move = moving(lab, arc_ms=CANCEL_ARC_MS, relay=True)
     answers = []
     if hold:
         move.relay.flow.clear()
@@ -365,6 +365,7 @@ def cancel_at(lab, state, hold):
     return result
 
 
+CANCEL_ARC_MS = 120  # longer than it takes to start migctl
 CANCEL_HOLDS = ("source-prepare", "source-precopy", "source-p2p-grace", "source-stop-rest", "source-drain",
                 "source-intake")
 CANCEL_LATE = ("source-go", "source-done", "source-release")
