@@ -222,20 +222,23 @@ static void on_program_end(void *userdata, const AgentResultPacket *packet)
         Agent *agent = userdata;
         AgentResultPacket result = *packet;
         const AgentRun *run = &agent->queue[0].packet.run; /* still at the head of the queue */
+        bool used_data = program_used_data(agent->program);
 
         agent->bytes = result.bytes;
         agent->state = (DeviceState) result.state;
         agent->loaded = is_loaded(agent, run, &result);
         for (uint32_t i = 0; i < result.op; i++)
                 agent->closing |= run->ops[i].type == DEVICE_OP_CLOSE;
-        if (program_used_data(agent->program))
-                close_data(agent);
         agent->program = program_free(agent->program);
         (void) event_del(agent->progress);
         memmove(agent->queue, agent->queue + 1, --agent->n_queue * sizeof agent->queue[0]);
         if (agent->gone)
                 agent->device = vfio_user_device_free(agent->device);
+        /* First the reason, then what others see of it: the other half gives up at once when the connection ends, and
+         * what it does to the other devices must not be heard before. */
         say_result(agent, &result);
+        if (used_data)
+                close_data(agent);
         if (agent->closing)
                 (void) event_base_loopbreak(agent->base);
         else
