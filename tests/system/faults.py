@@ -151,7 +151,7 @@ class Case:
             return "degraded without need"
         if result != "done" and not self.job["error"]["text"]:
             return "no error text"
-        if result == "degraded" and "bad" not in self.job["error"]["text"]:
+        if result in ("failed", "degraded") and "bad" not in self.job["error"]["text"]:
             return "the error does not name the device"
         return None
 

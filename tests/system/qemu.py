@@ -804,7 +804,10 @@ for side, device, fault, allowed in (
         move = moving(lab)
         move.servers["a" if side == "source" else "b", device].fault(device, fault)
         move.migrate()
-        return move.judge(*allowed, lost=[device])
+        result = move.judge(*allowed, lost=[device])
+        text = move.a.jobs()[-1]["Error"][1]
+        assert result == "done" or re.search(rf"\b{device}\b", text), text
+        return result
 
 
 # ---- all ------------------------------------------------------------------------------------------------------------
