@@ -284,6 +284,8 @@ static void take_lines(Qmp *qmp)
         while (!qmp->dead && qmp->status == 0 && (end = memchr(qmp->in + at, '\n', qmp->n_in - at))) {
                 size_t size = (size_t) (end - qmp->in) - at;
 
+                if (size > LINE_MAX_BYTES)
+                        break;
                 take_line(qmp, qmp->in + at, size);
                 at += size + 1;
         }
@@ -291,6 +293,9 @@ static void take_lines(Qmp *qmp)
                 return;
         memmove(qmp->in, qmp->in + at, qmp->n_in - at);
         qmp->n_in -= at;
+        /* What is left has no end yet, or one that comes too late. */
+        if (qmp->n_in > LINE_MAX_BYTES)
+                fail(qmp, -EMSGSIZE, "QEMU's monitor said too much in one line");
 }
 
 static void on_readable(void *userdata)

@@ -576,6 +576,30 @@ static void test_a_line_without_an_end_ends_it(void **state)
         free(text);
 }
 
+/* A mebibyte, wherever its end is and however the pieces come. */
+static void test_a_line_of_more_than_a_mebibyte_ends_it(void **state)
+{
+        char *text = malloc(2 * MIB);
+
+        assert_non_null(text);
+        for (size_t over = 0; over < 3; over++) {
+                static const size_t sizes[] = {MIB, MIB + 1, MIB + MIB / 2};
+                static const char event[] = "{\"event\":\"A\"}";
+                size_t size = sizes[over];
+                Rig rig;
+
+                memset(text, ' ', size);
+                memcpy(text, event, sizeof event - 1);
+                text[size] = '\n';
+                rig_init_ready(&rig);
+                say_bytes(&rig, text, size + 1);
+                assert_int_equal(rig.n, 1);
+                assert_note(&rig, 0, over ? NOTE_ENDED : NOTE_EVENT, 0, over ? -EMSGSIZE : 0);
+                rig_deinit(&rig);
+        }
+        free(text);
+}
+
 static void test_open_commands_are_cancelled_when_it_is_given_up(void **state)
 {
         Rig rig;
@@ -636,6 +660,7 @@ int main(void)
                 cmocka_unit_test(test_nothing_is_taken_from_a_monitor_that_has_said_garbage),
                 cmocka_unit_test(test_a_monitor_that_closes_answers_nothing_more),
                 cmocka_unit_test(test_a_line_without_an_end_ends_it),
+                cmocka_unit_test(test_a_line_of_more_than_a_mebibyte_ends_it),
                 cmocka_unit_test(test_open_commands_are_cancelled_when_it_is_given_up),
                 cmocka_unit_test(test_it_may_be_freed_in_any_callback),
         };
