@@ -229,17 +229,21 @@ static void take_answer(Qmp *qmp, json_object *line)
 {
         JsonReader reader = {.where = "QMP answer"};
         json_object *id = NULL, *result = NULL, *error = NULL;
+        bool returned = json_object_object_get_ex(line, "return", &result);
+        bool refused = json_object_object_get_ex(line, "error", &error);
         Pending *p;
 
-        (void) json_object_object_get_ex(line, "return", &result);
-        (void) json_object_object_get_ex(line, "error", &error);
-        if (!json_object_object_get_ex(line, "id", &id))
-                return; /* of a command that it could not even parse: none of ours */
+        if (!returned && !refused) {
+                fail(qmp, -EPROTO, "QEMU's monitor said what is neither answer nor event");
+                return;
+        }
+        if (!json_object_object_get_ex(line, "id", &id) || !json_object_is_type(id, json_type_int))
+                return; /* of a command that it could not even parse, or none of ours */
         p = take_pending(qmp, json_object_get_int64(id));
         if (!p)
                 return; /* late */
         rearm(qmp);
-        if (error) {
+        if (refused) {
                 const char *desc = json_string(&reader, error, "desc", false);
 
                 p->answer(p->userdata, -EREMOTEIO, NULL, desc ? desc : "QEMU refused, without a reason");

@@ -374,6 +374,7 @@ static void test_a_refusal_is_told_in_qemus_words(void **state)
                 {"{\"class\":\"GenericError\"}", "QEMU refused, without a reason"},
                 {"{\"desc\":7}", "QEMU refused, without a reason"},
                 {"\"no\"", "QEMU refused, without a reason"},
+                {"null", "QEMU refused, without a reason"},
         };
         Rig rig;
 
@@ -395,16 +396,11 @@ static void test_a_refusal_is_told_in_qemus_words(void **state)
 static void test_answers_to_nobody_are_dropped(void **state)
 {
         static const char *const texts[] = {
-                "{\"return\":{},\"id\":0}\n",
-                "{\"return\":{},\"id\":-1}\n",
+                "{\"return\":{},\"id\":0}\n",           "{\"return\":{},\"id\":-1}\n",
                 "{\"return\":{},\"id\":1}\n", /* of qmp_capabilities: answered already */
-                "{\"return\":{},\"id\":99999999999}\n",
-                "{\"return\":{}}\n",
-                "{\"return\":{},\"id\":null}\n",
-                "{\"return\":{},\"id\":\"two\"}\n",
-                "{\"error\":{\"desc\":\"x\"}}\n",
-                "{\"event\":7}\n",
-                "{}\n",
+                "{\"return\":{},\"id\":99999999999}\n", "{\"return\":{}}\n",
+                "{\"return\":{},\"id\":null}\n",        "{\"return\":{},\"id\":\"two\"}\n",
+                "{\"error\":{\"desc\":\"x\"}}\n",       "{\"event\":7}\n",
         };
         Rig rig;
 
@@ -416,6 +412,31 @@ static void test_answers_to_nobody_are_dropped(void **state)
         say_return(&rig, hear_command(&rig, "execute", "query-status"), "{}");
         assert_int_equal(rig.n, 1);
         assert_note(&rig, 0, NOTE_ANSWER, 1, 0);
+        rig_deinit(&rig);
+}
+
+/* A number is what we sent, and what comes back. */
+static void test_an_id_of_another_type_is_nobodys(void **state)
+{
+        static const struct {
+                const char *before, *after;
+        } forms[] = {{"\"", "\""}, {"", ".0"}, {"[", "]"}, {"{\"id\":", "}"}, {"true,\"x\":", ""}};
+        Rig rig;
+        int id;
+
+        rig_init_ready(&rig);
+        rig_execute(&rig, 1, LONG);
+        id = hear_command(&rig, "execute", "query-status");
+        for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+                char text[128];
+
+                (void) snprintf(text, sizeof text, "{\"return\":{},\"id\":%s%d%s}\n", forms[i].before, id,
+                                forms[i].after);
+                say(&rig, text);
+        }
+        assert_int_equal(rig.n, 0);
+        say_return(&rig, id, "{}");
+        assert_int_equal(rig.n, 1);
         rig_deinit(&rig);
 }
 
@@ -503,9 +524,10 @@ static void test_all_that_are_late_are_told_so(void **state)
 
 static void test_garbage_ends_it_and_every_open_command(void **state)
 {
-        static const char *const texts[] = {"{\"event\":\n", "garbage\n", "[]\n",
-                                            "7\n",           "\"x\"\n",   "null\n",
-                                            "{}{}\n",        "\xff\n",    "{\"return\":{},\"id\":1}x\n"};
+        static const char *const texts[] = {"{\"event\":\n", "garbage\n",    "[]\n",
+                                            "7\n",           "\"x\"\n",      "null\n",
+                                            "{}{}\n",        "\xff\n",       "{\"return\":{},\"id\":1}x\n",
+                                            "{}\n",          "{\"id\":2}\n", "{\"result\":{},\"id\":2}\n"};
 
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
                 Rig rig;
@@ -652,6 +674,7 @@ int main(void)
                 cmocka_unit_test(test_answers_find_their_commands_whatever_comes_between),
                 cmocka_unit_test(test_a_refusal_is_told_in_qemus_words),
                 cmocka_unit_test(test_answers_to_nobody_are_dropped),
+                cmocka_unit_test(test_an_id_of_another_type_is_nobodys),
                 cmocka_unit_test(test_lines_are_put_together_from_whatever_pieces_come),
                 cmocka_unit_test(test_arguments_a_file_and_out_of_band_travel),
                 cmocka_unit_test(test_a_command_that_is_not_answered_in_time_fails_alone),
