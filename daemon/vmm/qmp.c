@@ -30,7 +30,7 @@ struct Qmp {
         Pending *pending;
         int64_t next_id;
         uint64_t greeting_until;
-        bool greeted, ready, oob;
+        bool greeted, ready, oob, told; /* told: of the end */
         int status;
         char text[JSON_TEXT_MAX];
         uint32_t held; /* callbacks are on the stack: freed when the last of them has returned */
@@ -63,8 +63,10 @@ static void on_failing(void *userdata)
                 p->answer(p->userdata, qmp->status, NULL, qmp->text);
                 free(p);
         }
-        if (!qmp->dead)
+        if (!qmp->dead && !qmp->told) {
+                qmp->told = true;
                 qmp->listener->ended(qmp->userdata, qmp->status, qmp->text);
+        }
         (void) let_go(qmp);
 }
 

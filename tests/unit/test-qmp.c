@@ -622,6 +622,30 @@ static void test_a_line_of_more_than_a_mebibyte_ends_it(void **state)
         free(text);
 }
 
+/* Also when the command was given because it ended. */
+static void test_a_command_after_the_end_is_answered_and_the_end_told_once(void **state)
+{
+        for (int what = NOTE_ENDED; what <= NOTE_ANSWER; what++) {
+                Rig rig;
+
+                rig_init_ready(&rig);
+                rig_execute(&rig, 1, LONG);
+                rig.again_in = what;
+                say(&rig, "garbage\n");
+                rig_execute(&rig, 2, LONG);
+                rig_turn(&rig);
+                assert_int_equal(rig.n, 4);
+                assert_note(&rig, 0, NOTE_ANSWER, 1, -EPROTO);
+                assert_note(&rig, 3, NOTE_ANSWER, 2, -EPROTO);
+                for (uint32_t i = 1; i < 3; i++)
+                        if (rig.notes[i].note == NOTE_ANSWER)
+                                assert_note(&rig, i, NOTE_ANSWER, 63, -EPROTO);
+                        else
+                                assert_note(&rig, i, NOTE_ENDED, 0, -EPROTO);
+                rig_deinit(&rig);
+        }
+}
+
 static void test_open_commands_are_cancelled_when_it_is_given_up(void **state)
 {
         Rig rig;
@@ -684,6 +708,7 @@ int main(void)
                 cmocka_unit_test(test_a_monitor_that_closes_answers_nothing_more),
                 cmocka_unit_test(test_a_line_without_an_end_ends_it),
                 cmocka_unit_test(test_a_line_of_more_than_a_mebibyte_ends_it),
+                cmocka_unit_test(test_a_command_after_the_end_is_answered_and_the_end_told_once),
                 cmocka_unit_test(test_open_commands_are_cancelled_when_it_is_given_up),
                 cmocka_unit_test(test_it_may_be_freed_in_any_callback),
         };
