@@ -230,8 +230,8 @@ static Outcome describe_error(const Job *job, char *ret, size_t size)
         if (degraded && n < size) {
                 lost_text(job, lost, sizeof lost);
                 n += (size_t) snprintf(ret + n, size - n,
-                                       "; these devices have lost their state, reset or replace them: %s",
-                                       lost);
+                                       "%s these devices have lost their state, reset or replace them: %s",
+                                       outcome == OUTCOME_NONE ? ":" : ";", lost);
                 outcome = OUTCOME_DEVICE;
         }
         if (job_state(job) == JOB_STATE_IN_DOUBT) {

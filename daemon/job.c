@@ -32,7 +32,8 @@ static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
                            .from = (DeviceState) result->from,
                            .to = (DeviceState) result->to,
                            .state = (DeviceState) result->state,
-                           .was_reset = result->was_reset != 0};
+                           .was_reset = result->was_reset != 0,
+                           .absent = result->status < 0 && device_nobody_listens(job->vm->devices[vm_index])};
 
         if (i < 0)
                 return;

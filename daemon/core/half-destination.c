@@ -12,8 +12,9 @@
 #define UNREADY (EMPTY | IN(DESTINATION_TAKE_IN) | IN(DESTINATION_LOADED) | IN(DESTINATION_INTAKE))
 
 /* owner=destination is durable, or being written: the VM may have run here. */
-#define OWNING                                                                          \
-        (IN(DESTINATION_OWNER) | IN(DESTINATION_ARRIVE) | IN(DESTINATION_RUN_DEVICES) | \
+#define OWNING                                                                             \
+        (IN(DESTINATION_OWNER) | IN(DESTINATION_ARRIVE) | IN(DESTINATION_RUN_DEVICES) |    \
+         IN(DESTINATION_ARRIVE_AGAIN) | IN(DESTINATION_FIND) | IN(DESTINATION_RUN_AGAIN) | \
          IN(DESTINATION_REPAIR) | IN(DESTINATION_RUN) | IN(DESTINATION_DONE) | IN(DESTINATION_STALLED))
 
 #define ALL                                                                                          \
@@ -99,8 +100,9 @@ static const HalfRow rows[] = {
         {IN(DESTINATION_STALLED), HALF_DEADLINE, .next = DESTINATION_STALLED},
 
         /* rule 2: it may have run, and nobody can ask it any more */
-        {IN(DESTINATION_RUN_DEVICES) | IN(DESTINATION_FIND) | IN(DESTINATION_RUN_AGAIN) |
-                 IN(DESTINATION_REPAIR) | IN(DESTINATION_RUN) | IN(DESTINATION_STALLED),
+        {IN(DESTINATION_RUN_DEVICES) | IN(DESTINATION_FIND) | IN(DESTINATION_ARRIVE_AGAIN) |
+                 IN(DESTINATION_RUN_AGAIN) | IN(DESTINATION_REPAIR) | IN(DESTINATION_RUN) |
+                 IN(DESTINATION_STALLED),
          HALF_VMM_GONE, .next = DESTINATION_MAYBE, .send = MESSAGE_MAYBE, .cause = HALF_CAUSE_VMM_GONE},
 
         /* it runs */
@@ -113,7 +115,12 @@ static const HalfRow rows[] = {
         /* back, without having run */
         {IN(DESTINATION_LOOK), HALF_REACHED, .next = DESTINATION_REOPEN},
         {IN(DESTINATION_REOPEN), HALF_REACHED, .next = DESTINATION_UNARRIVE},
-        {IN(DESTINATION_UNARRIVE), HALF_REACHED, .next = DESTINATION_PROMISE},
+        {IN(DESTINATION_UNARRIVE), HALF_REACHED, .when = WHEN_ALL_STAND, .next = DESTINATION_PROMISE},
+        /* a device that hangs may have begun to run, or may yet: whoever promised would perhaps lie */
+        {IN(DESTINATION_UNARRIVE), HALF_REACHED, .when = WHEN_VMM_GONE, .next = DESTINATION_MAYBE,
+         .send = MESSAGE_MAYBE},
+        {IN(DESTINATION_UNARRIVE), HALF_REACHED, .next = DESTINATION_ARRIVE_AGAIN},
+        {IN(DESTINATION_ARRIVE_AGAIN), HALF_REACHED, .next = DESTINATION_RUN_AGAIN},
         {IN(DESTINATION_PROMISE), HALF_REACHED, .when = WHEN_END_SEEN, .next = DESTINATION_GATHER},
         {IN(DESTINATION_PROMISE), HALF_REACHED, .next = DESTINATION_PROMISED, .send = MESSAGE_NOTSTARTED},
         {IN(DESTINATION_PROMISE), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},

@@ -156,6 +156,10 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 "destination-find", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_REOPEN,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
                 .doc = "A device whose connection broke is looked for over a new one: it may run."},
+        [DESTINATION_ARRIVE_AGAIN] = {
+                "destination-arrive-again", PHASE_ARRIVAL_GRACE, JOB_STATE_RUNNING, .device = DEVICE_ACT_ARRIVE,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "A device may yet run here: no way back, the others arrive without it."},
         [DESTINATION_RUN_AGAIN] = {
                 "destination-run-again", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_RUN,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,

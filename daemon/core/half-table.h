@@ -52,9 +52,10 @@ enum {
         WHEN_NOWAY = 1 << 9,        /* GO says, or has said, that there is no way back */
         WHEN_NOTHING_RAN =
                 1 << 10, /* no vCPU was asked to run, and every device reads a state other than RUNNING */
-        WHEN_END_SEEN = 1 << 11, /* END has come */
-        WHEN_LINKED = 1 << 12,   /* there is a control connection */
-        WHEN_MAX = 1 << 13,
+        WHEN_END_SEEN = 1 << 11,  /* END has come */
+        WHEN_LINKED = 1 << 12,    /* there is a control connection */
+        WHEN_ALL_STAND = 1 << 13, /* no device runs, and none may still begin to */
+        WHEN_MAX = 1 << 14,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */

@@ -358,6 +358,33 @@ static bool nothing_ran(const Half *half)
         return true;
 }
 
+/* A device that did not answer may yet do what it was told; one whose server has ended does nothing. */
+static bool stands(const HalfDevice *device)
+{
+        switch (device->state) {
+        case DEVICE_STATE_UNKNOWN:
+        case DEVICE_STATE_RUNNING:
+        case DEVICE_STATE_RUNNING_P2P:
+        case DEVICE_STATE_PRE_COPY:
+        case DEVICE_STATE_PRE_COPY_P2P: return device->absent;
+        case DEVICE_STATE_ERROR:
+        case DEVICE_STATE_STOP:
+        case DEVICE_STATE_STOP_COPY:
+        case DEVICE_STATE_RESUMING:
+        case DEVICE_STATE_MAX:
+        case DEVICE_STATE_INVALID: break;
+        }
+        return true;
+}
+
+static bool all_stand(const Half *half)
+{
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (!stands(&half->devices[i]))
+                        return false;
+        return true;
+}
+
 static bool holds(const Step *s, uint32_t when)
 {
         const Half *half = s->half;
@@ -376,6 +403,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_NOTHING_RAN: return nothing_ran(half);
         case WHEN_END_SEEN: return half->end_seen;
         case WHEN_LINKED: return half->linked;
+        case WHEN_ALL_STAND: return all_stand(half);
         }
         return false;
 }
@@ -456,6 +484,8 @@ static void device_result(Step *s)
         device->state = event->state;
         if (event->status == 0)
                 device->gone = false;
+        /* Its connection ended, and there is no new one. A server that has gone only deaf is another matter. */
+        device->absent = event->absent && device->gone;
         if (event->step != half->step || !device->pending)
                 return;
         if (event->was_reset && act != DEVICE_ACT_RECEIVE && act != DEVICE_ACT_DISCARD)

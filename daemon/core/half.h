@@ -69,6 +69,7 @@ typedef enum HalfState {
         DESTINATION_OWNER,
         DESTINATION_ARRIVE,
         DESTINATION_RUN_DEVICES,
+        DESTINATION_ARRIVE_AGAIN,
         DESTINATION_FIND,
         DESTINATION_RUN_AGAIN,
         DESTINATION_REPAIR,
@@ -170,6 +171,7 @@ typedef struct HalfEvent {
         DeviceState from, to; /* the arc that failed, if one did */
         DeviceState state; /* of the device, read back after its last operation; UNKNOWN when that failed */
         bool was_reset;    /* the device lost its state on the way */
+        bool absent;       /* nobody listens for the device any more */
         bool refused;      /* HALF_WHO_PEER, HALF_WHO_VMM in check: nothing broke, the answer is no */
         /* HALF_MESSAGE */
         Message message;
@@ -255,6 +257,7 @@ typedef struct HalfDevice {
         bool pending;          /* the barrier waits for it */
         bool failed;           /* it failed in this step */
         bool gone;             /* its agent or connection is gone */
+        bool absent;           /* its server has ended: it does nothing any more */
         bool lost;             /* its state is lost: the VM goes on without what it held */
         bool dead;             /* it does not answer, or can't be brought back: no more commands */
 } HalfDevice;

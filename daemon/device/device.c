@@ -38,6 +38,7 @@ struct Device {
         void *opened_userdata;
 
         bool is_open;
+        bool nobody_listens; /* where its server should; as of the last attempt */
         DeviceState state;
         uint32_t flags;
         char text[AGENT_TEXT_MAX];
@@ -76,6 +77,11 @@ bool device_is_open(const Device *device)
 DeviceState device_state(const Device *device)
 {
         return device->state;
+}
+
+bool device_nobody_listens(const Device *device)
+{
+        return device->nobody_listens;
 }
 
 uint32_t device_flags(const Device *device)
@@ -215,6 +221,7 @@ static void on_device_connected(void *userdata, int status, int fd, pid_t pid, c
         char full[AGENT_TEXT_MAX];
         int r;
 
+        device->nobody_listens = status == -ECONNREFUSED || status == -ENOENT;
         if (status < 0) {
                 (void) snprintf(full, sizeof full, "%s: %s", device->definition.socket, text);
                 opening_done(device, status, full);
@@ -272,7 +279,7 @@ static void begin_opening(Device *device, DeviceOpened opened, void *userdata)
 {
         device->opened = opened;
         device->opened_userdata = userdata;
-        device->tried_agent = false;
+        device->tried_agent = device->nobody_listens = false;
         loop_timer_set(device->timer, AGENT_USEC + device->place.connect_usec);
         open_step(device);
 }

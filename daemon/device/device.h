@@ -63,6 +63,8 @@ DeviceType device_type(const Device *device);
 bool device_is_open(const Device *device);
 DeviceState device_state(const Device *device);
 uint32_t device_flags(const Device *device);
+/* When it was last opened, its server's socket was not there or nobody accepted. */
+bool device_nobody_listens(const Device *device);
 /* Why it is not open, or "". */
 const char *device_text(const Device *device);
 /* What HELLO said: this job's state was taken in whole and accepted. */

@@ -2,7 +2,8 @@
 #pragma once
 
 /* Tables with one rule broken, made from the real ones. The names are those of the project's model of the ownership
- * rules, which an independent program explored first; what it found caught or harmless must be so here. */
+ * rules, which an independent program explored first; what it found caught or harmless must be so here. It knows no
+ * device that hangs: that one rule is ours. */
 
 static HalfStateDesc broken_states[HALF_STATE_MAX];
 static HalfRow broken_rows[SIDE_MAX][128];
@@ -104,6 +105,12 @@ static void break_destroy_on_refusal(void)
                   (HalfRow){IN(DESTINATION_ARRIVE), HALF_FAILED, .next = DESTINATION_GATHER});
 }
 
+static void break_promise_while_hanging(void)
+{
+        first_row(SIDE_DESTINATION,
+                  (HalfRow){IN(DESTINATION_UNARRIVE), HALF_REACHED, .next = DESTINATION_PROMISE});
+}
+
 static void break_end_before_running(void)
 {
         first_row(SIDE_SOURCE,
@@ -166,6 +173,8 @@ static const struct Rule {
          break_go_unsealed},
         {"destroy-on-refusal", "a destination that can't start destroys its copy at once", true,
          break_destroy_on_refusal, .faults = 1},
+        {"promise-while-hanging", "destination promises although a device may yet begin to run", true,
+         break_promise_while_hanging, .faults = 1},
         {"end-before-running", "source says END when it has recorded the abort, before it runs", true,
          break_end_before_running},
         {"end-after-restart", "a restarted source with a dead VMM says END", true, break_end_after_restart},

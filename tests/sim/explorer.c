@@ -63,7 +63,8 @@ typedef struct Daemon {
         uint8_t degraded;             /* it has said that the device's state is lost */
         uint8_t restarted, was_ready; /* in this job */
         uint8_t device, stream,
-                loaded;      /* the device's state; at D: data has come to its end; the agent says loaded */
+                loaded; /* the device's state; at D: data has come to its end; the agent says loaded */
+        uint8_t late; /* 1 + the state to which the device was told to go and still may, at any time; 0: none */
         Command commands[4]; /* device, vmm, peer (connect), record */
         Packet queue[QUEUE]; /* to this side */
         uint8_t n_queue;
@@ -235,13 +236,26 @@ static void device_becomes(World *w, int side, DeviceState to)
                         flaw(w, AGAIN);
         }
         if (side == D) {
-                if (d->owner != OWNER_DESTINATION)
+                if (d->owner != OWNER_DESTINATION && d->owner != OWNER_DONE)
                         flaw(w, UNRECORDED);
                 if (w->stale)
                         flaw(w, STALE);
                 if (to == DEVICE_STATE_RUNNING)
                         w->device_ran = 1;
         }
+}
+
+static void land(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+        DeviceState to = (DeviceState) (d->late - 1);
+
+        if (!d->late)
+                return;
+        d->late = 0;
+        if (d->device == DEVICE_STATE_RESUMING && to == DEVICE_STATE_STOP)
+                d->loaded = 1;
+        device_becomes(w, side, to);
 }
 
 /* The destination has all there is of the VM. Where something failed there or was restarted on the way, it counts
@@ -276,6 +290,9 @@ static bool act_device(World *w, int side, int fail)
         for (int i = 0; i < c->device.n; i++)
                 if (c->device.type[i] == DEVICE_OP_LOAD && !d->stream && fail < 0)
                         return false;
+        /* A device that answers again has done what it was told before. */
+        if (fail < 0)
+                land(w, side);
         c->status = 0;
         for (int i = 0; i < c->device.n; i++) {
                 if (i == fail) {
@@ -409,6 +426,7 @@ enum {
         M_START,
         M_DELIVER,
         M_ACT,
+        M_LATE,
         M_ACT_FAIL,
         M_ACT_FAIL_DURABLE,
         M_ANSWER,
@@ -429,6 +447,7 @@ enum {
 static const char *const move_names[] = {"start",
                                          "deliver",
                                          "act",
+                                         "act, late",
                                          "act, failing",
                                          "act, failing but durable",
                                          "answer",
@@ -452,6 +471,24 @@ typedef struct Move {
 static bool overdue(const Daemon *d)
 {
         return d->half.vmm_pending || d->half.peer_pending || d->half.devices[0].pending;
+}
+
+/* A device that hangs may still do what it was told, at any time. */
+static void note_late(Daemon *d)
+{
+        const Command *c = &d->commands[HALF_WHO_DEVICE];
+
+        if (!d->half.devices[0].pending || c->phase != ASKED || d->late)
+                return;
+        for (int i = 0; i < c->device.n && !d->late; i++)
+                if (c->device.type[i] == DEVICE_OP_SET)
+                        d->late = (uint8_t) (1 + c->device.to[i]);
+}
+
+/* That it does not answer was counted when it began. */
+static bool is_hanging(const Daemon *d, int who)
+{
+        return who == HALF_WHO_DEVICE && d->late;
 }
 
 static void forget(Daemon *d)
@@ -551,7 +588,7 @@ static void answer(World *w, int side, int who)
                        .who = who,
                        .step = c.step,
                        .status = c.status ? -EIO : 0,
-                       .state = d->device,
+                       .state = d->late ? DEVICE_STATE_UNKNOWN : d->device,
                        .from = d->device,
                        .to = d->device};
 
@@ -600,8 +637,9 @@ static void make_move(World *w, Move m)
                 if (d->commands[m.who].phase == ACTED && moves_nothing(&d->commands[m.who], m.who))
                         answer(w, m.side, m.who);
                 break;
+        case M_LATE: land(w, m.side); break;
         case M_ACT_FAIL:
-                w->faults++;
+                w->faults += !is_hanging(d, m.who);
                 if (m.who == HALF_WHO_DEVICE)
                         act_device(w, m.side, m.at);
                 else if (m.who == HALF_WHO_VMM)
@@ -616,7 +654,8 @@ static void make_move(World *w, Move m)
         case M_ANSWER: answer(w, m.side, m.who); break;
         case M_TIMER:
                 d->timer = 0;
-                w->faults += overdue(d);
+                w->faults += overdue(d) && !is_hanging(d, HALF_WHO_DEVICE);
+                note_late(d);
                 event(w, m.side, &(HalfEvent){.type = HALF_DEADLINE});
                 break;
         case M_CANCEL:
@@ -648,6 +687,7 @@ static void make_move(World *w, Move m)
                 daemon_dies(w, m.side);
                 d->vmm = V_DEAD;
                 d->device = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
+                d->late = 0;
                 d->stream = d->loaded = 0;
                 break;
         case M_SEE_DEATH:
@@ -680,7 +720,7 @@ static int list_acts(const World *w, int side, Move *moves)
                 if (c->phase != ASKED)
                         continue;
                 moves[n++] = (Move){M_ACT, (uint8_t) side, who, 0};
-                if (!faults || who == HALF_WHO_PEER)
+                if ((!faults && !is_hanging(d, who)) || who == HALF_WHO_PEER)
                         continue;
                 if (who == HALF_WHO_DEVICE)
                         for (uint8_t at = 0; at < c->device.n; at++)
@@ -713,7 +753,8 @@ static int list_moves(const World *w, Move *moves)
                                 moves[n++] = (Move){M_DELIVER, i, 0, 0};
                         if (d->exists) {
                                 n += list_acts(w, i, moves + n);
-                                if (d->timer && (!overdue(d) || w->faults < max_faults))
+                                if (d->timer &&
+                                    (!overdue(d) || is_hanging(d, HALF_WHO_DEVICE) || w->faults < max_faults))
                                         moves[n++] = (Move){M_TIMER, i, 0, 0};
                                 if (d->unseen_death)
                                         moves[n++] = (Move){M_SEE_DEATH, i, 0, 0};
@@ -721,6 +762,8 @@ static int list_moves(const World *w, Move *moves)
                                         moves[n++] = (Move){M_SEE_RESUME, i, 0, 0};
                         }
                 }
+                if (d->late)
+                        moves[n++] = (Move){M_LATE, i, 0, 0};
                 if (!crashes)
                         continue;
                 if (d->up && d->exists)

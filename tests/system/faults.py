@@ -158,7 +158,8 @@ class Case:
     def may_degrade(self):
         """Only where it can't be otherwise. At the source: the device is in ERROR, is gone, answers after its deadline
         has passed twice, or does not take one of the arcs back however often it is asked. At the destination: it was
-        past the first RUNNING, and the device does not take that arc."""
+        past the first RUNNING, and the device does not take that arc; or the device is still busy with its first arc when
+        it has been asked twice where it is, so that nobody can promise that it will not run."""
         def refuses(fault):
             where, kind = fault.split(":")[0], fault.split(":", 1)[1]
             return where if kind.split("@")[0] in ("fail:EIO", "error:EIO", "lie", "hang", "exit", LATE) and \
@@ -169,7 +170,8 @@ class Case:
                 return True
             if refuses(fault) in ("stop-copy>stop", "stop>running-p2p", "running-p2p>running", "stop>running"):
                 return True
-        return any(refuses(f) in ("running-p2p>running", "stop>running") for f in self.faults["b"])
+        return any(refuses(f) in ("running-p2p>running", "stop>running") or f == "stop>running-p2p:" + LATE
+                   for f in self.faults["b"])
 
     def close(self):
         for server in self.servers.values():

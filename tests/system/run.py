@@ -17,7 +17,8 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PLAIN, SANITIZED = os.path.join(TOP, "build"), os.path.join(TOP, "build-sanitized")
 LIMIT = 600  # seconds that a step may take
-SANITIZER_OPTIONS = {"ASAN_OPTIONS": "detect_stack_use_after_return=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+SANITIZED_ENVIRONMENT = {"ASAN_OPTIONS": "detect_stack_use_after_return=1", "UBSAN_OPTIONS": "print_stacktrace=1",
+                     "EXPLORER_SHORT": "1", "MIGMGR_PACE": "2"}
 
 
 class Step:
@@ -97,7 +98,7 @@ STEPS = [
     Step("format", ["clang-format", "--dry-run", "-Werror", *sources()], count_one),
     Step("distcheck", ["make", "-s", "-j2", "distcheck"], count_make_check, cwd=PLAIN),
     Step("tarball", ["bash", "-c", TARBALL], count_one),
-    Step("unit, sanitized", ["make", "-s", "-j2", "check"], count_cases, cwd=SANITIZED),
+    Step("unit, sanitized", ["make", "-s", "-j2", "check"], count_cases, SANITIZED, cwd=SANITIZED),
     Step("emulated device, sanitized", python("test_emulated_device.py"), count_unittest, SANITIZED),
     Step("faults", python("faults.py", "-j", "6"), count_table),
     Step("faults, sanitized", python("faults.py", "-j", "6", FAULTS), count_table, SANITIZED),
@@ -121,7 +122,9 @@ def relevant(output):
 
 
 def run(step, log_dir):
-    env = {**os.environ, **SANITIZER_OPTIONS, "MIGMGR_BUILD": step.build, "MIGMGR_PACE": "2" if step.build == SANITIZED else "1"}
+    env = {**os.environ, "MIGMGR_BUILD": step.build}
+    if step.build == SANITIZED:
+        env |= SANITIZED_ENVIRONMENT
     path = os.path.join(log_dir, re.sub(r"\W+", "-", step.name) + ".log")
     start = time.monotonic()
     with open(path, "w") as log:

@@ -219,8 +219,9 @@ static void test_no_device_passes_a_barrier_before_all_have_reached_it(void **st
                                 if ((at >= DESTINATION_RECORD) != (sides[s] == SIDE_DESTINATION))
                                         continue;
                                 if (half_states[at].device == DEVICE_ACT_NONE || back ||
-                                    at == SOURCE_VIOMMU_GRACE || at == DESTINATION_FIND ||
-                                    at == DESTINATION_RUN_AGAIN || at == DESTINATION_REPAIR)
+                                    at == SOURCE_VIOMMU_GRACE || at == DESTINATION_ARRIVE_AGAIN ||
+                                    at == DESTINATION_FIND || at == DESTINATION_RUN_AGAIN ||
+                                    at == DESTINATION_REPAIR)
                                         continue;
                                 rig_init(&rig, sides[s]);
                                 rig_until(&rig, at);
@@ -443,6 +444,47 @@ static void test_no_device_running_yet_means_back_and_one_running_means_forward(
                         assert_int_equal(rig.device[i], running ? DEVICE_STATE_RUNNING : DEVICE_STATE_STOP);
                         assert_int_equal(rig.half.devices[i].lost, running && i == 1);
                 }
+                rig_deinit(&rig);
+        }
+}
+
+/* The first device answers nothing, or, when its server has ended, only that nobody listens; the others do all. */
+static void rig_without_first(Rig *rig, bool ended)
+{
+        rig->has[0] = false;
+        for (uint32_t i = 1; i < N; i++)
+                if (rig->has[i])
+                        rig_device_ok(rig, i);
+        if (!rig->half.devices[0].pending)
+                return;
+        if (ended)
+                rig_event(rig, (HalfEvent){.type = HALF_RESULT,
+                                           .who = HALF_WHO_DEVICE,
+                                           .step = rig->half.step,
+                                           .status = -ECONNREFUSED,
+                                           .state = DEVICE_STATE_UNKNOWN,
+                                           .absent = true});
+        else
+                rig_event(rig, (HalfEvent){.type = HALF_DEADLINE});
+}
+
+/* It may run, or may yet. A server that has ended is no such danger. */
+static void test_nobody_promises_for_a_device_that_hangs(void **state)
+{
+        for (int ended = 0; ended < 2; ended++) {
+                HalfState end = ended ? DESTINATION_PROMISED : DESTINATION_ARRIVE_AGAIN;
+                Rig rig;
+
+                rig_init(&rig, SIDE_DESTINATION);
+                rig_until(&rig, DESTINATION_ARRIVE);
+                if (ended)
+                        rig_event(&rig, (HalfEvent){.type = HALF_DEVICE_GONE, .device = 0});
+                for (int i = 0; i < 10 && rig.half.state != end; i++)
+                        if (rig.has_record)
+                                rig_record(&rig, 0);
+                        else
+                                rig_without_first(&rig, ended);
+                assert_int_equal(rig.half.state, end);
                 rig_deinit(&rig);
         }
 }
@@ -712,6 +754,7 @@ int main(void)
                 cmocka_unit_test(test_a_transition_that_moved_nothing_is_tried_as_often_as_policy_says),
                 cmocka_unit_test(test_a_refused_state_at_the_destination_is_told_and_discarded),
                 cmocka_unit_test(test_no_device_running_yet_means_back_and_one_running_means_forward),
+                cmocka_unit_test(test_nobody_promises_for_a_device_that_hangs),
                 cmocka_unit_test(test_the_first_cause_is_kept),
                 cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),
                 cmocka_unit_test(test_every_state_that_waits_for_a_participant_has_a_deadline),
