@@ -169,3 +169,13 @@ int socket_peer(int fd, pid_t *ret_pid, uid_t *ret_uid)
         *ret_uid = cred.uid;
         return 0;
 }
+
+size_t socket_grow_send_buffer(int fd, size_t size)
+{
+        int value = (int) size;
+        socklen_t len = sizeof value;
+
+        if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &value, sizeof value) < 0)
+                (void) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &value, sizeof value);
+        return getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &value, &len) < 0 ? 0 : (size_t) value;
+}

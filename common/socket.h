@@ -33,3 +33,7 @@ ssize_t socket_recv(int fd, void *packet, size_t max, int *ret_fds, size_t max_f
 
 /* Who listens at, or connected from, the other end. */
 int socket_peer(int fd, pid_t *ret_pid, uid_t *ret_uid) _must_check_;
+
+/* Asks for a send buffer of so many bytes; beyond the administrator's limit only with privilege. Returns what there is, as
+ * the kernel counts it (its own bookkeeping included), or 0 when it can't be told. */
+size_t socket_grow_send_buffer(int fd, size_t size);

@@ -5,11 +5,15 @@
 #include <sys/uio.h>
 
 #include "common/crc32c.h"
+#include "common/socket.h"
 #include "daemon/peer/frame.h"
 
 /* Larger pieces save no more time, and a device server need not take more than 64 KiB in one. */
 #define CHUNK_MAX (256 * 1024)
 #define BUFFERS   DEVICE_TRANSFERS_MAX
+/* Two frames: the other agent takes one while the next is being read. More falls out of the processor's cache when many
+ * devices stream at a time. */
+#define SEND_BUFFER (2 * CHUNK_MAX)
 
 typedef enum BufferUse {
         BUFFER_FREE,
@@ -124,6 +128,7 @@ static int stream_new(struct event_base *base, VfioUserDevice *device, int fd, v
                 return -ENOMEM;
         for (size_t i = 0; i < BUFFERS; i++)
                 stream->buffers[i].stream = stream;
+        (void) socket_grow_send_buffer(fd, SEND_BUFFER);
         if (evutil_make_socket_nonblocking(fd) < 0 || event_add(stream->readable, NULL) < 0)
                 return -ENOMEM;
         event_active(stream->kick, EV_TIMEOUT, 0);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
+#include "common/socket.h"
+
 #define CALLS_MAX     16
 #define DISCARD_BYTES 65536
 #define SEND_BUFFER   (2 * MIB)
@@ -49,20 +51,6 @@ static void on_twin_readable(evutil_socket_t fd, short what, void *userdata);
 static void on_writable(evutil_socket_t fd, short what, void *userdata);
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */
-
-static size_t grow_send_buffer(int fd)
-{
-        int size = SEND_BUFFER;
-        socklen_t len = sizeof size;
-
-        /* Beyond the administrator's limit only with privilege; what we get is what counts. */
-        if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
-                (void) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-        if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &len) < 0)
-                return 65536;
-        /* The kernel counts its own bookkeeping in, and two messages may be on the way. */
-        return MAX((size_t) size / 8, (size_t) 65536);
-}
 
 static int reader_init(Reader *reader, VfioUserClient *client, int fd, event_callback_fn callback)
 {
@@ -143,7 +131,8 @@ int vfio_user_client_new(struct event_base *base, int fd, VfioUserGone on_gone, 
         client->writable = event_new(base, fd, EV_WRITE, on_writable, client);
         if (!client->scrap || !client->writable)
                 return -ENOMEM;
-        client->write_max = grow_send_buffer(fd);
+        /* The kernel counts its own bookkeeping in, and two messages may be on the way. */
+        client->write_max = MAX(socket_grow_send_buffer(fd, SEND_BUFFER) / 8, (size_t) 65536);
         r = reader_init(&client->main, client, fd, on_readable);
         if (r < 0)
                 return r;

@@ -12,7 +12,7 @@
 
 #include "daemon/core/device-state.h"
 
-#define DEVICE_TRANSFERS_MAX 4
+#define DEVICE_TRANSFERS_MAX 2             /* the device works on one while the other goes over the wire */
 #define DEVICE_TRANSFER_MAX  (1024 * 1024) /* bytes */
 
 typedef struct VfioUserDevice VfioUserDevice;
