@@ -34,7 +34,8 @@ static const ResultInfo results[] = {
         {"timeout", EXIT_TIMEOUT, "took longer than --timeout; the VM runs at the source"},
         {"degraded", EXIT_DEGRADED, "the VM runs, on one side, but a device has lost its state"},
         {"in-doubt", EXIT_IN_DOUBT,
-         "it is not known whether the destination runs the VM; a person must decide"},
+         "it is not known whether the VM may run; nothing runs until it settles, or a person decides"},
+        {"lost", EXIT_LOST, "the VM's own process has died; it runs on neither side"},
 };
 
 const OutcomeInfo *outcome_info(Outcome outcome)

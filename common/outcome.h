@@ -19,6 +19,7 @@ enum {
         EXIT_UNREACHABLE = 8,
         EXIT_IN_DOUBT = 9,
         EXIT_DEGRADED = 10,
+        EXIT_LOST = 11,
 };
 
 /* Errors, of calls and in a job's Error property. */

@@ -305,7 +305,7 @@ static void on_job_finished(void *userdata, Job *job)
         (void) job_error(job, text, sizeof text);
         if (result == JOB_RESULT_DONE)
                 log_info(&about, "done, blackout %llu us", (unsigned long long) job_blackout_usec(job));
-        else if (result == JOB_RESULT_DEGRADED)
+        else if (result == JOB_RESULT_DEGRADED || result == JOB_RESULT_LOST)
                 log_error(&about, "%s: %s", job_result_to_string(result), text);
         else
                 log_warning(&about, "%s: %s", job_result_to_string(result), text);

@@ -77,6 +77,7 @@ typedef struct HalfRow {
 } HalfRow;
 
 #define IN(state) (UINT64_C(1) << (state))
+_Static_assert(HALF_STATE_MAX <= 64, "a set of states is a uint64_t");
 
 /* Where a restarted daemon goes on. -1 in a column: whatever it is. */
 typedef struct HalfRestore {

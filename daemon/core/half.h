@@ -340,6 +340,7 @@ typedef enum JobResult {
         JOB_RESULT_TIMEOUT,
         JOB_RESULT_DEGRADED,
         JOB_RESULT_IN_DOUBT,
+        JOB_RESULT_LOST, /* the source's VMM has died: the VM runs on neither side */
         JOB_RESULT_MAX,
         JOB_RESULT_INVALID = -EINVAL,
 } JobResult;

@@ -34,7 +34,7 @@ static void on_start_capabilities(Qemu *q, int status, json_object *result, cons
 
 static void start_connected(Qemu *q)
 {
-        qemu_set_capabilities(q, on_start_capabilities);
+        qemu_set_capabilities(q, true, on_start_capabilities);
 }
 
 static void on_started(void *userdata, int status, int fd, pid_t pid, const char *text)
@@ -163,6 +163,12 @@ void qemu_verify(Qemu *q)
 
 static void poll_running(Qemu *q);
 
+/* They were for coming here; whoever migrates the VM next finds it as it was started. */
+static void on_capabilities_off(Qemu *q, int status, json_object *result, const char *text)
+{
+        qemu_done(q, 0, "%s", "");
+}
+
 static void on_running_status(Qemu *q, int status, json_object *result, const char *text)
 {
         JsonReader reader = {.where = "query-status"};
@@ -170,7 +176,7 @@ static void on_running_status(Qemu *q, int status, json_object *result, const ch
 
         qemu_doing(q, run_state ? run_state : "its status cannot be read");
         if (run_state && streq(run_state, "running"))
-                qemu_done(q, 0, "%s", "");
+                qemu_set_capabilities(q, false, on_capabilities_off);
         else
                 qemu_poll(q, POLL_USEC, poll_running);
 }

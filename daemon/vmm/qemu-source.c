@@ -10,7 +10,8 @@
 #define POLL_USEC     (5 * USEC_PER_MSEC)
 #define PROGRESS_USEC (500 * USEC_PER_MSEC)
 /* Without a limit of ours QEMU sends at 128 MiB/s, and the last pass runs in the blackout. */
-#define BANDWIDTH INT64_C(1099511627776)
+#define BANDWIDTH         INT64_C(1099511627776)
+#define BANDWIDTH_OF_QEMU (128 * MIB) /* its default */
 
 /* ---- prepare ------------------------------------------------------------------------------------------------- */
 
@@ -47,7 +48,7 @@ static void on_parameters(Qemu *q, int status, json_object *result, const char *
         q->saved_parameters = json_new_object();
         json_add_number(q->saved_parameters, "max-bandwidth",
                         json_number(&reader, result, "max-bandwidth", 0, INT64_MAX, 0));
-        qemu_set_capabilities(q, on_capabilities_set);
+        qemu_set_capabilities(q, true, on_capabilities_set);
 }
 
 static void on_capabilities(Qemu *q, int status, json_object *result, const char *text)
@@ -58,6 +59,7 @@ static void on_capabilities(Qemu *q, int status, json_object *result, const char
         }
         json_object_put(q->saved_capabilities);
         q->saved_capabilities = json_object_get(result);
+        q->saved = true;
         qemu_call(q, "query-migrate-parameters", NULL, -1, on_parameters);
 }
 
@@ -232,7 +234,13 @@ static void restore_settings(Qemu *q)
 {
         json_object *arguments;
 
-        if (q->saved_capabilities) {
+        if (!q->saved) {
+                /* An earlier life of this daemon knew. QEMU's own settings are the best guess. */
+                q->saved = true;
+                q->saved_parameters = json_new_object();
+                json_add_number(q->saved_parameters, "max-bandwidth", BANDWIDTH_OF_QEMU);
+                qemu_set_capabilities(q, false, on_restored);
+        } else if (q->saved_capabilities) {
                 arguments = json_new_object();
                 json_add(arguments, "capabilities", TAKE_PTR(q->saved_capabilities));
                 qemu_call(q, "migrate-set-capabilities", arguments, -1, on_restored);

@@ -164,7 +164,7 @@ json_object *qemu_argument(const char *key, const char *value)
         return object;
 }
 
-void qemu_set_capabilities(Qemu *q, QemuAnswer answer)
+void qemu_set_capabilities(Qemu *q, bool on, QemuAnswer answer)
 {
         static const char *const names[] = {"events", "return-path", "pause-before-switchover"};
         json_object *arguments = json_new_object(), *list = json_new_array();
@@ -173,7 +173,7 @@ void qemu_set_capabilities(Qemu *q, QemuAnswer answer)
                 json_object *one = json_new_object();
 
                 json_add_string(one, "capability", names[i]);
-                json_add_bool(one, "state", true);
+                json_add_bool(one, "state", on);
                 json_append(list, one);
         }
         json_add(arguments, "capabilities", list);

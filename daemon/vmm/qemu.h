@@ -46,6 +46,7 @@ struct Qemu {
 
         uint32_t fact;                                      /* of VMM_ACT_LOOK */
         json_object *saved_capabilities, *saved_parameters; /* as they were before us */
+        bool saved; /* this process saved them; another life of it may have changed them */
 };
 
 /* Sends a command of the act in hand. `arguments` may be NULL. */
@@ -81,7 +82,7 @@ void qemu_pass_memory(Qemu *q, QemuStep step);
 json_object *qemu_argument(const char *key, const char *value);
 
 /* Sets the capabilities that both sides need. */
-void qemu_set_capabilities(Qemu *q, QemuAnswer answer);
+void qemu_set_capabilities(Qemu *q, bool on, QemuAnswer answer);
 
 /* The acts. */
 void qemu_look(Qemu *q);

@@ -31,7 +31,7 @@ ARC_MS = 40
 # Deadlines of the phase that failed and of the way back, and what scheduling takes.
 LIMIT_SECONDS = 20
 
-EXIT = {"done": 0, "failed": 1, "refused": 6, "cancelled": 7, "timeout": 3, "degraded": 10, "in-doubt": 9}
+EXIT = {"done": 0, "failed": 1, "refused": 6, "cancelled": 7, "timeout": 3, "degraded": 10, "in-doubt": 9, "lost": 11}
 DEVICES = {"d0": "p2p=on", "d1": "p2p=off"}
 
 CASES = []
@@ -205,7 +205,7 @@ class Move:
             return self.judge_doubt()
         owner = here[0]
         other = self.b if owner is self.a else self.a
-        if self.job.get("half") == "source" and result in ("done", "failed"):
+        if self.job.get("half") == "source" and result in ("done", "failed", "lost"):
             assert owner is (self.b if result == "done" else self.a), f"{result}, but here at {owner.name}"
         if vmm_dies is owner:
             assert not self.guest.qemus(), "a QEMU is left"
@@ -217,7 +217,7 @@ class Move:
             self.judge_devices(owner, other, lost if result == "degraded" else ())
         verdict = self.guest.verdict()
         assert verdict[1] <= repeated and verdict[0::2] == (0, 0), f"counts lost, repeated, wrong pages: {verdict}"
-        if self.status in (0, 1, 6, 7, 10):
+        if self.status in (0, 1, 6, 7, 10, 11):
             error = self.job["error"]
             assert bool(error["text"]) == bool(error["name"]) == (result != "done"), error
         return result
@@ -398,9 +398,9 @@ for side, state, allowed, text in (
         ("destination", "destination-intake", ["failed"], ENDED),
         ("destination", "destination-arrive", ["failed"], ENDED),
         ("destination", "destination-run-devices", ["in-doubt"], ENDED),
-        ("source", "source-precopy", ["failed"], ENDED),
-        ("source", "source-p2p-grace", ["failed"], ENDED),
-        ("source", "source-drain", ["failed", "in-doubt", "done"], ENDED),
+        ("source", "source-precopy", ["lost"], ENDED),
+        ("source", "source-p2p-grace", ["lost"], ENDED),
+        ("source", "source-drain", ["lost", "in-doubt", "done"], ENDED),
         ("source", "source-intake", ["done"], ""),
         ("source", "source-go", ["done"], "")):
     case(f"kill: {side} QEMU in {state}", side, state, allowed, text, state == "source-precopy")(kill_vmm)
@@ -715,7 +715,7 @@ def kill_both(lab):
     move.relay.flow.clear()
     move.kill_at("source-precopy", move.a.daemon.pid, *move.guest.qemus(move.a))
     move.migrate()
-    result = move.judge("failed", vmm_dies=move.a)
+    result = move.judge("lost", vmm_dies=move.a)
     assert "is lost" in move.a.jobs()[-1]["Error"][1], move.jobs_text()
     return result
 

@@ -8,7 +8,7 @@
 #include "daemon/core/half.h"
 #include "test.h"
 
-#define EXIT_LAST 10 /* 0 done ... 10 degraded */
+#define EXIT_LAST 11 /* 0 done ... 11 lost */
 
 static void test_every_outcome_has_a_line_and_an_agreed_exit_status(void **state)
 {
@@ -110,8 +110,8 @@ static void test_every_result_has_an_exit_status_of_its_own(void **state)
         static const struct {
                 const char *name;
                 int exit;
-        } agreed[] = {{"done", 0},    {"failed", 1},    {"refused", 6}, {"cancelled", 7},
-                      {"timeout", 3}, {"degraded", 10}, {"in-doubt", 9}};
+        } agreed[] = {{"done", 0},    {"failed", 1},    {"refused", 6},  {"cancelled", 7},
+                      {"timeout", 3}, {"degraded", 10}, {"in-doubt", 9}, {"lost", 11}};
         size_t n = 0;
 
         for (const ResultInfo *info; (info = outcome_result(n)); n++) {

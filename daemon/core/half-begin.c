@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* How a half begins, where it goes on after a restart, and how it looks from outside. */
+
+#include "half-table.h"
+
+#include <assert.h>
+
+void half_init(Half *half, Side side, uint32_t n_devices, bool check_only)
+{
+        memset(half, 0, half_size(n_devices));
+        half->side = side;
+        half->state = side == SIDE_SOURCE ? SOURCE_CHECK_HERE : DESTINATION_RECORD;
+        half->check_only = check_only;
+        half->n_devices = n_devices;
+        for (uint32_t i = 0; i < n_devices; i++)
+                half->devices[i].state = DEVICE_STATE_UNKNOWN;
+}
+
+void half_set_device(Half *half, uint32_t device, uint32_t flags, DeviceState state)
+{
+        assert(device < half->n_devices);
+        half->devices[device].flags = flags;
+        half->devices[device].state = state;
+}
+
+static bool agrees(int column, bool value)
+{
+        return column < 0 || (column != 0) == value;
+}
+
+int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devices, Owner owner, bool noway,
+                 const HalfSight *sight)
+{
+        for (uint32_t i = 0; i < table->n_restores; i++) {
+                const HalfRestore *row = &table->restores[i];
+
+                if (row->side != side || row->owner != owner || !agrees(row->superseded, sight->superseded) ||
+                    !agrees(row->vmm_lives, sight->vmm_lives) || !agrees(row->vmm_runs, sight->vmm_runs) ||
+                    !agrees(row->complete, sight->complete) || !agrees(row->device_ran, sight->device_ran))
+                        continue;
+                half_init(half, side, n_devices, false);
+                half->state = row->to;
+                half->owner = owner;
+                half->noway = noway;
+                half->vmm_gone = !sight->vmm_lives;
+                half->vmm_resumed = side == SIDE_SOURCE && sight->vmm_runs;
+                /* What the process before knew is forgotten: the worst is assumed. */
+                half->drained = side == SIDE_SOURCE;
+                half->tried_nobody = side == SIDE_SOURCE && owner != OWNER_SOURCE;
+                /* What had turned it back is not in the record; that it was turned back is. */
+                half->failure.cause = owner == OWNER_DONE ? HALF_CAUSE_NONE : HALF_CAUSE_RESTART;
+                half->failure.in = row->to;
+                return 0;
+        }
+        return -EINVAL;
+}
+
+JobState half_job_state(const Half *half)
+{
+        return half_states[half->state].job;
+}
+
+Phase half_phase(const Half *half)
+{
+        /* On the way back the phase in which it went wrong says more than the names of the steps back. */
+        if (half_states[half->state].job == JOB_STATE_ROLLING_BACK && half->failure.cause != HALF_CAUSE_NONE)
+                return half_states[half->failure.in].phase;
+        return half_states[half->state].phase;
+}
+
+static bool any_lost(const Half *half)
+{
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (half->devices[i].lost)
+                        return true;
+        return false;
+}
+
+static JobResult result_of_cause(HalfCause cause)
+{
+        switch (cause) {
+        case HALF_CAUSE_NONE: return JOB_RESULT_DONE;
+        case HALF_CAUSE_REFUSED: return JOB_RESULT_REFUSED;
+        case HALF_CAUSE_CANCELLED: return JOB_RESULT_CANCELLED;
+        case HALF_CAUSE_TIMEOUT: return JOB_RESULT_TIMEOUT;
+        case HALF_CAUSE_FAILED:
+        case HALF_CAUSE_DEADLINE:
+        case HALF_CAUSE_CUT:
+        case HALF_CAUSE_DEVICE_GONE:
+        case HALF_CAUSE_VMM_GONE:
+        case HALF_CAUSE_VMM_RESUMED:
+        case HALF_CAUSE_PEER:
+        case HALF_CAUSE_RESTART:
+        case HALF_CAUSE_MAX:
+        case HALF_CAUSE_INVALID: break;
+        }
+        return JOB_RESULT_FAILED;
+}
+
+JobResult half_result(const Half *half)
+{
+        switch (half_job_state(half)) {
+        case JOB_STATE_RUNNING:
+        case JOB_STATE_ROLLING_BACK:
+        case JOB_STATE_SETTLING:
+        case JOB_STATE_MAX:
+        case JOB_STATE_INVALID: return JOB_RESULT_NONE;
+        case JOB_STATE_IN_DOUBT: return JOB_RESULT_IN_DOUBT;
+        case JOB_STATE_FINISHED: break;
+        }
+        /* Its VMM is dead and it does not run at the destination: "failed" would say that it runs at the source. */
+        if (half->side == SIDE_SOURCE && half->vmm_gone && half->owner != OWNER_DONE)
+                return JOB_RESULT_LOST;
+        if (half->owner != OWNER_UNRECORDED && any_lost(half))
+                return JOB_RESULT_DEGRADED;
+        if (half->owner == OWNER_DONE)
+                return JOB_RESULT_DONE;
+        return result_of_cause(half->failure.cause);
+}
+
+const char *half_owner_text(const Half *half)
+{
+        switch (half->owner) {
+        case OWNER_UNRECORDED:
+        case OWNER_SOURCE:
+        case OWNER_ABORTED:
+        case OWNER_PREPARED:
+        case OWNER_DISCARDED: return "source";
+        case OWNER_NOBODY:
+        case OWNER_PROMISED: return "nobody";
+        case OWNER_DONE:
+        case OWNER_DESTINATION: return "destination";
+        case OWNER_MAX:
+        case OWNER_INVALID: break;
+        }
+        return "unknown";
+}
