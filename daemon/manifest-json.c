@@ -198,9 +198,19 @@ void findings_to_json(const Findings *findings, json_object *array)
         }
 }
 
+static bool is_among_first(json_object *array, size_t n, json_object *o)
+{
+        for (size_t i = 0; i < n; i++)
+                if (json_object_equal(json_object_array_get_idx(array, i), o))
+                        return true;
+        return false;
+}
+
 void findings_take(json_object *from, json_object *array)
 {
         static const char *const keys[] = {"device", "property", "source", "destination", "remedy"};
+
+        size_t ours = json_object_array_length(array);
 
         if (!json_object_is_type(from, json_type_array))
                 return;
@@ -214,7 +224,7 @@ void findings_take(json_object *from, json_object *array)
 
                         json_add_string(o, keys[k], log_printable(value ? value : "", text, sizeof text));
                 }
-                if (reader.failed)
+                if (reader.failed || is_among_first(array, ours, o))
                         json_object_put(o);
                 else
                         json_append(array, o);

@@ -14,5 +14,6 @@ int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret) _
 /* Appends the findings to an array. */
 void findings_to_json(const Findings *findings, json_object *array);
 
-/* Appends another host's findings, as far as they have the right form; their text made printable. */
+/* Appends another host's findings, as far as they have the right form; their text made printable. What is in the array
+ * already is not said twice: both hosts judge the same manifests. */
 void findings_take(json_object *from, json_object *array);

@@ -126,7 +126,6 @@ static const HalfRow rows[] = {
         {IN(DESTINATION_PROMISE), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(DESTINATION_PROMISE), HALF_DEADLINE, .next = DESTINATION_PROMISE},
         {IN(DESTINATION_PROMISED), SAID(GO), .when = WHEN_NOWAY | WHEN_VMM_LIVES, .next = DESTINATION_OWNER},
-        {IN(DESTINATION_PROMISED), SAID(ABORT), .next = HALF_STAY, .answer = true},
         {IN(DESTINATION_PROMISED), HALF_VMM_GONE, .next = HALF_STAY, .send = MESSAGE_NOTSTARTED,
          .cause = HALF_CAUSE_VMM_GONE},
 
@@ -140,11 +139,11 @@ static const HalfRow rows[] = {
         {IN(DESTINATION_DISCARDED), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(DESTINATION_DISCARDED), HALF_DEADLINE, .next = DESTINATION_DISCARDED},
         {IN(DESTINATION_GONE), SAID(END), .next = DESTINATION_OVER, .send = MESSAGE_ENDED, .acked = true},
-        {IN(DESTINATION_GONE), SAID(ABORT), .next = HALF_STAY, .answer = true},
 
         /* whatever it is doing, it says how it stands */
         {ALL, SAID(ASK), .next = HALF_STAY, .answer = true},
         {ALL, SAID(GO), .next = HALF_STAY, .answer = true},
+        {ALL, SAID(ABORT), .next = HALF_STAY, .answer = true},
 };
 
 const HalfRows half_destination_rows = {rows, ARRAY_SIZE(rows)};

@@ -8,21 +8,6 @@
 /* Nothing has been touched yet. */
 #define CHECKING (IN(SOURCE_CHECK_HERE) | IN(SOURCE_CHECK_THERE))
 
-/* The source owns the VM and can take it back alone. */
-#define MOVING                                                                                     \
-        (IN(SOURCE_RECORD) | IN(SOURCE_PREPARE) | IN(SOURCE_CONNECT) | IN(SOURCE_PRECOPY) |        \
-         IN(SOURCE_VIOMMU_GRACE) | IN(SOURCE_HALT) | IN(SOURCE_P2P_GRACE) | IN(SOURCE_STOP_REST) | \
-         IN(SOURCE_DRAIN) | IN(SOURCE_INTAKE))
-
-/* owner=nobody is durable: only the destination's word decides. */
-#define TRANSIT (IN(SOURCE_GO) | IN(SOURCE_ASK) | IN(SOURCE_DOUBT))
-
-/* On the way back: the record says aborted, or is about to. */
-#define BACK                                                                                \
-        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) |     \
-         IN(SOURCE_BACK_RUN) | IN(SOURCE_FIND) | IN(SOURCE_RUN_AGAIN) | IN(SOURCE_REPAIR) | \
-         IN(SOURCE_RESUME) | IN(SOURCE_STUCK))
-
 #define SAID(m) .on = HALF_MESSAGE, .message = MESSAGE_##m
 
 static const HalfRow rows[] = {
@@ -56,31 +41,37 @@ static const HalfRow rows[] = {
 
         /* the VMM dies: before the drain the destination can't have everything, so there is nothing to ask; after
          * the seal this process may go forward (rule 5); in between a person decides, unless no copy exists */
-        {MOVING, HALF_VMM_GONE, .when = WHEN_NOT_DRAINED, .next = SOURCE_ABORT, .cause = HALF_CAUSE_VMM_GONE},
-        {MOVING, HALF_VMM_GONE, .when = WHEN_SEALED, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},
-        {MOVING, HALF_VMM_GONE, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_VMM_GONE},
+        {SOURCE_MOVING, HALF_VMM_GONE, .when = WHEN_NOT_DRAINED, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_VMM_GONE},
+        {SOURCE_MOVING, HALF_VMM_GONE, .when = WHEN_SEALED, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},
+        {SOURCE_MOVING, HALF_VMM_GONE, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_VMM_GONE},
 
         /* a device that has given its state away is no longer needed here */
         {IN(SOURCE_INTAKE), HALF_DEVICE_GONE, .next = HALF_STAY},
 
         /* anything else that goes wrong before owner=nobody: the source takes the VM back, alone */
-        {MOVING, HALF_FAILED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_FAILED},
-        {MOVING, SAID(FAILED), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_FAILED},
-        {MOVING, SAID(UNKNOWN), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_PEER},
-        {MOVING, HALF_CUT, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_CUT},
-        {MOVING, HALF_CANCEL, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_CANCELLED},
-        {MOVING, HALF_TIMEOUT, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_TIMEOUT},
-        {MOVING, HALF_DEVICE_GONE, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+        {SOURCE_MOVING, HALF_FAILED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_FAILED},
+        {SOURCE_MOVING, SAID(FAILED), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_FAILED},
+        {SOURCE_MOVING, SAID(UNKNOWN), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_PEER},
+        {SOURCE_MOVING, HALF_CUT, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_CUT},
+        {SOURCE_MOVING, HALF_CANCEL, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_CANCELLED},
+        {SOURCE_MOVING, HALF_TIMEOUT, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_TIMEOUT},
+        {SOURCE_MOVING, HALF_DEVICE_GONE, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
          .cause = HALF_CAUSE_DEVICE_GONE},
-        {MOVING, HALF_VMM_RESUMED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+        {SOURCE_MOVING, HALF_VMM_RESUMED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
          .cause = HALF_CAUSE_VMM_RESUMED},
 
         /* ... unless its VMM is dead: then it can only ask */
-        {MOVING, HALF_FAILED, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_FAILED},
-        {MOVING, SAID(FAILED), .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_FAILED},
-        {MOVING, SAID(UNKNOWN), .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_PEER},
-        {MOVING, HALF_CUT, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_CUT},
-        {MOVING, HALF_DEVICE_GONE, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_DEVICE_GONE},
+        {SOURCE_MOVING, HALF_FAILED, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_FAILED},
+        {SOURCE_MOVING, SAID(FAILED), .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_FAILED},
+        {SOURCE_MOVING, SAID(UNKNOWN), .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_PEER},
+        {SOURCE_MOVING, HALF_CUT, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_CUT},
+        {SOURCE_MOVING, HALF_DEVICE_GONE, .next = SOURCE_ORPHAN, .cause = HALF_CAUSE_DEVICE_GONE},
 
         /* rule 1: durable first, then GO. A write that failed may be durable all the same, but no GO was sent: the
          * source may take the VM back as soon as `aborted` is durable */
@@ -91,23 +82,29 @@ static const HalfRow rows[] = {
         {IN(SOURCE_NOBODY), HALF_DEADLINE, .next = SOURCE_NOBODY},
 
         /* in transit */
-        {TRANSIT, SAID(STARTED), .next = SOURCE_DONE},
-        {TRANSIT, SAID(READY), .next = HALF_STAY, .send = MESSAGE_GO},
+        {SOURCE_TRANSIT, SAID(STARTED), .next = SOURCE_DONE},
+        {SOURCE_TRANSIT, SAID(READY), .when = WHEN_CANCELLED | WHEN_VMM_LIVES, .next = HALF_STAY,
+         .send = MESSAGE_ABORT},
+        {SOURCE_TRANSIT, SAID(READY), .next = HALF_STAY, .send = MESSAGE_GO},
         /* rule 4: only on the promise */
-        {TRANSIT, SAID(NOTSTARTED), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT, .cause = HALF_CAUSE_PEER},
+        {SOURCE_TRANSIT, SAID(NOTSTARTED), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_PEER},
         /* rule 3: the VM died here, the copy there is the best there is */
-        {TRANSIT, SAID(NOTSTARTED), .when = WHEN_COPY, .next = SOURCE_GO},
-        {TRANSIT, SAID(NOTSTARTED), .when = WHEN_NO_COPY, .next = SOURCE_LOST, .cause = HALF_CAUSE_PEER},
-        {TRANSIT, SAID(MAYBE), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER},
-        {TRANSIT, SAID(UNKNOWN), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER}, /* rule 7 */
-        {TRANSIT, HALF_VMM_RESUMED, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_VMM_RESUMED},
+        {SOURCE_TRANSIT, SAID(NOTSTARTED), .when = WHEN_COPY, .next = SOURCE_GO},
+        {SOURCE_TRANSIT, SAID(NOTSTARTED), .when = WHEN_NO_COPY, .next = SOURCE_LOST,
+         .cause = HALF_CAUSE_PEER},
+        {SOURCE_TRANSIT, SAID(MAYBE), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER},
+        {SOURCE_TRANSIT, SAID(UNKNOWN), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER}, /* rule 7 */
+        {SOURCE_TRANSIT, HALF_VMM_RESUMED, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_VMM_RESUMED},
         /* with GO on its way it is too late: who asks would be told yes and find the VM moved. Where nobody knows what
          * became of GO, the destination can still be asked to let it be */
         {IN(SOURCE_ASK) | IN(SOURCE_DOUBT), HALF_CANCEL, .when = WHEN_VMM_LIVES, .next = HALF_STAY,
          .send = MESSAGE_ABORT},
-        {TRANSIT, HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_ASK},
+        {SOURCE_TRANSIT, HALF_LINKED, .when = WHEN_CANCELLED | WHEN_VMM_LIVES, .next = HALF_STAY,
+         .send = MESSAGE_ABORT},
+        {SOURCE_TRANSIT, HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_ASK},
         {IN(SOURCE_DOUBT), HALF_DEADLINE, .next = HALF_STAY, .send = MESSAGE_ASK, .rearm = HALF_TIME_DOUBT},
-        {TRANSIT, HALF_DEADLINE, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_DEADLINE},
+        {SOURCE_TRANSIT, HALF_DEADLINE, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_DEADLINE},
 
         /* the destination runs the VM */
         {IN(SOURCE_DONE), HALF_REACHED, .next = SOURCE_RELEASE},
@@ -129,8 +126,8 @@ static const HalfRow rows[] = {
         {IN(SOURCE_ABORT), HALF_DEADLINE, .next = SOURCE_ABORT},
 
         /* rule 4: the VMM died and nobody saw it run again; nobody can tell what it did */
-        {BACK, HALF_VMM_GONE, .when = WHEN_SEEN, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},
-        {BACK, HALF_VMM_GONE, .next = SOURCE_UNSEEN, .cause = HALF_CAUSE_VMM_GONE},
+        {SOURCE_BACK, HALF_VMM_GONE, .when = WHEN_SEEN, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},
+        {SOURCE_BACK, HALF_VMM_GONE, .next = SOURCE_UNSEEN, .cause = HALF_CAUSE_VMM_GONE},
 
         /* the same walk in the other direction, with the same barriers */
         {IN(SOURCE_LOOK), HALF_REACHED, .next = SOURCE_REOPEN},

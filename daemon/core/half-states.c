@@ -9,10 +9,10 @@
 const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_CHECK_HERE] = {
                 "source-check-here", PHASE_CHECK, JOB_STATE_RUNNING, .device = DEVICE_ACT_LOOK, .vmm = VMM_ACT_LOOK,
-                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "Facts are gathered and judged at the source."},
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "Facts are gathered at the source."},
         [SOURCE_CHECK_THERE] = {
                 "source-check-there", PHASE_CHECK, JOB_STATE_RUNNING, .send = MESSAGE_CHECK, .expect = MESSAGE_CHECKED,
-                .time = HALF_TIME_PHASE, .doc = "The destination judges both manifests."},
+                .time = HALF_TIME_PHASE, .doc = "Both sides judge both manifests; what either finds refuses the job."},
         [SOURCE_RECORD] = {
                 "source-record", PHASE_PREPARE, JOB_STATE_RUNNING, .record = OWNER_SOURCE,
                 .doc = "The job exists: a restart finds it."},

@@ -55,7 +55,8 @@ enum {
         WHEN_END_SEEN = 1 << 11,  /* END has come */
         WHEN_LINKED = 1 << 12,    /* there is a control connection */
         WHEN_ALL_STAND = 1 << 13, /* no device runs, and none may still begin to */
-        WHEN_MAX = 1 << 14,
+        WHEN_CANCELLED = 1 << 14, /* ... and was not told that it is too late */
+        WHEN_MAX = 1 << 15,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */
@@ -78,6 +79,23 @@ typedef struct HalfRow {
 
 #define IN(state) (UINT64_C(1) << (state))
 _Static_assert(HALF_STATE_MAX <= 64, "a set of states is a uint64_t");
+
+/* ---- sets of the source's states that several rows share --------------------------------------------------------- */
+
+/* The source owns the VM and can take it back alone. */
+#define SOURCE_MOVING                                                                              \
+        (IN(SOURCE_RECORD) | IN(SOURCE_PREPARE) | IN(SOURCE_CONNECT) | IN(SOURCE_PRECOPY) |        \
+         IN(SOURCE_VIOMMU_GRACE) | IN(SOURCE_HALT) | IN(SOURCE_P2P_GRACE) | IN(SOURCE_STOP_REST) | \
+         IN(SOURCE_DRAIN) | IN(SOURCE_INTAKE))
+
+/* owner=nobody is durable: only the destination's word decides. */
+#define SOURCE_TRANSIT (IN(SOURCE_GO) | IN(SOURCE_ASK) | IN(SOURCE_DOUBT))
+
+/* On the way back: the record says aborted, or is about to. */
+#define SOURCE_BACK                                                                         \
+        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) |     \
+         IN(SOURCE_BACK_RUN) | IN(SOURCE_FIND) | IN(SOURCE_RUN_AGAIN) | IN(SOURCE_REPAIR) | \
+         IN(SOURCE_RESUME) | IN(SOURCE_STUCK))
 
 /* Where a restarted daemon goes on. -1 in a column: whatever it is. */
 typedef struct HalfRestore {

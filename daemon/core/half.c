@@ -405,6 +405,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_END_SEEN: return half->end_seen;
         case WHEN_LINKED: return half->linked;
         case WHEN_ALL_STAND: return all_stand(half);
+        case WHEN_CANCELLED: return half->cancelled;
         }
         return false;
 }
@@ -702,6 +703,7 @@ int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEv
         case HALF_TIMEOUT:
                 if (!find_row(&s, event->type))
                         return HALF_E_TOO_LATE;
+                half->cancelled |= event->type == HALF_CANCEL;
                 follow(&s, event->type);
                 break;
         case HALF_CUT:

@@ -280,7 +280,8 @@ typedef struct Half {
         bool drained; /* source: it has asked for the seal or sent state: the destination may become complete */
         bool ran;     /* destination: it has asked the vCPUs to run */
         bool noway;   /* the source has said that there is no way back */
-        bool end_seen; /* destination: END came; ENDED is owed */
+        bool end_seen;  /* destination: END came; ENDED is owed */
+        bool cancelled; /* somebody asked for that, and was not told that it is too late */
         bool acked;
         HalfFailure failure;
         uint32_t n_devices;

@@ -44,14 +44,6 @@ static void restore_to(Side side, Owner owner, int vmm_lives, HalfState to)
                         broken_restores[i].to = to;
 }
 
-#define BEFORE_NOBODY                                                                     \
-        (IN(SOURCE_PREPARE) | IN(SOURCE_CONNECT) | IN(SOURCE_PRECOPY) | IN(SOURCE_HALT) | \
-         IN(SOURCE_P2P_GRACE) | IN(SOURCE_DRAIN) | IN(SOURCE_INTAKE))
-#define IN_TRANSIT (IN(SOURCE_GO) | IN(SOURCE_ASK) | IN(SOURCE_DOUBT))
-#define GOING_BACK                                                                      \
-        (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) | \
-         IN(SOURCE_BACK_RUN) | IN(SOURCE_REPAIR) | IN(SOURCE_RESUME))
-
 static void break_go_before_record(void)
 {
         first_row(SIDE_SOURCE,
@@ -66,7 +58,7 @@ static void break_start_before_record(void)
 
 static void break_resume_on_cut(void)
 {
-        first_row(SIDE_SOURCE, (HalfRow){IN_TRANSIT, HALF_CUT, .next = SOURCE_ABORT});
+        first_row(SIDE_SOURCE, (HalfRow){SOURCE_TRANSIT, HALF_CUT, .next = SOURCE_ABORT});
 }
 
 static void break_give_up_after_go(void)
@@ -81,8 +73,8 @@ static void break_release_early(void)
 
 static void break_abort_when_dead(void)
 {
-        first_row(SIDE_SOURCE, (HalfRow){GOING_BACK, HALF_VMM_GONE, .next = HALF_STAY});
-        first_row(SIDE_SOURCE, (HalfRow){BEFORE_NOBODY, HALF_VMM_GONE, .next = SOURCE_ABORT});
+        first_row(SIDE_SOURCE, (HalfRow){SOURCE_BACK, HALF_VMM_GONE, .next = HALF_STAY});
+        first_row(SIDE_SOURCE, (HalfRow){SOURCE_MOVING, HALF_VMM_GONE, .next = SOURCE_ABORT});
 }
 
 static void break_give_up_alone(void)

@@ -506,6 +506,51 @@ static void test_the_first_cause_is_kept(void **state)
 
 /* ---- cancel, timers, results --------------------------------------------------------------------------------- */
 
+/* Who cancels a job in doubt was told yes: it is said when the other half can be reached again, and whatever it says
+ * then but STARTED leads back. */
+static void test_a_cancel_in_doubt_is_not_forgotten(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_GO);
+        rig_event(&rig, (HalfEvent){.type = HALF_CUT});
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        assert_int_equal(rig.half.state, SOURCE_DOUBT);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig.n_sent = 0;
+        rig_event(&rig, (HalfEvent){.type = HALF_LINKED});
+        assert_int_equal(rig.n_sent, 1);
+        assert_int_equal(rig.sent[0], MESSAGE_ABORT);
+        rig_message(&rig, MESSAGE_READY, 0);
+        assert_int_equal(rig.n_sent, 2);
+        assert_int_equal(rig.sent[1], MESSAGE_ABORT);
+        rig_message(&rig, MESSAGE_NOTSTARTED, 0);
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        rig_deinit(&rig);
+}
+
+static void test_an_abort_is_answered_in_every_state(void **state)
+{
+        for (HalfState at = DESTINATION_RECORD; at < HALF_STATE_MAX; at++) {
+                Rig rig;
+
+                if (half_states[at].answer == MESSAGE_NONE || half_states[at].job != JOB_STATE_RUNNING ||
+                    at == DESTINATION_FIND || at == DESTINATION_ARRIVE_AGAIN || at == DESTINATION_RUN_AGAIN ||
+                    at == DESTINATION_REPAIR)
+                        continue;
+                rig_init(&rig, SIDE_DESTINATION);
+                rig_until(&rig, at);
+                rig.n_sent = 0;
+                rig_message(&rig, MESSAGE_ABORT, 0);
+                if (rig.half.state == at) {
+                        assert_int_equal(rig.n_sent, 1);
+                        assert_int_equal(rig.sent[0], half_states[at].answer);
+                }
+                rig_deinit(&rig);
+        }
+}
+
 static void test_cancel_in_every_state_turns_back_or_says_too_late(void **state)
 {
         for (HalfState at = 0; at < DESTINATION_RECORD; at++) {
@@ -756,6 +801,8 @@ int main(void)
                 cmocka_unit_test(test_no_device_running_yet_means_back_and_one_running_means_forward),
                 cmocka_unit_test(test_nobody_promises_for_a_device_that_hangs),
                 cmocka_unit_test(test_the_first_cause_is_kept),
+                cmocka_unit_test(test_a_cancel_in_doubt_is_not_forgotten),
+                cmocka_unit_test(test_an_abort_is_answered_in_every_state),
                 cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),
                 cmocka_unit_test(test_every_state_that_waits_for_a_participant_has_a_deadline),
                 cmocka_unit_test(test_begin_drain_gives_the_destination_a_deadline),

@@ -364,6 +364,8 @@ static void test_findings_travel_in_order(void **state)
                 "[{\"device\":\"nic0\",\"property\":\"flags\",\"source\":\"a\",\"destination\":\"b\","
                 "\"remedy\":\"mend it\"},{\"device\":\"\",\"property\":\"presence\",\"source\":\"away\","
                 "\"destination\":\"\",\"remedy\":\"move it\"}]");
+        findings_take(received, got); /* the other host has found the same */
+        assert_int_equal(json_object_array_length(got), 2);
         json_object_put(received);
         json_object_put(got);
         json_object_put(sent);
