@@ -10,7 +10,9 @@
 
 /* Larger pieces save no more time, and a device server need not take more than 64 KiB in one. */
 #define CHUNK_MAX (256 * 1024)
-#define BUFFERS   DEVICE_TRANSFERS_MAX
+/* A reply is as long as was asked for, however little state there is: a small state must not pay for a large one. */
+#define CHUNK_FIRST (16 * 1024)
+#define BUFFERS     DEVICE_TRANSFERS_MAX
 /* Two frames: the other agent takes one while the next is being read. More falls out of the processor's cache when many
  * devices stream at a time. */
 #define SEND_BUFFER (2 * CHUNK_MAX)
@@ -38,6 +40,7 @@ struct Stream {
         Buffer buffers[BUFFERS];
         uint32_t head, tail; /* ring: filled at head, emptied at tail */
         uint32_t transfers;  /* open at the device */
+        size_t chunk;        /* out: how much is asked for next */
         uint64_t offset;     /* of the next frame */
         uint64_t bytes;
         bool at_end;     /* out: the device has no more; in: the end frame is in */
@@ -118,6 +121,7 @@ static int stream_new(struct event_base *base, VfioUserDevice *device, int fd, v
                 return -ENOMEM;
         stream->device = device;
         stream->fd = fd;
+        stream->chunk = CHUNK_FIRST;
         stream->pump = pump;
         stream->on_end = on_end;
         stream->userdata = userdata;
@@ -177,10 +181,11 @@ static void on_device_read(void *userdata, int status, size_t size)
 
 static void fill_from_device(Stream *stream)
 {
-        size_t chunk = MIN(vfio_user_device_facts(stream->device)->transfer_max, (size_t) CHUNK_MAX);
+        size_t most = MIN(vfio_user_device_facts(stream->device)->transfer_max, (size_t) CHUNK_MAX);
 
         while (!stream->at_end && stream->status == 0) {
                 Buffer *buffer = &stream->buffers[stream->head % BUFFERS];
+                size_t chunk = MIN(stream->chunk, most);
                 int r;
 
                 if (buffer->use != BUFFER_FREE)
@@ -195,6 +200,7 @@ static void fill_from_device(Stream *stream)
                         return;
                 }
                 buffer->use = BUFFER_FILLING;
+                stream->chunk = MIN(2 * chunk, most);
                 stream->transfers++;
                 stream->head++;
         }
