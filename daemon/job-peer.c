@@ -191,7 +191,7 @@ static void take_lost(Job *job, JsonReader *reader, json_object *body)
 
                 for (uint32_t k = 0; id && k < job->n_devices; k++)
                         if (streq(job->ids[k], id)) {
-                                job->half->devices[k].lost = true;
+                                half_set_lost(job->half, k);
                                 job->peer_lost = true;
                         }
         }

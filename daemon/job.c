@@ -43,7 +43,7 @@ static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
         if (result->bytes > 0)
                 job->devices[i].bytes = result->bytes;
         /* What it can do is known anew when its connection was made anew. */
-        job->half->devices[i].flags = device_flags(job->vm->devices[vm_index]);
+        half_set_flags(job->half, (uint32_t) i, device_flags(job->vm->devices[vm_index]));
         job_measure_device(job, (uint32_t) i, result);
         job_post(job, &event);
         job->hooks->device_changed(job->userdata, job, (uint32_t) i);
@@ -437,7 +437,7 @@ static int set_device(Job *job, uint32_t i, int32_t vm_index)
         if (!job->ids[i])
                 return -ENOMEM;
         half_set_device(job->half, i, device_flags(device), device_state(device));
-        job->half->devices[i].gone = !device_is_open(device);
+        half_set_gone(job->half, i, !device_is_open(device));
         return 0;
 }
 

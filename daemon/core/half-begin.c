@@ -24,6 +24,24 @@ void half_set_device(Half *half, uint32_t device, uint32_t flags, DeviceState st
         half->devices[device].state = state;
 }
 
+void half_set_flags(Half *half, uint32_t device, uint32_t flags)
+{
+        assert(device < half->n_devices);
+        half->devices[device].flags = flags;
+}
+
+void half_set_gone(Half *half, uint32_t device, bool gone)
+{
+        assert(device < half->n_devices);
+        half->devices[device].gone = gone;
+}
+
+void half_set_lost(Half *half, uint32_t device)
+{
+        assert(device < half->n_devices);
+        half->devices[device].lost = true;
+}
+
 static bool agrees(int column, bool value)
 {
         return column < 0 || (column != 0) == value;

@@ -305,6 +305,12 @@ void half_init(Half *half, Side side, uint32_t n_devices, bool check_only);
 /* What is known about a device when its half begins. */
 void half_set_device(Half *half, uint32_t device, uint32_t flags, DeviceState state);
 
+/* What is learnt of a device beside the answers to commands: what it can do, over a connection that was made anew; that
+ * it has none; that the other half says that its state is lost. */
+void half_set_flags(Half *half, uint32_t device, uint32_t flags);
+void half_set_gone(Half *half, uint32_t device, bool gone);
+void half_set_lost(Half *half, uint32_t device);
+
 /* What a daemon that has restarted can see. */
 typedef struct HalfSight {
         bool vmm_lives;
