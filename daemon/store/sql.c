@@ -253,7 +253,7 @@ int sql_ack(Sql *sql, const char *job, Side side)
 
 static int write_history(Sql *sql, const Write *w)
 {
-        return run(sql, "INSERT OR REPLACE INTO history (job, half, ended_usec, json) VALUES (?, ?, ?, ?)",
+        return run(sql, "INSERT OR IGNORE INTO history (job, half, ended_usec, json) VALUES (?, ?, ?, ?)",
                    "ssis", w->uuid, side_to_string(w->side), (int64_t) w->usec, w->text);
 }
 

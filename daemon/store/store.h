@@ -58,5 +58,6 @@ void store_put_vm(Store *store, const char *uuid, const char *definition, Presen
 void store_delete_vm(Store *store, const char *uuid, StoreDone done, void *userdata);
 /* Both ends know how the job ended. Nobody waits for this one. */
 void store_ack(Store *store, const char *job, Side side);
-/* What to show of a job that has ended, as JSON. Nobody waits for this one. */
+/* What to show of a job that has ended, as JSON. Nobody waits for this one. The first that is written stays: a daemon
+ * that was restarted before the other end knew of it ends the job again, and knows less. */
 void store_put_history(Store *store, const char *job, Side side, uint64_t ended_usec, const char *json);

@@ -347,6 +347,20 @@ static void test_a_vm_is_replaced_and_forgotten(void **state)
 
 /* ---- history ----------------------------------------------------------------------------------------------------- */
 
+/* A restarted daemon ends a job again, and knows less of why. */
+static void test_the_first_end_of_a_job_is_the_one_that_is_told(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(sql_put_history(rig.sql, make(1, 0, 0).job, SIDE_SOURCE, 1, "cancelled"), 0);
+        assert_int_equal(sql_put_history(rig.sql, make(1, 0, 0).job, SIDE_SOURCE, 2, "failed"), 0);
+        assert_int_equal(sql_each_history(rig.sql, 100, on_text, &rig), 0);
+        assert_int_equal(rig.n, 1);
+        assert_string_equal(rig.text[0], "cancelled");
+        rig_deinit(&rig);
+}
+
 static void test_the_newest_history_comes_oldest_first(void **state)
 {
         static const int ended[] = {30, 10, 50, 20, 40};
@@ -599,6 +613,7 @@ int main(void)
                 cmocka_unit_test(test_what_was_acknowledged_stays_so_and_is_not_open),
                 cmocka_unit_test(test_presence_changes_with_the_record_or_not_at_all),
                 cmocka_unit_test(test_a_vm_is_replaced_and_forgotten),
+                cmocka_unit_test(test_the_first_end_of_a_job_is_the_one_that_is_told),
                 cmocka_unit_test(test_the_newest_history_comes_oldest_first),
                 cmocka_unit_test(test_tidying_keeps_what_is_not_acknowledged),
                 cmocka_unit_test(test_a_reader_that_has_had_enough_ends_it),
