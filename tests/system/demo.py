@@ -149,8 +149,9 @@ def main():
         say("Again, the other way; this time the GPU there refuses its state")
         rolled_back, more = refuse(demo)
         print()
-        print(json.dumps({**line, **more, "holds": moved and rolled_back}), flush=True)
-        return 0 if moved and rolled_back else 1
+        lab.failed = not (moved and rolled_back)
+        print(json.dumps({**line, **more, "holds": not lab.failed}), flush=True)
+        return 1 if lab.failed else 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ directories. Everything is started from the build directory (environment variabl
 temporary directory, whose path is short because sockets are in it. Waiting is always for something, with a bound.
 """
 
+import atexit
 import json
 import os
 import select
@@ -454,17 +455,35 @@ class Guest:
         return find_processes(lambda argv, pid: any(path + "," in arg for path in paths for arg in argv))
 
 
+open_labs = set()
+
+
+@atexit.register
+def close_open_labs():
+    for lab in list(open_labs):
+        lab.close()
+
+
 class Lab:
-    """Ends everything that was started in it, agents and VMMs included."""
+    """Ends everything that was started in it, agents and VMMs included: with its block, or with the program. With
+    MIGMGR_KEEP its directory stays when the block ended by an exception, or whoever judges has set `failed`."""
 
     def __init__(self, keep=False):
         self.dir = tempfile.mkdtemp(prefix="migmgr-")
-        self.processes, self.hosts, self.keep = [], [], keep
+        self.processes, self.hosts, self.keep, self.failed = [], [], keep, False
+        open_labs.add(self)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
+        self.failed |= bool(exc and exc[0])
+        self.close()
+
+    def close(self):
+        if self not in open_labs:
+            return
+        open_labs.discard(self)
         for host in self.hosts:
             host.pids = host.agents()
         for p in reversed(self.processes):
@@ -475,7 +494,7 @@ class Lab:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
-        if self.keep or (exc and exc[0] and os.environ.get("MIGMGR_KEEP")):
+        if self.keep or (self.failed and os.environ.get("MIGMGR_KEEP")):
             print(f"kept: {self.dir}", file=sys.stderr)
         else:
             shutil.rmtree(self.dir, ignore_errors=True)
