@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Prints docs/states.md from the tables in daemon/core. `make docs/states.md` writes it, a test compares. */
+/* Prints docs/states.md from the tables in daemon/core. `make update-docs` writes it, a test compares. */
 
 #include <stdio.h>
 
@@ -133,9 +133,10 @@ static void print_restores(void)
         for (uint32_t i = 0; i < half_table.n_restores; i++) {
                 const HalfRestore *r = &half_table.restores[i];
 
-                printf("| %s | %s | %s | %s | %s | %s | `%s` |\n", side_to_string(r->side),
-                       owner_to_string(r->owner), column(r->vmm_lives), column(r->vmm_runs),
-                       column(r->complete), column(r->device_ran), half_states[r->to].name);
+                printf("| %s | %s | %s | %s | %s | %s | %s | `%s` |\n", side_to_string(r->side),
+                       owner_to_string(r->owner), column(r->superseded), column(r->vmm_lives),
+                       column(r->vmm_runs), column(r->complete), column(r->device_ran),
+                       half_states[r->to].name);
         }
 }
 
