@@ -32,11 +32,10 @@ typedef enum Outcome {
         OUTCOME_DENIED,
         OUTCOME_NO_SUCH_VM,
         OUTCOME_NO_SUCH_JOB,
-        OUTCOME_NO_SUCH_DEVICE,
         OUTCOME_BUSY,
         OUTCOME_TOO_LATE,
         OUTCOME_INCOMPATIBLE,
-        OUTCOME_P2P,
+        OUTCOME_P2P, /* reserved: there is no policy yet that could say so */
         OUTCOME_DEVICE,
         OUTCOME_VMM,
         OUTCOME_PEER,

@@ -13,7 +13,7 @@ static const struct {
 } only_exits[] = {
         {EXIT_USAGE, "migctl was called wrongly, or an argument makes no sense"},
         {EXIT_DENIED, "the caller may not do this"},
-        {EXIT_NOT_FOUND, "no such VM, job, device or file"},
+        {EXIT_NOT_FOUND, "no such VM, job or file"},
         {EXIT_UNREACHABLE, "migmgrd can't be reached"},
 };
 
