@@ -49,7 +49,7 @@ static void test_a_plan_counts_its_devices_and_those_that_know_p2p(void **state)
         }
 }
 
-/* Only three phases may be missing, each for its own reason (design.md §3). */
+/* Only three phases may be missing, each for its own reason. */
 static void test_a_phase_is_left_out_only_when_nobody_has_anything_to_do_in_it(void **state)
 {
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -82,7 +82,7 @@ static void test_a_plan_takes_its_times_from_the_policy(void **state)
         }
 }
 
-/* protocol.md: 5 s a participant and phase, 2 s to connect, 60 s drain and pre-copy, retries 0, in doubt after 10 s. */
+/* docs/vm-definition.md: 5 s a participant and phase, 2 s to connect, 60 s drain and pre-copy, retries 0, in doubt after 10 s. */
 static void test_the_defaults_are_those_that_were_agreed(void **state)
 {
         for (Phase p = 0; p < PHASE_MAX; p++)

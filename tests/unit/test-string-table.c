@@ -43,11 +43,11 @@ ADAPT(JobState, job_state);
 ADAPT(JobResult, job_result);
 ADAPT(VmmAct, vmm_act);
 
-/* design.md §3, in order */
+/* docs/architecture.md, in order */
 static const char *const phases[] = {"check",       "prepare", "precopy", "viommu-grace", "halt",
                                      "p2p-grace",   "drain",   "intake",  "handover",     "arrival-grace",
                                      "run-devices", "run",     "release"};
-/* protocol.md */
+/* docs/wire.md */
 static const char *const messages[] = {"NONE",  "HELLO",   "CHECK",      "CHECKED", "PREPARE", "PREPARED",
                                        "BEGIN", "REACHED", "FAILED",     "READY",   "GO",      "ASK",
                                        "ABORT", "STARTED", "NOTSTARTED", "MAYBE",   "BUSY",    "UNKNOWN",
