@@ -18,7 +18,6 @@
 
 #define _must_check_      __attribute__((warn_unused_result))
 #define _printf_(fmt, va) __attribute__((format(printf, fmt, va)))
-#define _unused_          __attribute__((unused))
 #define _cleanup_(f)      __attribute__((cleanup(f)))
 
 /* Ownership leaves the variable: the cleanup attribute then finds nothing to free. */

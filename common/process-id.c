@@ -116,10 +116,3 @@ int process_id_open(const ProcessId *id)
                 return -ESRCH;
         return TAKE_FD(fd);
 }
-
-bool process_id_lives(const ProcessId *id)
-{
-        _cleanup_(closep) int fd = process_id_open(id);
-
-        return fd >= 0;
-}

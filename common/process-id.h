@@ -23,6 +23,3 @@ int process_id_read(pid_t pid, ProcessId *ret) _must_check_;
 /* A pidfd for exactly that process: readable when it is gone. -ESRCH when it is gone already (a zombie is gone), or
  * the pid is another's now. */
 int process_id_open(const ProcessId *id) _must_check_;
-
-/* Whether it lives. A zombie does not. */
-bool process_id_lives(const ProcessId *id);

@@ -229,11 +229,6 @@ Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text)
 
 /* ---- jobs ---------------------------------------------------------------------------------------------------- */
 
-Job *manager_first_job(Manager *manager)
-{
-        return manager->jobs;
-}
-
 Job *manager_find_job(Manager *manager, const char *id)
 {
         for (Job *job = manager->jobs; job; job = job->next)

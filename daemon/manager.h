@@ -50,8 +50,6 @@ Outcome manager_check(Manager *manager, Vm *vm, const char *destination, const J
 /* By UUID or name; NULL. */
 Vm *manager_find_vm(Manager *manager, const char *name);
 Job *manager_find_job(Manager *manager, const char *id);
-/* The jobs that can be seen: those of which something is still to come, and the last that have ended. */
-Job *manager_first_job(Manager *manager);
 Vm *manager_first_vm(Manager *manager);
 
 /* Jobs of earlier runs of the daemon, as JSON text; NULL when there is none of that id. */

@@ -151,11 +151,6 @@ size_t vfio_user_client_write_max(const VfioUserClient *client)
         return client->write_max;
 }
 
-uint32_t vfio_user_client_open_calls(const VfioUserClient *client)
-{
-        return client->n_calls;
-}
-
 int vfio_user_client_take_fd(VfioUserClient *client)
 {
         return TAKE_FD(client->reply_fd);

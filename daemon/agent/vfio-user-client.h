@@ -51,9 +51,6 @@ int vfio_user_client_call(VfioUserClient *client, const VfioUserCall *call) _mus
 /* Nobody waits for what is still open: replies are taken and dropped when they come. */
 void vfio_user_client_abandon(VfioUserClient *client);
 
-/* Number of commands that are not answered yet, abandoned ones included. */
-uint32_t vfio_user_client_open_calls(const VfioUserClient *client);
-
 /* The file that came with the last reply, or -1; it is the caller's then. */
 int vfio_user_client_take_fd(VfioUserClient *client);
 

@@ -92,11 +92,6 @@ void vfio_user_device_abandon(VfioUserDevice *device)
                 device->transfers[i].busy = false;
 }
 
-uint32_t vfio_user_device_open_calls(const VfioUserDevice *device)
-{
-        return vfio_user_client_open_calls(device->client);
-}
-
 /* ---- DEVICE_FEATURE ------------------------------------------------------------------------------------------ */
 
 static int call_feature(VfioUserDevice *device, uint32_t flags, size_t out_size, void *in, size_t in_size,

@@ -52,6 +52,3 @@ int vfio_user_device_write(VfioUserDevice *device, const void *data, size_t size
 
 /* Nobody waits for what is open any more; the buffers given are no longer touched. */
 void vfio_user_device_abandon(VfioUserDevice *device);
-
-/* Operations that are still open at the server, abandoned ones included. */
-uint32_t vfio_user_device_open_calls(const VfioUserDevice *device);

@@ -163,10 +163,6 @@ class Host:
             return "\nready, " in "\n" + self.daemon.output()
         wait_for("migmgrd of " + self.name, ready, 15)
 
-    def restart_daemon(self, wait=True):
-        self.daemon.kill()
-        self.start_daemon(wait)
-
     def migctl_start(self, *args):
         return subprocess.Popen([program("migctl"), "--bus-address=" + self.bus_address, *args],
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -50,6 +50,13 @@ static void child_reap(pid_t pid)
         assert_int_equal(waitpid(pid, NULL, 0), pid);
 }
 
+static bool lives(const ProcessId *id)
+{
+        _cleanup_(closep) int fd = process_id_open(id);
+
+        return fd >= 0;
+}
+
 static void test_a_process_that_lives_is_known_again(void **state)
 {
         pid_t child = child_start(NULL);
@@ -65,7 +72,7 @@ static void test_a_process_that_lives_is_known_again(void **state)
         assert_string_equal(id.boot, boot);
         assert_int_equal(process_id_read(child, &again), 0);
         assert_memory_equal(&id, &again, sizeof id);
-        assert_true(process_id_lives(&id));
+        assert_true(lives(&id));
         fd = process_id_open(&id);
         assert_true(fd >= 0);
         assert_int_equal(poll(&(struct pollfd){fd, POLLIN, 0}, 1, 0), 0);
@@ -86,10 +93,10 @@ static void test_a_zombie_is_gone(void **state)
         assert_int_equal(process_id_read(child, &read_late), -ESRCH);
         assert_int_equal(read_late.pid, 42);
         assert_int_equal(process_id_open(&id), -ESRCH);
-        assert_false(process_id_lives(&id));
+        assert_false(lives(&id));
         child_reap(child);
         assert_int_equal(process_id_open(&id), -ESRCH);
-        assert_false(process_id_lives(&id));
+        assert_false(lives(&id));
 }
 
 /* What a pid that is used again looks like: the same number, another time, or another boot. */
@@ -104,14 +111,14 @@ static void test_a_pid_that_is_another_process_now_is_not_it(void **state)
         assert_int_equal(process_id_open(&other), -ESRCH);
         other = id;
         other.start--;
-        assert_false(process_id_lives(&other));
+        assert_false(lives(&other));
         other = id;
         other.boot[0] = other.boot[0] == '0' ? '1' : '0';
         assert_int_equal(process_id_open(&other), -ESRCH);
         other = id;
         other.boot[0] = 0;
-        assert_false(process_id_lives(&other));
-        assert_true(process_id_lives(&id));
+        assert_false(lives(&other));
+        assert_true(lives(&id));
         child_kill(child);
         child_reap(child);
 }
@@ -129,7 +136,7 @@ static void test_a_process_cannot_lie_about_its_start_by_its_name(void **state)
                 assert_int_equal(process_id_read(child, &b), 0);
                 assert_int_equal(process_id_read(after, &c), 0);
                 assert_true(a.start <= b.start && b.start <= c.start);
-                assert_true(process_id_lives(&b));
+                assert_true(lives(&b));
                 for (pid_t each[] = {before, child, after}, *p = each; p < each + 3; p++) {
                         child_kill(*p);
                         child_reap(*p);
@@ -147,7 +154,7 @@ static void test_no_pid_is_no_process(void **state)
                 assert_int_equal(process_id_read(pids[i], &id), -ESRCH);
                 assert_int_equal(id.pid, 42);
                 assert_int_equal(process_id_open(&none), -ESRCH);
-                assert_false(process_id_lives(&none));
+                assert_false(lives(&none));
         }
 }
 
