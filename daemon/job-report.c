@@ -351,3 +351,56 @@ void job_log_change(const Job *job, HalfState from, HalfState to)
                 log_warning(&about, "rolling back: %s", text);
         }
 }
+
+/* ---- migmgrd --debug ----------------------------------------------------------------------------------------- */
+
+static LogAbout about_device(const Job *job, bool device, uint32_t i)
+{
+        return (LogAbout){.job = job->id,
+                          .vm = job->vm_name,
+                          .phase = phase_to_string(job_phase(job)),
+                          .device = device && i < job->n_devices ? job->ids[i] : NULL};
+}
+
+void job_log_event(const Job *job, const HalfEvent *event)
+{
+        bool result = event->type == HALF_RESULT;
+        LogAbout about = about_device(
+                job, event->type == HALF_DEVICE_GONE || (result && event->who == HALF_WHO_DEVICE),
+                event->device);
+        const char *name = event->type == HALF_MESSAGE ? message_to_string(event->message)
+                                                       : half_event_to_string(event->type);
+
+        if (result)
+                log_debug(&about, "event: %s has answered step %u of %u: %d", half_who_to_string(event->who),
+                          event->step, job->half->step, event->status);
+        else
+                log_debug(&about, "event: %s", name);
+}
+
+void job_log_effect(const Job *job, const HalfEffect *effect)
+{
+        LogAbout about = about_device(job, effect->type == HALF_EFFECT_DEVICE, effect->device);
+
+        switch (effect->type) {
+        case HALF_EFFECT_DEVICE:
+                log_debug(&about, "step %u: device: %s%s, in %llu ms", effect->step,
+                          device_act_to_string(half_states[job->half->state].device),
+                          effect->interrupt ? ", interrupted" : "",
+                          (unsigned long long) (effect->deadline_usec / 1000));
+                break;
+        case HALF_EFFECT_VMM:
+                log_debug(&about, "step %u: VMM: %s", effect->step, vmm_act_to_string(effect->vmm_act));
+                break;
+        case HALF_EFFECT_RECORD:
+                log_debug(&about, "step %u: record: %s", effect->step, owner_to_string(effect->owner));
+                break;
+        case HALF_EFFECT_SEND: log_debug(&about, "says %s", message_to_string(effect->message)); break;
+        case HALF_EFFECT_CONNECT: log_debug(&about, "step %u: makes data connections", effect->step); break;
+        case HALF_EFFECT_TIMER:
+                log_debug(&about, "timer: %llu ms", (unsigned long long) (effect->deadline_usec / 1000));
+                break;
+        case HALF_EFFECT_ACKED: log_debug(&about, "both ends know the end"); break;
+        case HALF_EFFECT_MAX: break;
+        }
+}

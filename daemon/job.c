@@ -216,11 +216,14 @@ static void perform(Job *job, const HalfEffect *effect)
 
 static int step(Job *job, const HalfEvent *event)
 {
-        int r = half_step(&half_table, &job->plan, job->half, event, &job->effects);
+        int r;
 
+        job_log_event(job, event);
+        r = half_step(&half_table, &job->plan, job->half, event, &job->effects);
         for (uint32_t i = 0; r == 0 && i < job->effects.n; i++) {
                 HalfEffect effect = job->effects.items[i];
 
+                job_log_effect(job, &effect);
                 perform(job, &effect);
         }
         look_at_change(job);

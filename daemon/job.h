@@ -173,3 +173,6 @@ uint64_t job_vmm_only_usec(const Job *job);
 
 /* job-report.c */
 void job_log_change(const Job *job, HalfState from, HalfState to);
+/* With migmgrd --debug: what has come, and what the half asks for. */
+void job_log_event(const Job *job, const HalfEvent *event);
+void job_log_effect(const Job *job, const HalfEffect *effect);

@@ -40,7 +40,7 @@ static void help(void)
                "  --state-dir=DIR     records (default %s)\n"
                "  --config=FILE       settings (default %s)\n"
                "  --bus-address=ADDR  D-Bus to serve on, instead of the system bus\n"
-               "  --debug             log more\n"
+               "  --debug             log each event of a job, and what it asks for\n"
                "  --help              this text\n"
                "  --version           version\n",
                config_default.runtime_dir, config_default.state_dir, config_default.config_file);
