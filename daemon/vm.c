@@ -7,6 +7,8 @@
 
 /* A check is normally followed by PREPARE at once, and a check alone by nothing. */
 #define IDLE_USEC (30 * USEC_PER_SEC)
+/* Devices that are being opened at a time. */
+#define OPEN_AT_ONCE 16
 
 /* ---- what devices and VMM say -------------------------------------------------------------------------------- */
 
@@ -107,6 +109,8 @@ static void on_all_opened(void *userdata)
                 opened(vm->opened_userdata, vm);
 }
 
+static void open_next(Vm *vm);
+
 static void on_device_opened(void *userdata, uint32_t index, int status, const char *text)
 {
         Vm *vm = userdata;
@@ -116,8 +120,21 @@ static void on_device_opened(void *userdata, uint32_t index, int status, const c
                         LOG_ABOUT(.vm = vm->definition->name, .device = vm->definition->devices[index].id),
                         "the device cannot be reached: %s", text);
         vm->changed(vm->changed_userdata, vm, (int32_t) index);
-        if (vm->n_opening > 0 && --vm->n_opening == 0)
+        if (vm->n_opening == 0)
+                return;
+        if (--vm->n_opening == 0)
                 on_all_opened(vm);
+        else
+                open_next(vm);
+}
+
+/* Each device's time begins when it is tried, and the helper starts one agent after the other. */
+static void open_next(Vm *vm)
+{
+        uint32_t n = vm->definition->n_devices;
+
+        while (vm->next_opening < n && vm->next_opening + vm->n_opening < n + OPEN_AT_ONCE)
+                device_open(vm->devices[vm->next_opening++], on_device_opened, vm);
 }
 
 void vm_open_devices(Vm *vm, VmOpened opened, void *userdata)
@@ -127,8 +144,8 @@ void vm_open_devices(Vm *vm, VmOpened opened, void *userdata)
         vm->n_opening = vm->definition->n_devices;
         if (vm->n_opening == 0 && loop_defer(vm->host->loop, on_all_opened, vm) < 0)
                 abort();
-        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
-                device_open(vm->devices[i], on_device_opened, vm);
+        vm->next_opening = 0;
+        open_next(vm);
 }
 
 void vm_close_devices(Vm *vm)
