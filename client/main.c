@@ -55,7 +55,7 @@ static void help(FILE *f)
                    "  --request-id=ID         migrate: the same ID again names the same job\n"
                    "  --help                  this text\n"
                    "  --version               version\n\n"
-                   "Exit status of migrate:");
+                   "Exit status of migrate:\n ");
         for (size_t i = 0; outcome_result(i); i++)
                 fprintf(f, "%s %d %s", i ? "," : "", outcome_result(i)->exit, outcome_result(i)->name);
         fprintf(f, "\nof every verb: %d usage, %d denied, %d not found, %d migmgrd unreachable\n", EXIT_USAGE,
