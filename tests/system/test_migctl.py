@@ -13,7 +13,7 @@ import time
 import unittest
 
 from bus import Bus, DESTINATION, ERROR, ERROR_NAME, REPLY_SERIAL
-from lab import Lab, TOP, definition, new_uuid, program, wait_for
+from lab import Guest, Lab, TOP, definition, new_uuid, program, wait_for
 from relay import Relay
 from system_host import SystemHost
 
@@ -267,6 +267,19 @@ class ExitStatus(Case):
         job = self.migrate("degraded", vm)
         self.assertEqual([d["id"] for d in job["devices"] if d["lost"]], ["nic"])
         self.assertIn("nic", job["error"]["text"])
+
+    def test_11_lost(self):
+        """The VM's own process dies under the job: "failed" would say that it runs."""
+        guest = Guest(self.lab, "mortal")
+        guest.start(self.a)
+        self.a.register(definition("mortal", new_uuid(), None, [], guest.vmm(self.a)))
+        p = self.a.migctl_start("migrate", "mortal", self.silent_peer())
+        wait_for("the job", lambda: self.job_of("mortal"))
+        guest.process.kill()
+        out, err = p.communicate(timeout=20)
+        self.assertEqual(p.returncode, 11, (out, err))
+        self.assertIn("process has ended", err)
+        self.made[11] = "lost"
 
     @classmethod
     def tearDownClass(cls):
