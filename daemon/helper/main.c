@@ -26,15 +26,67 @@ typedef struct Helper {
 typedef struct Client {
         Helper *helper;
         int fd;
-        struct event *event;
+        struct event *event, *writable;
+        HelperPacket *
+                held; /* the answer that its socket had no room for; it is asked nothing before that is out */
+        int held_fd;
 } Client;
 
 static void client_free(Client *client)
 {
         if (client->event)
                 event_free(client->event);
+        if (client->writable)
+                event_free(client->writable);
+        if (client->held_fd >= 0)
+                (void) close(client->held_fd);
+        free(client->held);
         (void) close(client->fd);
         free(client);
+}
+
+static void drop(Client *client, int status)
+{
+        if (status < 0)
+                log_warning(NULL, "helper: a client is dropped: %s", strerror(-status));
+        client_free(client);
+}
+
+/* A client with very many devices asks faster than it reads. */
+static int hold_answer(Client *client, int fd)
+{
+        const HelperPacket *answer = &client->helper->answer;
+
+        client->held = malloc(sizeof *client->held);
+        if (!client->held)
+                return -ENOMEM;
+        client->held->head = answer->head;
+        client->held->n_text = answer->n_text;
+        memcpy(client->held->text, answer->text, answer->n_text);
+        client->held_fd = fd;
+        (void) event_del(client->event);
+        (void) event_add(client->writable, NULL);
+        return 0;
+}
+
+static void on_writable(evutil_socket_t socket, short what, void *userdata)
+{
+        Client *client = userdata;
+        int r = helper_packet_send(client->fd, client->held, client->held_fd);
+
+        if (r == -EAGAIN)
+                return;
+        if (r < 0) {
+                drop(client, r);
+                return;
+        }
+        if (client->held_fd >= 0)
+                (void) close(client->held_fd);
+        client->held_fd = -1;
+        free(client->held);
+        client->held = NULL;
+        (void) event_del(client->writable);
+        (void) event_add(client->event, NULL);
 }
 
 static void on_request(evutil_socket_t socket, short what, void *userdata)
@@ -49,12 +101,12 @@ static void on_request(evutil_socket_t socket, short what, void *userdata)
         if (r > 0) {
                 helper_answer(&helper->place, &helper->request, &helper->answer, &fd);
                 r = helper_packet_send(client->fd, &helper->answer, fd);
+                if (r == -EAGAIN && (r = hold_answer(client, fd)) == 0)
+                        fd = -1;
                 if (r == 0)
                         return;
         }
-        if (r < 0)
-                log_warning(NULL, "helper: a client is dropped: %s", strerror(-r));
-        client_free(client);
+        drop(client, r);
 }
 
 static bool is_trusted(int fd)
@@ -78,8 +130,10 @@ static void on_accept(evutil_socket_t socket, short what, void *userdata)
                 (void) close(fd);
                 return;
         }
-        *client = (Client){helper, fd, event_new(helper->base, fd, EV_READ | EV_PERSIST, on_request, client)};
-        if (!client->event || event_add(client->event, NULL) < 0)
+        *client = (Client){.helper = helper, .fd = fd, .held_fd = -1};
+        client->event = event_new(helper->base, fd, EV_READ | EV_PERSIST, on_request, client);
+        client->writable = event_new(helper->base, fd, EV_WRITE | EV_PERSIST, on_writable, client);
+        if (!client->event || !client->writable || event_add(client->event, NULL) < 0)
                 client_free(client);
 }
 
