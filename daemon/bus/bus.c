@@ -192,9 +192,11 @@ void bus_vm_path(const char *uuid, char ret[BUS_PATH_MAX])
         (void) snprintf(ret, BUS_PATH_MAX, BUS_ROOT "/vm/%s", label);
 }
 
-/* As sd_bus_path_encode() does: everything but letters and digits as _xx. */
+/* As sd_bus_path_encode() does: everything but letters and digits as _xx. Called for each device of a VM again and again,
+ * in the blackout too. */
 void bus_device_path(const char *uuid, const char *id, char ret[BUS_PATH_MAX])
 {
+        static const char hex[] = "0123456789abcdef";
         char label[UUID_TEXT_MAX + 2];
         size_t n;
 
@@ -204,9 +206,15 @@ void bus_device_path(const char *uuid, const char *id, char ret[BUS_PATH_MAX])
                 bool plain = (id[i] >= 'a' && id[i] <= 'z') || (id[i] >= 'A' && id[i] <= 'Z') ||
                              (i > 0 && id[i] >= '0' && id[i] <= '9');
 
-                n += (size_t) snprintf(ret + n, BUS_PATH_MAX - n, plain ? "%c" : "_%02x",
-                                       (unsigned char) id[i]);
+                if (plain) {
+                        ret[n++] = id[i];
+                } else {
+                        ret[n++] = '_';
+                        ret[n++] = hex[(unsigned char) id[i] >> 4];
+                        ret[n++] = hex[(unsigned char) id[i] & 15];
+                }
         }
+        ret[n] = 0;
 }
 
 void bus_job_path(const char *id, char ret[BUS_PATH_MAX])

@@ -131,19 +131,50 @@ static int list_vms(sd_bus *b, const char *prefix, void *userdata, char ***ret_n
 
 /* ---- Device -------------------------------------------------------------------------------------------------- */
 
-/* The VM of a device's path, and which of its devices. */
+static int hex_digit(char c)
+{
+        if (c >= '0' && c <= '9')
+                return c - '0';
+        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The id that a label stands for: bus_device_path() backwards. What is no such label gives an id that makes another path. */
+static void read_label(const char *label, char ret[DEVICE_ID_MAX + 1])
+{
+        size_t n = 0;
+
+        for (; *label && n < DEVICE_ID_MAX; n++) {
+                int high = *label == '_' ? hex_digit(label[1]) : -1;
+                int low = high >= 0 ? hex_digit(label[2]) : -1;
+
+                ret[n] = low >= 0 ? (char) (high << 4 | low) : *label;
+                label += low >= 0 ? 3 : 1;
+        }
+        ret[n] = 0;
+}
+
+/* The VM of a device's path, and which of its devices. Each change of a device comes through here: no path is made for
+ * every device of every VM. */
 static Vm *find_device(Bus *bus, const char *path, uint32_t *ret_index)
 {
-        char own[BUS_PATH_MAX];
+        const char *label = strrchr(path, '/');
+        char own[BUS_PATH_MAX], id[DEVICE_ID_MAX + 1];
 
-        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next)
-                for (uint32_t i = 0; vm->registered && i < vm->definition->n_devices; i++) {
-                        bus_device_path(vm->definition->uuid, vm->definition->devices[i].id, own);
-                        if (streq(own, path)) {
-                                *ret_index = i;
-                                return vm;
-                        }
-                }
+        read_label(label ? label + 1 : path, id);
+        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next) {
+                int32_t i;
+
+                if (!vm->registered)
+                        continue;
+                bus_device_path(vm->definition->uuid, id, own);
+                if (!streq(own, path))
+                        continue;
+                i = vm_find_device(vm, id);
+                if (i < 0)
+                        return NULL;
+                *ret_index = (uint32_t) i;
+                return vm;
+        }
         return NULL;
 }
 
