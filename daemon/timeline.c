@@ -66,7 +66,7 @@ json_object *timeline_to_peer(const Timeline *timeline, uint32_t from, const cha
 {
         json_object *array = json_new_array();
 
-        for (uint32_t i = from; i < timeline->n; i++) {
+        for (uint32_t i = from; i < timeline->n && i - from < SPANS_SENT_MAX; i++) {
                 json_object *o = span_to_json(&timeline->spans[i], ids);
 
                 add_ago(o, "start_ago_usec", timeline->spans[i].start_usec, now_usec);

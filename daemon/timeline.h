@@ -36,7 +36,10 @@ void timeline_add(Timeline *timeline, const Span *span);
  * the plan's order. */
 json_object *timeline_to_json(const Timeline *timeline, uint32_t from, const char *const *ids);
 
-/* The same for the other half: instead of times, how long ago they were at `now_usec`. */
+/* As many of them as surely fit into one message between daemons, whatever the ids. */
+#define SPANS_SENT_MAX 2048
+
+/* The same for the other half: instead of times, how long ago they were at `now_usec`. At most SPANS_SENT_MAX. */
 json_object *timeline_to_peer(const Timeline *timeline, uint32_t from, const char *const *ids,
                               uint64_t now_usec);
 

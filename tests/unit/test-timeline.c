@@ -105,6 +105,32 @@ static void test_nothing_is_told_as_yet_to_come(void **state)
         timeline_deinit(&there);
 }
 
+/* A thousand devices, of the longest ids, each with several arcs. */
+static void test_one_message_holds_what_is_sent(void **state)
+{
+        static const char longest[] = "0123456789012345678901234567890123456789012345678901234567890123";
+        const char *const names[] = {longest};
+        Span span = {.side = SIDE_DESTINATION,
+                     .phase = PHASE_ARRIVAL_GRACE,
+                     .who = HALF_WHO_DEVICE,
+                     .bytes = INT64_MAX,
+                     .status = -4095};
+        json_object *sent;
+        Timeline t = {};
+
+        memset(span.what, 'x', sizeof span.what - 1);
+        for (uint32_t i = 0; i < SPANS_SENT_MAX + 7; i++)
+                timeline_add(&t, &span);
+        sent = timeline_to_peer(&t, 0, names, INT64_MAX);
+        assert_int_equal(json_object_array_length(sent), SPANS_SENT_MAX);
+        assert_true(strlen(json_object_to_json_string_ext(sent, JSON_C_TO_STRING_PLAIN)) < 1000 * 1000);
+        json_object_put(sent);
+        sent = timeline_to_peer(&t, SPANS_SENT_MAX, names, INT64_MAX);
+        assert_int_equal(json_object_array_length(sent), 7);
+        json_object_put(sent);
+        timeline_deinit(&t);
+}
+
 /* ---- hostile --------------------------------------------------------------------------------------------------- */
 
 #define GOOD "\"phase\":\"drain\",\"who\":\"device\",\"what\":\"x\""
@@ -217,6 +243,7 @@ int main(void)
                 cmocka_unit_test(test_spans_are_written_from_a_given_one_on),
                 cmocka_unit_test(test_the_other_half_is_placed_by_how_long_ago_it_was),
                 cmocka_unit_test(test_what_was_before_the_job_began_here_began_with_it),
+                cmocka_unit_test(test_one_message_holds_what_is_sent),
                 cmocka_unit_test(test_nothing_is_told_as_yet_to_come),
                 cmocka_unit_test(test_what_makes_no_sense_is_left_out),
                 cmocka_unit_test(test_what_is_no_list_is_nothing),
