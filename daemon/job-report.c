@@ -96,6 +96,16 @@ static Outcome outcome_of_who(HalfWho who)
         return OUTCOME_FAILED;
 }
 
+/* Who is named. A data connection that the other side closed is the consequence of what the other side then says. */
+static HalfWho failed_who(const Job *job)
+{
+        const HalfFailure *f = &job->half->failure;
+
+        if (f->who == HALF_WHO_DEVICE && f->status == -ECONNRESET && job->peer_device[0])
+                return HALF_WHO_PEER;
+        return f->who;
+}
+
 static Outcome outcome_of(const Job *job)
 {
         const HalfFailure *f = &job->half->failure;
@@ -104,10 +114,10 @@ static Outcome outcome_of(const Job *job)
         case HALF_CAUSE_NONE: return OUTCOME_NONE;
         case HALF_CAUSE_REFUSED: return OUTCOME_INCOMPATIBLE;
         case HALF_CAUSE_FAILED:
-                if (f->who == HALF_WHO_PEER && job->peer_device[0])
+                if (failed_who(job) == HALF_WHO_PEER && job->peer_device[0])
                         return OUTCOME_DEVICE;
-                return outcome_of_who(f->who);
-        case HALF_CAUSE_DEADLINE: return outcome_of_who(f->who);
+                return outcome_of_who(failed_who(job));
+        case HALF_CAUSE_DEADLINE: return outcome_of_who(failed_who(job));
         case HALF_CAUSE_CANCELLED: return OUTCOME_CANCELLED;
         case HALF_CAUSE_TIMEOUT: return OUTCOME_TIMEOUT;
         case HALF_CAUSE_CUT: return OUTCOME_PEER;
@@ -174,7 +184,7 @@ static void cause_text(const Job *job, char *ret, size_t size)
         case HALF_CAUSE_MAX:
         case HALF_CAUSE_INVALID: break;
         }
-        switch (f->who) {
+        switch (failed_who(job)) {
         case HALF_WHO_DEVICE:
                 (void) snprintf(ret, size, "device %s: %s", device,
                                 f->cause == HALF_CAUSE_DEADLINE ? "no answer in time"
