@@ -161,9 +161,13 @@ static void on_pickup_seen(void *userdata, const VmmSight *sight)
         Vm *vm = manager_find_vm(manager, pickup->record.vm);
         LogAbout about = {.job = pickup->record.job, .vm = pickup->record.vm};
         Job *job = NULL;
-        int r = vm ? job_new_restored(manager->host, &manager_job_hooks, manager, vm, &pickup->record, sight,
-                                      pickup->superseded, &job)
-                   : -ENOENT;
+        int r;
+
+        if (vm && !pickup->superseded)
+                vm->awaits_job = false;
+        r = vm ? job_new_restored(manager->host, &manager_job_hooks, manager, vm, &pickup->record, sight,
+                                  pickup->superseded, &job)
+               : -ENOENT;
 
         if (r < 0) {
                 log_error(&about, "the record \"%s\" of this job can't be taken up: %s",
@@ -199,6 +203,7 @@ static void pick_up(Pickup *pickup)
                 on_pickup_seen(pickup, &(VmmSight){});
                 return;
         }
+        vm->awaits_job = true;
         vm_open_devices(vm, on_pickup_devices, pickup);
 }
 
@@ -211,10 +216,6 @@ static bool has_newer(const Pickup *pickup, const Pickup *list)
         return false;
 }
 
-static void on_here_devices(void *userdata, Vm *vm)
-{
-}
-
 static void on_here_vmm(void *userdata, int status, const char *text)
 {
         Vm *vm = userdata;
@@ -222,7 +223,7 @@ static void on_here_vmm(void *userdata, int status, const char *text)
         if (status < 0)
                 log_warning(LOG_ABOUT(.vm = vm->definition->name),
                             "the VM should be here, but its monitor %s: %s", vm->definition->monitor, text);
-        vm_open_devices(vm, on_here_devices, NULL);
+        vm_open_devices(vm, NULL, NULL); /* a job that comes meanwhile opens them itself */
 }
 
 static bool is_picked_up(const Vm *vm, const Pickup *list)

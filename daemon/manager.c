@@ -215,7 +215,7 @@ static void on_vm_deleted(void *userdata, int status, const char *text)
 
 Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text)
 {
-        if (vm->job || vm->opened || vm->vmm->asked || !vm->registered) {
+        if (vm->job || vm->awaits_job || vm->opened || vm->vmm->asked || !vm->registered) {
                 (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s has a job; wait for its end or cancel it",
                                 vm->definition->name);
                 return OUTCOME_BUSY;
@@ -391,11 +391,15 @@ static Outcome begin(Manager *manager, Vm *vm, const char *destination, const Jo
                 (void) snprintf(ret_text, JSON_TEXT_MAX, "destination \"%.80s\": %s", destination, reason);
                 return OUTCOME_BAD_DESTINATION;
         }
-        if (vm->job || !vm->registered) {
+        if (vm->job || vm->awaits_job || vm->opened || !vm->registered) {
                 Job *job = vm->job;
 
                 (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s has a job already: %s",
-                                vm->definition->name, job ? job->id : "it is being registered");
+                                vm->definition->name,
+                                job              ? job->id
+                                : vm->awaits_job ? "one that had not ended is being taken up again"
+                                : vm->registered ? "another host checks whether it can come here"
+                                                 : "it is being registered");
                 return OUTCOME_BUSY;
         }
         dialer = manager_dialer(manager, destination);

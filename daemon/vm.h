@@ -33,6 +33,7 @@ struct Vm {
         Definition *definition;
         Presence presence;
         bool registered; /* false: only known from a file in vms.d, for as long as a peer asks about it */
+        bool awaits_job; /* its record says that a job had not ended; who else wants it must wait for that one */
         Device **devices;
         Vmm *vmm;
         uint64_t last_blackout_usec; /* of its last good move from here; 0: none yet */
