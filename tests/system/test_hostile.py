@@ -198,12 +198,10 @@ class Hostile(Case):
         return job, [bytes.fromhex(answer["tokens"][d]) for d in self.ids]
 
     def end(self, peer, job):
-        """Gives it up as a source does; it is told that nothing started."""
+        """Gives it up as a source does, which runs; the copy is let go of."""
         peer.say("ABORT", job)
-        answer = peer.hear("NOTSTARTED", "UNKNOWN", "MAYBE")
-        self.assertEqual(answer["type"], "NOTSTARTED", answer)
         peer.say("END", job)
-        self.assertEqual(peer.hear("ENDED", "UNKNOWN")["type"], "ENDED")
+        self.assertIn(peer.hear("ENDED", "UNKNOWN")["type"], ("ENDED", "UNKNOWN"))
 
     def moves(self):
         """What we did has left nothing behind: the VM goes there, whole."""
@@ -333,18 +331,21 @@ class Hostile(Case):
             with self.subTest(name):
                 peer = self.dial().hello()
                 job, tokens = self.prepare(peer)
+                peer.say("BEGIN", job, phase="drain")
                 for index in (0, 1):
                     answer, s = self.data(tokens[index], index)
-                    self.assertEqual(answer, 0)
+                    # The first may have ended it.
+                    self.assertIn(answer, (0, 0 if index == 0 else 1))
                     for magic, kind, reserved, offset, length, crc, payload in frames:
                         crc = crc32c(payload) if crc is None else crc
                         try:
                             s.sendall(magic + struct.pack("<HHQII", kind, reserved, offset, length, crc) + payload)
                         except ConnectionError:
                             pass
-                peer.say("BEGIN", job, phase="drain")
-                peer.say("BEGIN", job, phase="intake")
-                answer = peer.hear("FAILED", "READY")
+                answer = peer.hear("REACHED", "FAILED")
+                if answer["type"] == "REACHED":
+                    peer.say("BEGIN", job, phase="intake")
+                    answer = peer.hear("FAILED", "READY")
                 self.assertEqual(answer["type"], "FAILED", answer)
                 self.end(peer, job)
         self.moves()
