@@ -168,7 +168,9 @@ static void cause_text(const Job *job, char *ret, size_t size)
                 return;
         case HALF_CAUSE_VMM_GONE: (void) snprintf(ret, size, "the VMM's process has ended"); return;
         case HALF_CAUSE_VMM_RESUMED:
-                (void) snprintf(ret, size, "the VMM has resumed the VM by itself");
+                /* It does so when its migration fails, and the destination may know why. */
+                (void) snprintf(ret, size, "the VMM has resumed the VM by itself%s%s",
+                                job->peer_text[0] ? "; the destination: " : "", job->peer_text);
                 return;
         case HALF_CAUSE_RESTART: (void) snprintf(ret, size, "migmgrd was restarted in the middle"); return;
         case HALF_CAUSE_PEER:
