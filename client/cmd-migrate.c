@@ -132,6 +132,25 @@ static int wait_for_end(Watch *watch)
         return EXIT_UNREACHABLE;
 }
 
+/* A doubt may have settled since it was told: then the job goes on, and so does the waiting. */
+static int get_end(Watch *watch, const char *id, json_object **ret_job)
+{
+        for (;;) {
+                _cleanup_(json_object_putp) json_object *job = NULL;
+                int status = wait_for_end(watch);
+
+                if (status == EXIT_DONE)
+                        status = client_get_job(watch->client, id, &job);
+                if (status != EXIT_DONE)
+                        return status;
+                json_add_string(watch->job, "State", client_text(job, "state"));
+                if (is_over(watch)) {
+                        *ret_job = TAKE_PTR(job);
+                        return EXIT_DONE;
+                }
+        }
+}
+
 static int report(Watch *watch)
 {
         _cleanup_(json_object_putp) json_object *job = NULL;
@@ -141,7 +160,7 @@ static int report(Watch *watch)
         int status;
 
         client_uuid_of_path(watch->path, id);
-        status = client_get_job(watch->client, id, &job);
+        status = get_end(watch, id, &job);
         if (status != EXIT_DONE)
                 return status;
         result = client_text(job, "result");
@@ -170,8 +189,6 @@ int cmd_migrate(Client *client, char **args, int n)
         status = r < 0 ? client_failed(NULL, r) : call_migrate(&watch, args);
         if (status == EXIT_DONE)
                 status = read_properties(&watch);
-        if (status == EXIT_DONE)
-                status = wait_for_end(&watch);
         if (status == EXIT_DONE)
                 status = report(&watch);
         progress_free(watch.progress);

@@ -13,6 +13,7 @@ import time
 import unittest
 
 from bus import Bus, DESTINATION, ERROR, ERROR_NAME, REPLY_SERIAL
+from kills import Watcher
 from lab import Guest, Lab, TOP, definition, new_uuid, program, wait_for
 from relay import Relay
 from system_host import SystemHost
@@ -280,6 +281,29 @@ class ExitStatus(Case):
         self.assertEqual(p.returncode, 11, (out, err))
         self.assertIn("process has ended", err)
         self.made[11] = "lost"
+
+    def test_0_a_doubt_that_settles_is_waited_for(self):
+        """The daemon is held past doubt-msec after GO: what it tells first is a doubt, and it has passed already. Exit 1
+        would say that the VM runs here."""
+        with Lab() as lab:
+            a, b = (lab.host(name, config={"doubt-msec": 400}) for name in "ab")
+            uuid = new_uuid()
+            for host in (a, b):
+                server = lab.server("server-" + host.name, {"d": "size=64K,delay=*>*:40"})
+                host.register(definition("vm", uuid, server, ["d"]), incoming=host is b)
+            watcher = Watcher(a, "source-go", lambda: os.kill(a.daemon.pid, signal.SIGSTOP))
+            p = a.migctl_start("migrate", "vm", b.dest)
+
+            def is_held():
+                with open(f"/proc/{a.daemon.pid}/stat") as f:
+                    return f.read().rsplit(")", 1)[1].split()[0] == "T"
+            wait_for("the daemon to be held", is_held)
+            time.sleep(1)  # longer than doubt-msec: its timer is overdue when it goes on
+            os.kill(a.daemon.pid, signal.SIGCONT)
+            out, err = p.communicate(timeout=20)
+            watcher.stop()
+            self.assertEqual(p.returncode, 0, (out, err))
+            self.assertTrue(out.startswith("vm: done"), out)
 
     @classmethod
     def tearDownClass(cls):
