@@ -254,6 +254,9 @@ void job_message(Job *job, Message type, json_object *body)
                            .to = DEVICE_STATE_UNKNOWN,
                            .state = DEVICE_STATE_UNKNOWN};
 
+        /* What only the other half may be told must change nothing here, tokens and lost devices included. */
+        if (message_is_for_destination(type) != (job_side(job) == SIDE_DESTINATION))
+                return;
         read_body(job, &reader, type, body, &event);
         if (reader.failed) {
                 log_warning(LOG_ABOUT(.vm = job->vm_name, .job = job->id), "the other migmgrd: %s",

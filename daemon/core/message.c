@@ -13,3 +13,14 @@ static const char *const message_names[MESSAGE_MAX] = {
 };
 
 DEFINE_STRING_TABLE(Message, message, message_names);
+
+bool message_is_for_destination(Message message)
+{
+        static const bool table[MESSAGE_MAX] = {
+                [MESSAGE_CHECK] = true, [MESSAGE_PREPARE] = true, [MESSAGE_BEGIN] = true,
+                [MESSAGE_GO] = true,    [MESSAGE_ASK] = true,     [MESSAGE_ABORT] = true,
+                [MESSAGE_END] = true,   [MESSAGE_DONE] = true,
+        };
+
+        return (int) message >= 0 && message < MESSAGE_MAX && table[message];
+}

@@ -34,3 +34,6 @@ typedef enum Message {
 } Message;
 
 DECLARE_STRING_TABLE(Message, message);
+
+/* Whether the source says it to the destination. HELLO, which both say, is about no job. */
+bool message_is_for_destination(Message message);

@@ -132,12 +132,29 @@ static void test_what_is_no_name_is_invalid(void **state)
                         assert_int_equal(tables[t].from_string(names[i]), -EINVAL);
 }
 
+/* docs/wire.md: each message of a job goes one way. */
+static void test_a_message_goes_one_way(void **state)
+{
+        static const char *const to_destination[] = {"CHECK", "PREPARE", "BEGIN", "GO",
+                                                     "ASK",   "ABORT",   "END",   "DONE"};
+        uint32_t n = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(to_destination); i++)
+                assert_true(message_is_for_destination(message_from_string(to_destination[i])));
+        for (Message m = 0; m < MESSAGE_MAX; m++)
+                n += message_is_for_destination(m);
+        assert_int_equal(n, ARRAY_SIZE(to_destination));
+        assert_false(message_is_for_destination(MESSAGE_MAX));
+        assert_false(message_is_for_destination(MESSAGE_INVALID));
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_the_agreed_names_are_these_in_this_order),
                 cmocka_unit_test(test_every_value_has_one_name_and_comes_back_from_it),
                 cmocka_unit_test(test_there_are_no_names_past_either_end),
+                cmocka_unit_test(test_a_message_goes_one_way),
                 cmocka_unit_test(test_what_is_no_name_is_invalid),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
