@@ -154,6 +154,8 @@ static void call_end(Delegate *d, Method method, const char *error)
                 return;
         call->ended = true;
         (void) snprintf(call->error, sizeof call->error, "%s", error ? error : "");
+        if (method == METHOD_PREPARE && error)
+                d->over = true;
         if (error)
                 log_warning(LOG_ABOUT(.job = d->job), "%s failed: %s", method_names[method], error);
         else
@@ -217,10 +219,8 @@ static void finish_setup(Delegate *d)
 
         (void) pthread_join(s->thread, NULL);
         d->vm = s->vm;
-        if (s->result < 0) {
+        if (s->result < 0)
                 d->state = STATE_NONE;
-                d->over = true;
-        }
         call_end(d, METHOD_PREPARE, s->result < 0 ? s->text : NULL);
         d->setup = setup_free(s);
 }
@@ -298,6 +298,7 @@ static void begin_call(Delegate *d, Method method, sd_bus_message *m)
         Call *call = &d->calls[method];
 
         call->begun = true;
+        call->ended = false;
         call->waiting[call->n_waiting++] = sd_bus_message_ref(m);
 }
 
@@ -327,6 +328,9 @@ static int begin_prepare_destination(Delegate *d, sd_bus_message *m)
 
 static int begin_prepare(Delegate *d, sd_bus_message *m)
 {
+        if (d->calls[METHOD_DISCARD].ended)
+                return refuse_state(d, m);
+        d->over = false;
         return d->source ? begin_prepare_source(d, m) : begin_prepare_destination(d, m);
 }
 
@@ -346,6 +350,7 @@ static int begin_move(Delegate *d, Method method, sd_bus_message *m)
         int fd = read_connection(m), r = fd;
 
         begin_call(d, method, m);
+        d->move = move_free(d->move); /* one that has failed */
         if (fd >= 0)
                 r = method == METHOD_SAVE ? move_out(d->vm, fd, &d->limits, d->notify_fd, &d->move)
                                           : move_in(d->vm, fd, d->notify_fd, &d->move);
@@ -555,14 +560,15 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
                 r = streq(job, d->job) ? 0 : refuse(m, "Job", "the job is '%s'", d->job);
         if (r != 0)
                 return r;
-        if (call->ended && call->n_waiting == 0)
-                return answer(call, method, m);
         if (call->n_waiting == WAITING_MAX)
                 return refuse(m, "Busy", "%u callers wait for this already", WAITING_MAX);
-        if (call->begun) {
+        if (call->begun && (!call->ended || call->n_waiting > 0)) {
                 call->waiting[call->n_waiting++] = sd_bus_message_ref(m);
                 return 1;
         }
+        /* Done is done; what has failed is tried anew. */
+        if (call->ended && !call->error[0])
+                return answer(call, method, m);
         if (streq(d->faults.fail, method_names[method])) {
                 d->faults.fail[0] = '\0';
                 begin_call(d, method, m);
@@ -673,10 +679,10 @@ static const sd_bus_vtable vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Load", SD_BUS_ARGS("s", job, "h", memory), SD_BUS_NO_RESULT, on_call,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Pause", SD_BUS_ARGS("s", job), SD_BUS_RESULT("t", stopped_usec), on_call,
+        SD_BUS_METHOD_WITH_ARGS("Pause", SD_BUS_ARGS("s", job), SD_BUS_RESULT("t", stopped), on_call,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("TakeDirtyPages",
-                                SD_BUS_ARGS("s", job, "t", address, "t", page_size, "t", pages, "h", bitmap),
+                                SD_BUS_ARGS("s", job, "t", address, "t", size, "t", pages, "h", bitmap),
                                 SD_BUS_NO_RESULT, on_take_dirty_pages, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Seal", SD_BUS_ARGS("s", job), SD_BUS_NO_RESULT, on_call,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
@@ -686,7 +692,7 @@ static const sd_bus_vtable vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Discard", SD_BUS_ARGS("s", job), SD_BUS_NO_RESULT, on_call,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_SIGNAL_WITH_ARGS("Progress", SD_BUS_ARGS("s", job, "t", done_bytes, "t", total_bytes), 0),
+        SD_BUS_SIGNAL_WITH_ARGS("Progress", SD_BUS_ARGS("s", job, "t", done, "t", total), 0),
         SD_BUS_SIGNAL_WITH_ARGS("Resumed", SD_BUS_ARGS("s", job), 0),
         SD_BUS_VTABLE_END,
 };

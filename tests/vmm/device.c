@@ -10,66 +10,13 @@
 
 #include "channel.h"
 #include "common/clock.h"
+#include "tests/device/set-up-wire.h"
 #include "tests/device/worker-model.h"
 
 #define RETRY_MSEC      20
 #define VERSION_MAX     4096
 #define REGION_INFO_MAX 256
-
-/* What daemon/agent/vfio-user-wire.h does not have, because migmgr does not set up devices. */
-
-typedef struct DmaMap {
-        uint32_t argsz, flags;
-        uint64_t offset, address, size;
-} DmaMap;
-static_assert(sizeof(DmaMap) == 32, "vfio-user DMA_MAP");
-enum {
-        DMA_MAP_READ = 1 << 0,
-        DMA_MAP_WRITE = 1 << 1,
-};
-
-/* Capabilities follow, chained by offsets from the beginning. */
-typedef struct RegionInfo {
-        uint32_t argsz, flags, index, cap_offset;
-        uint64_t size, offset;
-} RegionInfo;
-static_assert(sizeof(RegionInfo) == 32, "vfio-user DEVICE_GET_REGION_INFO");
-enum {
-        REGION_READ = 1 << 0,
-        REGION_WRITE = 1 << 1,
-        REGION_MMAP = 1 << 2,
-        REGION_CAPS = 1 << 3,
-};
-
-typedef struct RegionCap {
-        uint16_t id, version;
-        uint32_t next;
-} RegionCap;
-typedef struct SparseArea {
-        uint64_t offset, size;
-} SparseArea;
-typedef struct SparseCap {
-        RegionCap cap;
-        uint32_t n_areas, reserved;
-        SparseArea areas[];
-} SparseCap;
-static_assert(sizeof(SparseCap) == 16, "sparse mmap capability");
-#define CAP_SPARSE_MMAP 1
-
-typedef struct IrqInfo {
-        uint32_t argsz, flags, index, count;
-} IrqInfo;
-static_assert(sizeof(IrqInfo) == 16, "vfio-user DEVICE_GET_IRQ_INFO");
-#define IRQ_EVENTFD (1 << 0)
-
-typedef struct SetIrqs {
-        uint32_t argsz, flags, index, start, count;
-} SetIrqs;
-static_assert(sizeof(SetIrqs) == 20, "vfio-user DEVICE_SET_IRQS");
-enum {
-        SET_IRQS_EVENTFD = 1 << 2,
-        SET_IRQS_TRIGGER = 1 << 5,
-};
+#define CAPS_MAX        8
 
 struct Device {
         char id[DEVICE_ID_MAX + 1];
@@ -144,7 +91,7 @@ static int negotiate(Setup *s)
 
 static int get_region(Setup *s, uint32_t index, void *reply, size_t room, size_t *ret_size, int *ret_fd)
 {
-        RegionInfo info = {.argsz = (uint32_t) room, .index = index};
+        WireRegionInfo info = {.argsz = (uint32_t) room, .index = index};
         ChannelCall call = {
                 .command = VFIO_USER_DEVICE_GET_REGION_INFO,
                 .out = {{&info, sizeof info}},
@@ -168,38 +115,33 @@ static int get_region(Setup *s, uint32_t index, void *reply, size_t room, size_t
 
 static int check_region(Setup *s, uint32_t index, uint64_t size)
 {
-        RegionInfo info;
+        WireRegionInfo info;
         size_t n;
         int r = get_region(s, index, &info, sizeof info, &n, NULL);
 
         if (r < 0)
                 return r;
-        if (info.size != size || !(info.flags & REGION_READ) || !(info.flags & REGION_WRITE))
+        if (info.size != size || !(info.flags & WIRE_REGION_READ) || !(info.flags & WIRE_REGION_WRITE))
                 return fail(s, -ENODEV, "region %u is not the one of a worker", index);
         return 0;
 }
 
 /* Whether the whole of the region may be mapped, by its capabilities. */
-static bool whole_is_mappable(const uint8_t *reply, size_t size, const RegionInfo *info)
+static bool whole_is_mappable(const uint8_t *reply, size_t size, const WireRegionInfo *info)
 {
         size_t at = info->cap_offset;
 
-        if (!(info->flags & REGION_MMAP))
+        if (!(info->flags & WIRE_REGION_MMAP))
                 return false;
-        if (!(info->flags & REGION_CAPS))
+        if (!(info->flags & WIRE_REGION_CAPS))
                 return true;
-        for (unsigned n = 0; n < 8 && at >= sizeof *info && at + sizeof(SparseCap) <= size; n++) {
-                SparseCap cap;
-                SparseArea area;
+        for (unsigned n = 0; n < CAPS_MAX && at >= sizeof *info && at + sizeof(WireSparse) <= size; n++) {
+                WireSparse cap;
 
                 memcpy(&cap, reply + at, sizeof cap);
-                if (cap.cap.id == CAP_SPARSE_MMAP) {
-                        if (cap.n_areas != 1 || at + sizeof cap + sizeof area > size)
-                                return false;
-                        memcpy(&area, reply + at + sizeof cap, sizeof area);
-                        return area.offset == 0 && area.size == info->size;
-                }
-                at = cap.cap.next;
+                if (cap.id == WIRE_SPARSE_ID)
+                        return cap.nr_areas == 1 && cap.offset == 0 && cap.size == info->size;
+                at = cap.next;
         }
         return true;
 }
@@ -209,7 +151,7 @@ static int map_window(Setup *s)
 {
         _cleanup_(closep) int fd = -1;
         uint8_t reply[REGION_INFO_MAX];
-        RegionInfo info;
+        WireRegionInfo info;
         size_t size;
         void *window;
         int r = get_region(s, WORKER_REGION_WINDOW, reply, sizeof reply, &size, &fd);
@@ -257,11 +199,11 @@ static int look_at_device(Setup *s)
 static int set_irqs(Setup *s)
 {
         Device *d = s->device;
-        IrqInfo info = {.argsz = sizeof info, .index = WORKER_IRQ_INDEX};
-        SetIrqs set = {.argsz = sizeof set,
-                       .flags = SET_IRQS_EVENTFD | SET_IRQS_TRIGGER,
-                       .index = WORKER_IRQ_INDEX,
-                       .count = DEVICE_VECTORS_MAX};
+        WireIrqInfo info = {.argsz = sizeof info, .index = WORKER_IRQ_INDEX};
+        WireIrqSet set = {.argsz = sizeof set,
+                          .flags = WIRE_IRQ_DATA_EVENTFD | WIRE_IRQ_TRIGGER,
+                          .index = WORKER_IRQ_INDEX,
+                          .count = DEVICE_VECTORS_MAX};
         ChannelCall get_call = {
                 .command = VFIO_USER_DEVICE_GET_IRQ_INFO,
                 .out = {{&info, sizeof info}},
@@ -277,7 +219,7 @@ static int set_irqs(Setup *s)
 
         if (r < 0)
                 return fail(s, r, "IRQ_INFO");
-        if (info.count < DEVICE_VECTORS_MAX || !(info.flags & IRQ_EVENTFD))
+        if (info.count < DEVICE_VECTORS_MAX || !(info.flags & WIRE_IRQ_EVENTFD))
                 return fail(s, -ENODEV, "it has not the interrupts of a worker");
         for (unsigned i = 0; i < DEVICE_VECTORS_MAX; i++) {
                 d->interrupts[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -295,11 +237,11 @@ static int map_memory(Setup *s)
 
         for (unsigned i = 0; i < RAM_AREAS; i++) {
                 const RamArea *area = &d->ram->areas[i];
-                DmaMap map = {.argsz = sizeof map,
-                              .flags = DMA_MAP_READ | DMA_MAP_WRITE,
-                              .offset = area->by_message ? 0 : area->offset,
-                              .address = area->address,
-                              .size = area->size};
+                WireDmaMap map = {.argsz = sizeof map,
+                                  .flags = WIRE_DMA_READABLE | WIRE_DMA_WRITEABLE,
+                                  .offset = area->by_message ? 0 : area->offset,
+                                  .address = area->address,
+                                  .size = area->size};
                 ChannelCall call = {
                         .command = VFIO_USER_DMA_MAP,
                         .out = {{&map, sizeof map}},

@@ -29,7 +29,7 @@ struct Move {
         MoveState state;
         char text[TEXT_MAX];
         bool hurries, seals, ends, never_converges;
-        uint64_t done, left; /* bytes */
+        uint64_t done; /* bytes */
 };
 
 /* ---- between the threads ------------------------------------------------------------------------------------- */
@@ -151,9 +151,6 @@ static int send_pass(Move *m)
                         return r;
                 page += MAX(n, 1);
         }
-        (void) pthread_mutex_lock(&m->lock);
-        m->left = bytes_left(m);
-        (void) pthread_mutex_unlock(&m->lock);
         return 0;
 }
 
@@ -264,9 +261,8 @@ static int receive_pages(Move *m, const StreamRecord *record)
         return 0;
 }
 
-static int receive_devices(Move *m, const StreamRecord *record)
+static int receive_devices(Move *m, const StreamRecord *record, StreamDevice devices[VM_DEVICES_MAX])
 {
-        StreamDevice devices[VM_DEVICES_MAX];
         Vm *vm = m->vm;
         int r;
 
@@ -278,26 +274,27 @@ static int receive_devices(Move *m, const StreamRecord *record)
         for (unsigned i = 0; i < vm->n_devices; i++)
                 if (strncmp(devices[i].id, device_id(vm->devices[i]), sizeof devices[i].id) != 0)
                         return fail(m, -EBADMSG, "devices in another order");
+        return 0;
+}
+
+/* All of it must have come. What it brings that can't be brought twice is given to the VM only now. */
+static int receive_end(Move *m, const StreamRecord *record, const StreamDevice *devices)
+{
+        Vm *vm = m->vm;
+
+        if (record->page != m->n_pages)
+                return fail(m, -EBADMSG, "end of memory");
+        if (memchr(m->came, false, vm->ram->pages))
+                return fail(m, -ENODATA, "a page never came");
         for (unsigned i = 0; i < vm->n_devices; i++)
                 for (unsigned v = 0; v < DEVICE_VECTORS_MAX; v++)
                         device_add_interrupts(vm->devices[i], v, devices[i].interrupts[v]);
         return 0;
 }
 
-/* All of it has come, and nothing less. */
-static int check_end(Move *m, const StreamRecord *record, bool had_devices)
-{
-        if (record->page != m->n_pages || !had_devices)
-                return fail(m, -EBADMSG, "end of memory");
-        if (memchr(m->came, false, m->vm->ram->pages))
-                return fail(m, -ENODATA, "a page never came");
-        return 0;
-}
-
-static int receive_vm(Move *m)
+static int receive_header(Move *m)
 {
         StreamHeader header, expected;
-        bool had_devices = false;
         int r = stream_receive(m->fd, &header, sizeof header);
 
         if (r < 0)
@@ -305,7 +302,16 @@ static int receive_vm(Move *m)
         stream_header(m->vm, &expected);
         if (memcmp(&header, &expected, sizeof header) != 0)
                 return fail(m, -EBADMSG, "memory of another VM, or of another kind");
-        for (;;) {
+        return 0;
+}
+
+static int receive_vm(Move *m)
+{
+        StreamDevice devices[VM_DEVICES_MAX];
+        bool has_devices = false;
+        int r = receive_header(m);
+
+        while (r == 0) {
                 StreamRecord record;
 
                 r = stream_receive_record(m->fd, &record);
@@ -315,15 +321,16 @@ static int receive_vm(Move *m)
                 case STREAM_PAGES:
                 case STREAM_ZEROES: r = receive_pages(m, &record); break;
                 case STREAM_DEVICES:
-                        r = had_devices ? fail(m, -EBADMSG, "devices twice") : receive_devices(m, &record);
-                        had_devices = true;
+                        r = receive_devices(m, &record, devices);
+                        has_devices = true;
                         break;
-                case STREAM_END: return check_end(m, &record, had_devices);
+                case STREAM_END:
+                        return has_devices ? receive_end(m, &record, devices)
+                                           : fail(m, -EBADMSG, "end of memory");
                 default: r = fail(m, -EBADMSG, "a record of no known type");
                 }
-                if (r < 0)
-                        return r;
         }
+        return r;
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */
@@ -355,7 +362,6 @@ static int move_new(Vm *vm, int fd, const MoveLimits *limits, int notify_fd, boo
         m->limits = *limits;
         if (m->limits.max_blackout_usec == 0)
                 m->limits.max_blackout_usec = BLACKOUT_USEC;
-        m->left = vm->ram->size;
         (void) pthread_mutex_init(&m->lock, NULL);
         (void) pthread_condattr_init(&attributes);
         (void) pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -440,6 +446,6 @@ void move_progress(Move *m, uint64_t *ret_done, uint64_t *ret_total)
 {
         (void) pthread_mutex_lock(&m->lock);
         *ret_done = m->done;
-        *ret_total = m->done + m->left;
+        *ret_total = m->vm->ram->size;
         (void) pthread_mutex_unlock(&m->lock);
 }

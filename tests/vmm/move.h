@@ -43,5 +43,5 @@ void move_never_converge(Move *move, bool never);
 MoveState move_state(Move *move);
 /* Of MOVE_FAILED, for people. */
 const char *move_text(const Move *move);
-/* Bytes of memory: gone over, and that as far as is known with what is left. */
+/* Bytes: moved, pages that went again included, and of the memory. */
 void move_progress(Move *move, uint64_t *ret_done, uint64_t *ret_total);
