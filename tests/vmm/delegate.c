@@ -22,6 +22,7 @@
 #define WAITING_MAX    16
 #define PROGRESS_USEC  (200 * USEC_PER_MSEC)
 #define RECONNECT_USEC (500 * USEC_PER_MSEC)
+#define TOLD_TO_FAIL   "it was told to fail"
 #define BITMAP_WORDS   512 /* read at once */
 
 typedef enum State {
@@ -537,6 +538,15 @@ static int accept_job(Delegate *d, sd_bus_message *m, const char *job)
         return 0;
 }
 
+/* A fault that is meant to come once. */
+static bool fails(Delegate *d, sd_bus_message *m)
+{
+        if (!streq(d->faults.fail, sd_bus_message_get_member(m)))
+                return false;
+        d->faults.fail[0] = '\0';
+        return true;
+}
+
 static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
         static const Begin begins[] = {
@@ -569,10 +579,9 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
         /* Done is done; what has failed is tried anew. */
         if (call->ended && !call->error[0])
                 return answer(call, method, m);
-        if (streq(d->faults.fail, method_names[method])) {
-                d->faults.fail[0] = '\0';
+        if (fails(d, m)) {
                 begin_call(d, method, m);
-                call_end(d, method, "it was told to fail");
+                call_end(d, method, TOLD_TO_FAIL);
                 return 1;
         }
         return begins[method](d, m);
@@ -639,6 +648,8 @@ static int on_take_dirty_pages(sd_bus_message *m, void *userdata, sd_bus_error *
                 return refuse_state(d, m);
         if (!d->config->takes_dirty_pages)
                 return refuse(m, "Failed", "this VMM takes no dirty pages");
+        if (fails(d, m))
+                return refuse(m, "Failed", TOLD_TO_FAIL);
         if (d->faults.ignores_dirty_pages)
                 return sd_bus_reply_method_return(m, NULL);
         if (page_size == 0 || pages == 0 || pages > d->vm->ram->size / page_size)
@@ -753,10 +764,10 @@ static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *erro
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */
 
-static int boot(Delegate *d)
+static int boot(Delegate *d, int cancel_fd)
 {
         char text[TEXT_MAX];
-        int r = vm_new(&d->config->vm, -1, d->notify_fd, &d->vm, text, sizeof text);
+        int r = vm_new(&d->config->vm, cancel_fd, d->notify_fd, &d->vm, text, sizeof text);
 
         if (r < 0) {
                 log_error(NULL, "%s", text);
@@ -785,7 +796,7 @@ static int add_sources(Delegate *d)
         return r;
 }
 
-int delegate_new(sd_event *event, const DelegateConfig *config, bool boots, Delegate **ret)
+int delegate_new(sd_event *event, const DelegateConfig *config, bool boots, int cancel_fd, Delegate **ret)
 {
         _cleanup_(delegate_freep) Delegate *d = calloc(1, sizeof *d);
         int r;
@@ -797,7 +808,7 @@ int delegate_new(sd_event *event, const DelegateConfig *config, bool boots, Dele
         d->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (d->notify_fd < 0)
                 return -errno;
-        r = boots ? boot(d) : 0;
+        r = boots ? boot(d, cancel_fd) : 0;
         if (r < 0)
                 return r;
         r = add_sources(d);

@@ -21,16 +21,18 @@ typedef struct DelegateConfig {
 
 /* What tests can't bring about otherwise. */
 typedef struct DelegateFaults {
-        char fail[32], hang[32]; /* a method: the next call of it fails, or is not answered for now */
+        char fail[32]; /* the next call of that method fails */
+        char hang[32]; /* that method is not answered for now */
         bool never_converges;
         bool ignores_dirty_pages;
 } DelegateFaults;
 
 typedef struct Delegate Delegate;
 
-/* `boots`: makes the VM and lets its guest run; takes as long as its device servers need. Else there is none until
- * Prepare(destination). Logs what goes wrong. The configuration outlives it. */
-int delegate_new(sd_event *event, const DelegateConfig *config, bool boots, Delegate **ret) _must_check_;
+/* `boots`: makes the VM and lets its guest run; takes as long as its device servers need, or until `cancel_fd` is readable.
+ * Else there is none until Prepare(destination). Logs what goes wrong. The configuration outlives it. */
+int delegate_new(sd_event *event, const DelegateConfig *config, bool boots, int cancel_fd,
+                 Delegate **ret) _must_check_;
 Delegate *delegate_free(Delegate *delegate);
 DEFINE_CLEANUP(Delegate *, delegate_free);
 

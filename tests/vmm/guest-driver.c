@@ -243,6 +243,15 @@ static unsigned buffer_of(uint64_t n)
         return (unsigned) ((n - 1) % DRIVER_DEPTH);
 }
 
+static GuestStep check_slot(Turn *t, uint64_t n)
+{
+        const WorkerSlot *slot = slot_of(t, n);
+
+        if (!worker_slot_is_good(slot, n))
+                return wrong(t, "slot of command %llu: it is of command %llu", (ull) n, (ull) slot->seq);
+        return GUEST_WORKED;
+}
+
 /* What command n left in memory and in the window. */
 static GuestStep check_data(Turn *t, uint64_t n, uint64_t chain)
 {
@@ -254,6 +263,7 @@ static GuestStep check_data(Turn *t, uint64_t n, uint64_t chain)
         WorkerResult expected = {n, chain, result->ticks, slot->length, {}};
         char what[64];
 
+        TRY(check_slot(t, n));
         (void) snprintf(what, sizeof what, "result of command %llu", (ull) n);
         TRY(compare(t, what, &expected, result, sizeof expected));
         worker_transform(chain, guest_at(t->g, buffer->source_at), t->g->buffer, slot->length);
@@ -286,9 +296,11 @@ static GuestStep check_command(Turn *t, uint64_t n)
         const WorkerSlot *slot = slot_of(t, n);
         const WorkerResult *result = guest_at(t->g, buffer->result_at);
         uint64_t *history = guest_at(t->g, d->history_at);
-        uint64_t chain = worker_chain(d->chain, slot, guest_at(t->g, buffer->source_at),
-                                      guest_at(t->g, d->window_at + slot->window_offset), d->scratch);
+        uint64_t chain;
 
+        TRY(check_slot(t, n));
+        chain = worker_chain(d->chain, slot, guest_at(t->g, buffer->source_at),
+                             guest_at(t->g, d->window_at + slot->window_offset), d->scratch);
         TRY(check_data(t, n, chain));
         if (result->ticks < d->result_ticks)
                 return wrong(t, "command %llu was done at tick %llu, the one before at tick %llu", (ull) n,
@@ -562,7 +574,7 @@ static uint64_t take_memory(const Guest *g, uint64_t *at, uint64_t size)
 
 void driver_boot(Guest *g, unsigned i, uint64_t *at, uint64_t *message_at)
 {
-        Driver first = {.phase = DRIVER_RESET, .random = GUEST_MAGIC * (2 * i + 3)};
+        Driver first = {.magic = GUEST_MAGIC, .random = GUEST_MAGIC * (2 * i + 3)};
 
         first.ring_at = take_memory(g, at, WORKER_SLOTS * sizeof(WorkerSlot));
         first.tick_ring_at = take_memory(g, at, DRIVER_TICK_PAGES * RAM_PAGE);
@@ -593,7 +605,7 @@ GuestStep driver_step(Guest *g, unsigned i)
         };
         Turn t = {g, g->devices[i], guest_driver(g, i)};
 
-        if (t.d->phase >= DRIVER_PHASE_MAX)
-                return wrong(&t, "its driver is in phase %llu", (ull) t.d->phase);
+        if (t.d->magic != GUEST_MAGIC || t.d->phase >= DRIVER_PHASE_MAX)
+                return wrong(&t, "the page of its driver is something else");
         return steps[t.d->phase](&t);
 }

@@ -40,6 +40,7 @@ typedef struct DriverBuffer {
 
 /* The guest's driver of one device. */
 typedef struct Driver {
+        uint64_t magic;
         uint64_t phase;                    /* DriverPhase */
         uint64_t posted, batch_end, done;  /* commands: written, to be written in this round, checked */
         uint64_t interrupts;               /* of vector 0, in all */

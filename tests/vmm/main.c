@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/signalfd.h>
 
 #include "common/socket.h"
 #include "common/uuid.h"
@@ -164,11 +165,12 @@ static int say_ready(void)
         return 0;
 }
 
-static int run(sd_event *event)
+/* `ends_fd` is readable when the process is to end: also while it still waits for device servers. */
+static int run(sd_event *event, int ends_fd)
 {
         _cleanup_(delegate_freep) Delegate *delegate = NULL;
         _cleanup_(control_freep) Control *control = NULL;
-        int r = delegate_new(event, &arg_config, !arg_incoming, &delegate);
+        int r = delegate_new(event, &arg_config, !arg_incoming, ends_fd, &delegate);
 
         if (r < 0)
                 return r;
@@ -183,27 +185,37 @@ static int run(sd_event *event)
         return r < 0 ? r : sd_event_loop(event);
 }
 
+/* SIGTERM and SIGINT end the loop. */
+static int take_signals(sd_event *event, int *ret_fd)
+{
+        sigset_t ends;
+        int r;
+
+        (void) sigemptyset(&ends);
+        (void) sigaddset(&ends, SIGTERM);
+        (void) sigaddset(&ends, SIGINT);
+        (void) sigprocmask(SIG_BLOCK, &ends, NULL);
+        *ret_fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (*ret_fd < 0)
+                return -errno;
+        r = sd_event_add_signal(event, NULL, SIGTERM, NULL, NULL);
+        return r < 0 ? r : sd_event_add_signal(event, NULL, SIGINT, NULL, NULL);
+}
+
 int main(int argc, char **argv)
 {
+        _cleanup_(closep) int ends_fd = -1;
         sd_event *event = NULL;
-        sigset_t ends;
         int r = parse_options(argc, argv);
 
         if (r != 0)
                 return r < 0 ? EXIT_USAGE : EXIT_SUCCESS;
         (void) signal(SIGPIPE, SIG_IGN);
         r = sd_event_new(&event);
-        if (r < 0)
-                return EXIT_FAILURE;
-        (void) sigemptyset(&ends);
-        (void) sigaddset(&ends, SIGTERM);
-        (void) sigaddset(&ends, SIGINT);
-        (void) sigprocmask(SIG_BLOCK, &ends, NULL);
-        r = sd_event_add_signal(event, NULL, SIGTERM, NULL, NULL);
         if (r >= 0)
-                r = sd_event_add_signal(event, NULL, SIGINT, NULL, NULL);
+                r = take_signals(event, &ends_fd);
         if (r >= 0)
-                r = run(event);
+                r = run(event, ends_fd);
         sd_event_unref(event);
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
