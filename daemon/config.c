@@ -10,6 +10,7 @@
 
 #define CONFIG_MAX       (256 * 1024)
 #define DEADLINE_MAX_SEC 3600
+#define PRECOPY_MAX_MIB  (1024 * 1024)
 
 const Config config_default = {
         .runtime_dir = MIGMGR_RUNTIME_DIR,
@@ -44,10 +45,27 @@ static void read_deadlines(JsonReader *reader, json_object *object, Policy *poli
         json_only(reader, object, keys);
 }
 
+/* 0 in any of them: no such limit. */
+static void read_precopy(JsonReader *reader, json_object *root, TransferLimits *limits)
+{
+        limits->precopy_usec =
+                (uint64_t) json_number(reader, root, "precopy-msec", 0, DEADLINE_MAX_SEC * 1000,
+                                       (int64_t) (limits->precopy_usec / USEC_PER_MSEC)) *
+                USEC_PER_MSEC;
+        limits->precopy_bytes = (uint64_t) json_number(reader, root, "precopy-mib", 0, PRECOPY_MAX_MIB,
+                                                       (int64_t) (limits->precopy_bytes / MIB)) *
+                                MIB;
+        limits->precopy_rate =
+                (uint64_t) json_number(reader, root, "precopy-rate-kib", 0, PRECOPY_MAX_MIB * 1024,
+                                       (int64_t) (limits->precopy_rate / 1024)) *
+                1024;
+}
+
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",    "deadlines-msec", "connect-msec",
-                                           "doubt-msec", "retries",        NULL};
+        static const char *const keys[] = {"vms-dir",     "deadlines-msec",   "connect-msec",
+                                           "doubt-msec",  "retries",          "precopy-msec",
+                                           "precopy-mib", "precopy-rate-kib", NULL};
         json_object *deadlines;
         const char *vms_dir;
 
@@ -62,6 +80,7 @@ static void read_object(JsonReader *reader, json_object *root, Config *config)
         deadlines = json_member(reader, root, "deadlines-msec", json_type_object, false);
         if (deadlines)
                 read_deadlines(reader, deadlines, &config->policy);
+        read_precopy(reader, root, &config->policy.limits);
         config->policy.connect_usec = read_msec(reader, root, "connect-msec", config->policy.connect_usec);
         config->policy.doubt_usec = read_msec(reader, root, "doubt-msec", config->policy.doubt_usec);
         config->policy.retries =

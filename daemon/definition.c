@@ -35,8 +35,8 @@ static void read_path(JsonReader *reader, json_object *object, const char *key, 
 
 static void read_device(JsonReader *reader, json_object *object, DeviceDefinition *ret)
 {
-        static const char *const keys[] = {"id", "type", "socket", NULL};
-        const char *id, *type;
+        static const char *const keys[] = {"id", "type", "socket", "precopy", NULL};
+        const char *id, *type, *precopy;
 
         json_only(reader, object, keys);
         id = json_string(reader, object, "id", true);
@@ -52,6 +52,10 @@ static void read_device(JsonReader *reader, json_object *object, DeviceDefinitio
         if ((int) ret->type < 0)
                 json_fail(reader, "device \"%s\": unknown type \"%s\"; known: vfio-user", id, type);
         read_path(reader, object, "socket", ret->socket);
+        precopy = json_string(reader, object, "precopy", false);
+        if (precopy && !streq(precopy, "auto") && !streq(precopy, "off"))
+                json_fail(reader, "device \"%s\": precopy can be auto or off, not \"%s\"", id, precopy);
+        ret->precopy_off = precopy && streq(precopy, "off");
 }
 
 static void read_devices(JsonReader *reader, json_object *root, Definition *definition)

@@ -16,6 +16,7 @@ typedef struct DeviceDefinition {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
         char socket[SOCKET_PATH_MAX + 1];
+        bool precopy_off; /* its state goes out in the blackout alone, whatever it can */
 } DeviceDefinition;
 
 typedef struct Definition {

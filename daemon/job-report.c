@@ -120,6 +120,7 @@ static Outcome outcome_of(const Job *job)
         case HALF_CAUSE_DEADLINE: return outcome_of_who(failed_who(job));
         case HALF_CAUSE_CANCELLED: return OUTCOME_CANCELLED;
         case HALF_CAUSE_TIMEOUT: return OUTCOME_TIMEOUT;
+        case HALF_CAUSE_BLACKOUT: return OUTCOME_FAILED;
         case HALF_CAUSE_CUT: return OUTCOME_PEER;
         case HALF_CAUSE_DEVICE_GONE: return OUTCOME_DEVICE;
         case HALF_CAUSE_VMM_GONE:
@@ -163,6 +164,10 @@ static void cause_text(const Job *job, char *ret, size_t size)
         case HALF_CAUSE_REFUSED: first_finding(job, ret, size); return;
         case HALF_CAUSE_CANCELLED: (void) snprintf(ret, size, "cancelled"); return;
         case HALF_CAUSE_TIMEOUT: (void) snprintf(ret, size, "the job took longer than it was given"); return;
+        case HALF_CAUSE_BLACKOUT:
+                (void) snprintf(ret, size,
+                                "the blackout would have become longer than --max-blackout allows");
+                return;
         case HALF_CAUSE_CUT:
                 (void) snprintf(ret, size, "no connection to the other migmgrd: %s", job->peer_text);
                 return;

@@ -20,6 +20,12 @@ static int32_t plan_index(const Job *job, uint32_t vm_index)
         return -1;
 }
 
+static bool moves_pages(const DeviceProgram *program)
+{
+        return program->n > 0 &&
+               (program->ops[0].type == DEVICE_OP_SEND_PAGES || program->ops[0].type == DEVICE_OP_LOAD_PAGES);
+}
+
 static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
                                const AgentResultPacket *result)
 {
@@ -40,7 +46,9 @@ static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
         event.device = (uint32_t) i;
         if (result->status < 0)
                 (void) snprintf(job->devices[i].text, sizeof job->devices[i].text, "%s", result->text);
-        if (result->bytes > 0)
+        if (result->bytes > 0 && moves_pages(&job->devices[i].program))
+                job->devices[i].page_bytes = result->bytes;
+        else if (result->bytes > 0)
                 job->devices[i].bytes = result->bytes;
         /* What it can do is known anew when its connection was made anew. */
         half_set_flags(job->half, (uint32_t) i, device_flags(job->vm->devices[vm_index]));
@@ -69,10 +77,17 @@ static void on_device_progress(void *userdata, uint32_t vm_index, uint64_t bytes
         Job *job = userdata;
         int32_t i = plan_index(job, vm_index);
 
-        if (i < 0)
+        if (i < 0 || moves_pages(&job->devices[i].program))
                 return;
         job->devices[i].bytes = bytes;
         job->hooks->changed(job->userdata, job, false);
+}
+
+static void on_device_dirty(void *userdata, uint32_t vm_index, const AgentDirty *dirty, int fd)
+{
+        Job *job = userdata;
+
+        vmm_take_dirty(job->vm->vmm, dirty->address, dirty->page_size, dirty->n_pages, fd);
 }
 
 static void on_vmm_answered(void *userdata, uint32_t step, int status, const char *text)
@@ -122,6 +137,7 @@ static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_
 static const VmListener vm_listener = {
         .device_gone = on_device_gone,
         .device_progress = on_device_progress,
+        .device_dirty = on_device_dirty,
         .vmm_answered = on_vmm_answered,
         .vmm_gone = on_vmm_gone,
         .vmm_halted = on_vmm_halted,
@@ -162,8 +178,8 @@ static void command_device(Job *job, const HalfEffect *effect)
         Device *device = job->vm->devices[job->devices[effect->device].vm_index];
 
         job->devices[effect->device].program = effect->program;
-        device_run(device, job->id, &effect->program, effect->deadline_usec, effect->interrupt, effect->step,
-                   on_device_answered, job);
+        device_run(device, job->id, &effect->program, &job->plan.limits, effect->deadline_usec,
+                   effect->interrupt, effect->step, on_device_answered, job);
 }
 
 static void write_record(Job *job, const HalfEffect *effect)
@@ -453,7 +469,7 @@ static int set_all_devices(Job *job)
         return r;
 }
 
-static int make_plan(Job *job)
+int job_make_plan(Job *job)
 {
         _cleanup_(json_object_putp) json_object *json = NULL;
         unsigned char digest[EVP_MAX_MD_SIZE];
@@ -491,7 +507,7 @@ int job_new_source(const Host *host, const JobHooks *hooks, void *userdata, Vm *
         half_init(job->half, SIDE_SOURCE, job->n_devices, options->check_only);
         r = set_all_devices(job);
         if (r >= 0)
-                r = make_plan(job);
+                r = job_make_plan(job);
         if (r < 0)
                 return r;
         job->predicted_usec = vm->last_blackout_usec;
@@ -546,7 +562,9 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
                 r = set_paired_devices(job, &reader, ids);
         }
         if (r >= 0)
-                r = make_plan(job);
+                r = job_make_plan(job);
+        /* How memory that devices write goes over is the source's to say: there it is known who takes it. */
+        job->plan.copies_pages = json_flag(&reader, plan, "copies_pages", false);
         if (r >= 0)
                 r = job_make_tokens(job);
         if (r < 0) {
@@ -596,7 +614,7 @@ int job_new_restored(const Host *host, const JobHooks *hooks, void *userdata, Vm
         if (r >= 0)
                 r = set_all_devices(job);
         if (r >= 0)
-                r = make_plan(job);
+                r = job_make_plan(job);
         if (r < 0)
                 return r;
         if (!superseded)

@@ -31,8 +31,9 @@ typedef struct JobHooks {
 } JobHooks;
 
 typedef struct JobDevice {
-        int32_t vm_index; /* in the VM's definition */
-        uint64_t bytes;   /* of its state that have moved */
+        int32_t vm_index;    /* in the VM's definition */
+        uint64_t bytes;      /* of its state that have moved */
+        uint64_t page_bytes; /* of the VM's memory, moved by its agent */
         uint8_t token[HELLO_TOKEN_SIZE];
         bool has_token; /* destination: waits for its connection; source: was given it */
         DataDial *dial;
@@ -148,6 +149,9 @@ json_object *job_report(const Job *job);
 /* ---- between the job's own files ----------------------------------------------------------------------------- */
 
 void job_post(Job *job, const HalfEvent *event);
+
+/* Of what is known of VM and devices now. */
+int job_make_plan(Job *job) _must_check_;
 
 /* job-peer.c */
 void job_send(Job *job, const HalfEffect *effect);

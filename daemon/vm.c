@@ -31,6 +31,16 @@ static void on_device_progress(void *userdata, uint32_t index, uint64_t bytes)
                 vm->listener->device_progress(vm->job, index, bytes);
 }
 
+static void on_device_dirty(void *userdata, uint32_t index, const AgentDirty *dirty, int fd)
+{
+        Vm *vm = userdata;
+
+        if (vm->job)
+                vm->listener->device_dirty(vm->job, index, dirty, fd);
+        else
+                (void) close(fd);
+}
+
 static void on_device_changed(void *userdata, uint32_t index)
 {
         Vm *vm = userdata;
@@ -225,7 +235,8 @@ DEFINE_CLEANUP(Vm *, vm_free);
 
 static int make_devices(Vm *vm)
 {
-        static const DeviceListener listener = {on_device_gone, on_device_progress, on_device_changed};
+        static const DeviceListener listener = {on_device_gone, on_device_progress, on_device_dirty,
+                                                on_device_changed};
         DevicePlace place = {vm->host->loop, vm->host->helper, vm->host->config.runtime_dir,
                              vm->host->config.policy.connect_usec};
         uint32_t n = vm->definition->n_devices;

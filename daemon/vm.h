@@ -14,6 +14,7 @@ typedef struct Vm Vm;
 typedef struct VmListener {
         void (*device_gone)(void *userdata, uint32_t index, int status, const char *text);
         void (*device_progress)(void *userdata, uint32_t index, uint64_t bytes);
+        void (*device_dirty)(void *userdata, uint32_t index, const AgentDirty *dirty, int fd);
         void (*vmm_answered)(void *userdata, uint32_t step, int status, const char *text);
         void (*vmm_gone)(void *userdata);
         void (*vmm_halted)(void *userdata, uint64_t usec);

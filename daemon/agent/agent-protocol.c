@@ -8,6 +8,7 @@ static const size_t sizes[] = {
         [AGENT_RUN] = sizeof(AgentRun),           [AGENT_STOP] = sizeof(AgentStop),
         [AGENT_HELLO] = sizeof(AgentHelloPacket), [AGENT_RESULT] = sizeof(AgentResultPacket),
         [AGENT_PROGRESS] = sizeof(AgentProgress), [AGENT_GONE] = sizeof(AgentGone),
+        [AGENT_DIRTY] = sizeof(AgentDirty),
 };
 
 size_t agent_packet_size(AgentPacketType type)
@@ -36,6 +37,13 @@ static bool run_is_sane(const AgentRun *run)
         return true;
 }
 
+static bool dirty_is_sane(const AgentDirty *dirty)
+{
+        return dirty->page_size >= 4096 && (dirty->page_size & (dirty->page_size - 1)) == 0 &&
+               dirty->n_pages > 0 && dirty->n_pages <= AGENT_DIRTY_PAGES_MAX &&
+               dirty->n_pages <= (UINT64_MAX - dirty->address) / dirty->page_size;
+}
+
 static bool is_sane(const AgentPacket *packet)
 {
         switch ((AgentPacketType) packet->head.type) {
@@ -49,6 +57,7 @@ static bool is_sane(const AgentPacket *packet)
                 return packet->result.state < DEVICE_STATE_MAX && packet->result.from < DEVICE_STATE_MAX &&
                        packet->result.to < DEVICE_STATE_MAX && packet->result.op <= DEVICE_PROGRAM_MAX &&
                        packet->result.status <= 0 && is_text(packet->result.text, AGENT_TEXT_MAX);
+        case AGENT_DIRTY: return dirty_is_sane(&packet->dirty);
         case AGENT_GONE: return packet->gone.status <= 0 && is_text(packet->gone.text, AGENT_TEXT_MAX);
         }
         return false;

@@ -6,7 +6,7 @@
  * The agent listens. A new commander displaces the old one and is greeted with HELLO, which says all that a daemon
  * which has just started must know. A commander sends OPEN (with the connected socket of the device's server), ATTACH
  * (with a data connection), RUN and STOP; OPEN and RUN are answered by one RESULT each, in order. A RUN that comes while
- * another runs waits for it. Between them PROGRESS and GONE may come at any time.
+ * another runs waits for it. Between them PROGRESS, DIRTY and GONE may come at any time.
  *
  * Structs are sent as they are; agent-protocol.c checks those that arrive, because neither side trusts the other.
  */
@@ -15,12 +15,16 @@
 
 #include "common/uuid.h"
 #include "daemon/core/device-program.h"
+#include "daemon/core/policy.h"
 
 #define AGENT_MAGIC      0x3147414du /* "MAG1" */
 #define AGENT_PACKET_MAX 1024
 #define AGENT_TEXT_MAX   256
 #define AGENT_KEY_MAX    16 /* hex digits: the agent's name in the runtime directory */
 #define AGENT_QUEUE_MAX  4  /* commands that may wait */
+
+/* As many as one answer to DMA_LOGGING_REPORT can tell of. */
+#define AGENT_DIRTY_PAGES_MAX (8 * UINT64_C(1024) * 1024)
 
 typedef enum AgentPacketType {
         /* commander to agent */
@@ -33,6 +37,7 @@ typedef enum AgentPacketType {
         AGENT_RESULT,
         AGENT_PROGRESS,
         AGENT_GONE,
+        AGENT_DIRTY,
 } AgentPacketType;
 
 typedef struct AgentHead {
@@ -67,6 +72,7 @@ typedef struct AgentRun {
         uint32_t seq;
         uint32_t n_ops;
         uint64_t deadline_usec; /* for all of them, from now; 0: as long as it takes */
+        TransferLimits limits;
         char job[UUID_TEXT_MAX + 1];
         uint8_t reserved[3];
         AgentOp ops[DEVICE_PROGRAM_MAX];
@@ -123,6 +129,15 @@ typedef struct AgentGone {
         char text[AGENT_TEXT_MAX];
 } AgentGone;
 
+/* Pages of the VM's memory that the device has written, before the RESULT of a RUN with DEVICE_OP_DIRTY: one for each
+ * mapping with such pages, with a file of little-endian u64 words: bit i is the page at address + i * page_size. */
+typedef struct AgentDirty {
+        AgentHead head;
+        uint64_t address; /* as the VMM mapped it */
+        uint64_t page_size;
+        uint64_t n_pages;
+} AgentDirty;
+
 static_assert(sizeof(AgentResultPacket) <= AGENT_PACKET_MAX, "the largest packet fits");
 
 typedef union AgentPacket {
@@ -135,6 +150,7 @@ typedef union AgentPacket {
         AgentResultPacket result;
         AgentProgress progress;
         AgentGone gone;
+        AgentDirty dirty;
         uint8_t bytes[AGENT_PACKET_MAX];
 } AgentPacket;
 

@@ -19,7 +19,8 @@ struct Agent {
         struct event_base *base;
         int listen_fd, commander_fd;
         struct event *accept, *command, *progress, *open_deadline, *next;
-        VfioUserDevice *device, *opening;
+        ProgramPlace place;
+        VfioUserDevice *opening;
         uint32_t open_seq;
         Program *program;
         int data_fd;
@@ -68,10 +69,10 @@ static void say_hello(Agent *agent)
         AgentPacket packet = {
                 .hello = {
                         .head.type = AGENT_HELLO,
-                        .opened = agent->device != NULL,
+                        .opened = agent->place.device != NULL,
                         .busy = agent->program || agent->opening || agent->n_queue > 0,
                         .loaded = agent->loaded,
-                        .flags = agent->device ? vfio_user_device_facts(agent->device)->flags : 0,
+                        .flags = agent->place.device ? vfio_user_device_facts(agent->place.device)->flags : 0,
                         .state = (uint32_t) agent->state,
                         .last_seq = agent->last_seq,
                         .last_status = agent->last_status,
@@ -91,6 +92,28 @@ static void say_result(Agent *agent, const AgentResultPacket *result)
         say(agent, &packet);
 }
 
+/* Before the result of the program that has read them. */
+static void say_dirty(Agent *agent)
+{
+        const Dirty *dirty = agent->place.dirty;
+
+        for (uint32_t i = 0; dirty && i < dirty->n; i++) {
+                AgentPacket packet = {.dirty = {.head.type = AGENT_DIRTY,
+                                                .address = dirty->ranges[i].address,
+                                                .page_size = dirty->page_size,
+                                                .n_pages = dirty->ranges[i].n_pages}};
+                _cleanup_(closep) int fd = -1;
+
+                if (!dirty->ranges[i].any || agent->commander_fd < 0)
+                        continue;
+                fd = dirty_file(dirty, i);
+                if (fd < 0 || agent_packet_send(agent->commander_fd, &packet, fd) < 0) {
+                        log_warning(NULL, "commander cannot be given the pages that the device has written");
+                        drop_commander(agent);
+                }
+        }
+}
+
 static void say_refused(Agent *agent, uint32_t seq, int status, const char *text)
 {
         AgentResultPacket result = {
@@ -101,6 +124,12 @@ static void say_refused(Agent *agent, uint32_t seq, int status, const char *text
 }
 
 /* ---- the device ---------------------------------------------------------------------------------------------- */
+
+static void drop_device(Agent *agent)
+{
+        program_place_clear(&agent->place);
+        agent->place.device = vfio_user_device_free(agent->place.device);
+}
 
 static void on_device_gone(void *userdata, int status, const char *text)
 {
@@ -117,7 +146,7 @@ static void on_device_gone(void *userdata, int status, const char *text)
         if (agent->program)
                 program_device_gone(agent->program, status, text);
         else
-                agent->device = vfio_user_device_free(agent->device);
+                drop_device(agent);
 }
 
 static void on_opening_gone(void *userdata, int status, const char *text)
@@ -154,11 +183,11 @@ static void on_opened(void *userdata, int status)
                                 strerror(-status));
                 result.state = DEVICE_STATE_UNKNOWN;
         } else {
-                agent->device = TAKE_PTR(agent->opening);
+                agent->place.device = TAKE_PTR(agent->opening);
                 agent->gone = false;
-                agent->state = vfio_user_device_facts(agent->device)->state;
+                agent->state = vfio_user_device_facts(agent->place.device)->state;
                 agent->loaded = false;
-                result.flags = vfio_user_device_facts(agent->device)->flags;
+                result.flags = vfio_user_device_facts(agent->place.device)->flags;
                 result.state = (uint32_t) agent->state;
         }
         say_result(agent, &result);
@@ -178,7 +207,7 @@ static void run_open(Agent *agent, const AgentOpen *open, int fd)
         int r;
 
         agent->open_seq = open->seq;
-        agent->device = vfio_user_device_free(agent->device);
+        drop_device(agent);
         agent->state = DEVICE_STATE_UNKNOWN;
         agent->loaded = false;
         if (fd < 0) {
@@ -217,27 +246,47 @@ static bool is_loaded(const Agent *agent, const AgentRun *run, const AgentResult
         return agent->loaded;
 }
 
+static bool has_op(const AgentRun *run, DeviceOpType type)
+{
+        for (uint32_t i = 0; i < run->n_ops; i++)
+                if (run->ops[i].type == type)
+                        return true;
+        return false;
+}
+
+/* The device runs on here, or again: nothing more goes over the data connection. Until then pre-copy is followed by the
+ * rest, and that perhaps by pages. */
+static bool leads_out(const AgentRun *run)
+{
+        const AgentOp *last = &run->ops[run->n_ops - 1];
+
+        return last->type == DEVICE_OP_RESET ||
+               (last->type == DEVICE_OP_SET && last->to == DEVICE_STATE_RUNNING);
+}
+
 static void on_program_end(void *userdata, const AgentResultPacket *packet)
 {
         Agent *agent = userdata;
         AgentResultPacket result = *packet;
-        const AgentRun *run = &agent->queue[0].packet.run; /* still at the head of the queue */
+        const AgentRun run = agent->queue[0].packet.run; /* still at the head of the queue */
         bool used_data = program_used_data(agent->program);
 
         agent->bytes = result.bytes;
         agent->state = (DeviceState) result.state;
-        agent->loaded = is_loaded(agent, run, &result);
+        agent->loaded = is_loaded(agent, &run, &result);
         for (uint32_t i = 0; i < result.op; i++)
-                agent->closing |= run->ops[i].type == DEVICE_OP_CLOSE;
+                agent->closing |= run.ops[i].type == DEVICE_OP_CLOSE;
         agent->program = program_free(agent->program);
         (void) event_del(agent->progress);
         memmove(agent->queue, agent->queue + 1, --agent->n_queue * sizeof agent->queue[0]);
         if (agent->gone)
-                agent->device = vfio_user_device_free(agent->device);
+                drop_device(agent);
+        if (result.status == 0 && has_op(&run, DEVICE_OP_DIRTY))
+                say_dirty(agent);
         /* First the reason, then what others see of it: the other half gives up at once when the connection ends, and
          * what it does to the other devices must not be heard before. */
         say_result(agent, &result);
-        if (used_data)
+        if ((used_data && result.status < 0) || leads_out(&run))
                 close_data(agent);
         if (agent->closing)
                 (void) event_base_loopbreak(agent->base);
@@ -258,7 +307,7 @@ static void on_progress(evutil_socket_t fd, short what, void *userdata)
 static bool has_stream(const AgentRun *run)
 {
         for (uint32_t i = 0; i < run->n_ops; i++)
-                if (run->ops[i].type == DEVICE_OP_SEND || run->ops[i].type == DEVICE_OP_LOAD)
+                if (device_op_transfers((DeviceOpType) run->ops[i].type))
                         return true;
         return false;
 }
@@ -284,9 +333,9 @@ static int run_program(Agent *agent, const AgentRun *run)
                 (void) event_base_loopbreak(agent->base);
                 return 0;
         }
-        if (!agent->device)
+        if (!agent->place.device)
                 return -ENOTCONN;
-        r = program_new(agent->base, agent->device, run, on_program_end, agent, &agent->program);
+        r = program_new(&agent->place, run, on_program_end, agent, &agent->program);
         if (r < 0)
                 return r;
         if (agent->data_fd >= 0 && streq(agent->data_job, run->job))
@@ -361,6 +410,7 @@ static void obey(Agent *agent, const AgentPacket *packet, int fd)
         case AGENT_HELLO:
         case AGENT_RESULT:
         case AGENT_PROGRESS:
+        case AGENT_DIRTY:
         case AGENT_GONE: break; /* ours to send */
         }
         if (fd >= 0)
@@ -426,7 +476,7 @@ Agent *agent_free(Agent *agent)
                 return NULL;
         drop_commander(agent);
         program_free(agent->program);
-        vfio_user_device_free(agent->device);
+        drop_device(agent);
         vfio_user_device_free(agent->opening);
         close_data(agent);
         for (size_t i = 0; i < ARRAY_SIZE(events); i++)
@@ -448,7 +498,7 @@ int agent_new(struct event_base *base, int listen_fd, Agent **ret)
 
         if (!agent)
                 return -ENOMEM;
-        agent->base = base;
+        agent->base = agent->place.base = base;
         agent->listen_fd = listen_fd;
         agent->commander_fd = agent->data_fd = -1;
         agent->state = DEVICE_STATE_UNKNOWN;

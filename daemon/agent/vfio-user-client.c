@@ -176,16 +176,24 @@ static int keep_copy(OpenCall *open)
         return 0;
 }
 
-void vfio_user_client_abandon(VfioUserClient *client)
+void vfio_user_client_abandon(VfioUserClient *client, const void *owner)
 {
-        bool half_out = client->n_out > 0;
+        uint32_t n = client->n_sent + (client->n_out > 0 ? 1 : 0);
 
+        for (uint32_t i = 0; i < n; i++) {
+                OpenCall *open = &client->calls[i];
+
+                if (open->call.owner != owner || open->abandoned)
+                        continue;
+                open->abandoned = true;
+                if (i == client->n_sent && keep_copy(open) < 0)
+                        (void) shutdown(client->main.fd, SHUT_RDWR); /* the loop will find out */
+        }
         /* What has not begun to go out need not go at all. */
-        client->n_calls = client->n_sent + (half_out ? 1 : 0);
-        for (uint32_t i = 0; i < client->n_calls; i++)
-                client->calls[i].abandoned = true;
-        if (half_out && keep_copy(&client->calls[client->n_sent]) < 0)
-                (void) shutdown(client->main.fd, SHUT_RDWR); /* the loop will find out */
+        for (uint32_t i = n; i < client->n_calls; i++)
+                if (client->calls[i].call.owner != owner)
+                        client->calls[n++] = client->calls[i];
+        client->n_calls = n;
 }
 
 /* The stream is at its end, or can't be trusted. The owner is told first: it knows more about its open calls than

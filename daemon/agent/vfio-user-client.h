@@ -35,7 +35,8 @@ typedef struct VfioUserCall {
         size_t head_size;
         void *data; /* and for what follows; both must stay until the reply */
         size_t data_size;
-        size_t least; /* a shorter payload is an error */
+        size_t least;      /* a shorter payload is an error */
+        const void *owner; /* for vfio_user_client_abandon() */
         VfioUserReply on_reply;
         void *userdata;
 } VfioUserCall;
@@ -48,8 +49,8 @@ VfioUserClient *vfio_user_client_free(VfioUserClient *client);
 /* Sends a command. -ENOBUFS: too many are open. */
 int vfio_user_client_call(VfioUserClient *client, const VfioUserCall *call) _must_check_;
 
-/* Nobody waits for what is still open: replies are taken and dropped when they come. */
-void vfio_user_client_abandon(VfioUserClient *client);
+/* Nobody waits for what `owner` has still open: replies are taken and dropped when they come. */
+void vfio_user_client_abandon(VfioUserClient *client, const void *owner);
 
 /* The file that came with the last reply, or -1; it is the caller's then. */
 int vfio_user_client_take_fd(VfioUserClient *client);

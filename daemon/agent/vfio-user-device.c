@@ -30,7 +30,16 @@ struct VfioUserDevice {
         VfioUserVersion version, version_reply;
         char *version_text;
         VfioUserFeature feature, feature_reply;
-        VfioUserFeatureState state, state_reply;
+        union { /* what goes out with a feature */
+                VfioUserFeatureState state;
+                VfioUserFeatureLogStart log;
+                VfioUserFeatureLogReport report;
+        } data, data_reply;
+        struct {
+                VfioUserFeature feature;
+                VfioUserFeatureLogReport report;
+        } report_reply;
+        VfioUserFeatureState state_reply;
         VfioUserFeatureMigration migration_reply;
         DeviceDone on_done;
         void *done_userdata;
@@ -85,11 +94,17 @@ const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device)
         return &device->facts;
 }
 
-void vfio_user_device_abandon(VfioUserDevice *device)
+void vfio_user_device_abandon_transfers(VfioUserDevice *device)
 {
-        vfio_user_client_abandon(device->client);
+        vfio_user_client_abandon(device->client, device->transfers);
         for (size_t i = 0; i < DEVICE_TRANSFERS_MAX; i++)
                 device->transfers[i].busy = false;
+}
+
+void vfio_user_device_abandon(VfioUserDevice *device)
+{
+        vfio_user_client_abandon(device->client, device);
+        vfio_user_device_abandon_transfers(device);
 }
 
 /* ---- DEVICE_FEATURE ------------------------------------------------------------------------------------------ */
@@ -99,7 +114,8 @@ static int call_feature(VfioUserDevice *device, uint32_t flags, size_t out_size,
 {
         VfioUserCall call = {
                 .command = VFIO_USER_DEVICE_FEATURE,
-                .out = {{&device->feature, sizeof device->feature}, {&device->state, out_size}},
+                .owner = device,
+                .out = {{&device->feature, sizeof device->feature}, {&device->data, out_size}},
                 .n_out = out_size > 0 ? 2 : 1,
                 .head = &device->feature_reply,
                 .head_size = sizeof device->feature_reply,
@@ -146,16 +162,73 @@ int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone o
 {
         device->on_done = on_done;
         device->done_userdata = userdata;
-        device->state = (VfioUserFeatureState){.state = (uint32_t) state, .data_fd = -1};
+        device->data.state = (VfioUserFeatureState){.state = (uint32_t) state, .data_fd = -1};
         return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_MIG_DEVICE_STATE,
-                            sizeof device->state, &device->state_reply, sizeof device->state_reply,
+                            sizeof device->data.state, &device->state_reply, sizeof device->state_reply,
                             on_done_reply);
+}
+
+int vfio_user_device_log_start(VfioUserDevice *device, uint64_t page_size, DeviceDone on_done, void *userdata)
+{
+        device->on_done = on_done;
+        device->done_userdata = userdata;
+        device->data.log = (VfioUserFeatureLogStart){.page_size = page_size}; /* no ranges: everything */
+        return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_START,
+                            sizeof device->data.log, &device->data_reply, sizeof device->data.log,
+                            on_done_reply);
+}
+
+int vfio_user_device_log_stop(VfioUserDevice *device, DeviceDone on_done, void *userdata)
+{
+        device->on_done = on_done;
+        device->done_userdata = userdata;
+        return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_STOP, 0, NULL, 0,
+                            on_done_reply);
+}
+
+static void on_report_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+
+        if (status == 0 &&
+            memcmp(&device->report_reply.report, &device->data.report, sizeof device->data.report) != 0)
+                status = -EPROTO;
+        device->on_done(device->done_userdata, status);
+}
+
+int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
+                                void *bitmap, size_t bitmap_size, DeviceDone on_done, void *userdata)
+{
+        VfioUserCall call = {
+                .command = VFIO_USER_DEVICE_FEATURE,
+                .owner = device,
+                .out = {{&device->feature, sizeof device->feature},
+                        {&device->data.report, sizeof device->data.report}},
+                .n_out = 2,
+                .head = &device->report_reply,
+                .head_size = sizeof device->report_reply,
+                .data = bitmap,
+                .data_size = bitmap_size,
+                .least = sizeof device->report_reply + bitmap_size,
+                .on_reply = on_report_reply,
+                .userdata = device,
+        };
+
+        device->on_done = on_done;
+        device->done_userdata = userdata;
+        device->data.report = (VfioUserFeatureLogReport){address, size, page_size};
+        device->feature = (VfioUserFeature){
+                .argsz = (uint32_t) (sizeof device->feature + sizeof device->data.report + bitmap_size),
+                .flags = VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_DMA_LOGGING_REPORT};
+        return vfio_user_client_call(device->client, &call);
 }
 
 int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata)
 {
-        VfioUserCall call = {
-                .command = VFIO_USER_DEVICE_RESET, .on_reply = on_done_reply, .userdata = device};
+        VfioUserCall call = {.command = VFIO_USER_DEVICE_RESET,
+                             .owner = device,
+                             .on_reply = on_done_reply,
+                             .userdata = device};
 
         device->on_done = on_done;
         device->done_userdata = userdata;
@@ -268,6 +341,7 @@ int vfio_user_device_open(VfioUserDevice *device, DeviceDone on_done, void *user
 {
         VfioUserCall call = {
                 .command = VFIO_USER_VERSION,
+                .owner = device,
                 .out = {{&device->version, sizeof device->version},
                         {(void *) capabilities, sizeof capabilities}},
                 .n_out = 2,
@@ -329,6 +403,7 @@ int vfio_user_device_read(VfioUserDevice *device, void *data, size_t size, Devic
         t->userdata = userdata;
         call = (VfioUserCall){
                 .command = VFIO_USER_MIG_DATA_READ,
+                .owner = device->transfers,
                 .out = {{&t->request, sizeof t->request}},
                 .n_out = 1,
                 .head = &t->reply,
@@ -367,6 +442,7 @@ int vfio_user_device_write(VfioUserDevice *device, const void *data, size_t size
         t->userdata = userdata;
         call = (VfioUserCall){
                 .command = VFIO_USER_MIG_DATA_WRITE,
+                .owner = device->transfers,
                 .out = {{&t->request, sizeof t->request}, {(void *) data, size}},
                 .n_out = 2,
                 .on_reply = on_write_reply,

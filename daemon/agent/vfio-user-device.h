@@ -42,6 +42,16 @@ const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device);
 int vfio_user_device_get(VfioUserDevice *device, DeviceGot on_got, void *userdata) _must_check_;
 int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone on_done,
                          void *userdata) _must_check_;
+/* The device notes the pages that it writes, in steps of `page_size`, or no longer. */
+int vfio_user_device_log_start(VfioUserDevice *device, uint64_t page_size, DeviceDone on_done,
+                               void *userdata) _must_check_;
+int vfio_user_device_log_stop(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
+/* Which these were since it was asked last, for one mapping and with START's page size. `bitmap`, of u64 words, must
+ * stay until the answer. */
+int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
+                                void *bitmap, size_t bitmap_size, DeviceDone on_done,
+                                void *userdata) _must_check_;
+
 int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
 
 /* `data` must stay until the answer. `size` at most the facts' transfer_max. */
@@ -52,3 +62,5 @@ int vfio_user_device_write(VfioUserDevice *device, const void *data, size_t size
 
 /* Nobody waits for what is open any more; the buffers given are no longer touched. */
 void vfio_user_device_abandon(VfioUserDevice *device);
+/* The same for reads and writes of data alone. */
+void vfio_user_device_abandon_transfers(VfioUserDevice *device);

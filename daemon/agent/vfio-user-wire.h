@@ -93,6 +93,22 @@ typedef struct VfioUserFeatureState {
 } VfioUserFeatureState;
 static_assert(sizeof(VfioUserFeatureState) == 8, "vfio-user device state");
 
+/* Data of feature 6; ranges follow, none: everything that is mapped. */
+typedef struct VfioUserFeatureLogStart {
+        uint64_t page_size;
+        uint32_t n_ranges;
+        uint32_t reserved;
+} VfioUserFeatureLogStart;
+static_assert(sizeof(VfioUserFeatureLogStart) == 16, "vfio-user DMA_LOGGING_START");
+
+/* Data of feature 8, both ways; in the reply the bitmap follows, in whole u64 words. */
+typedef struct VfioUserFeatureLogReport {
+        uint64_t address;
+        uint64_t size;
+        uint64_t page_size;
+} VfioUserFeatureLogReport;
+static_assert(sizeof(VfioUserFeatureLogReport) == 24, "vfio-user DMA_LOGGING_REPORT");
+
 /* MIG_DATA_READ (request and reply) and MIG_DATA_WRITE (request); data follows where there is any. */
 typedef struct VfioUserMigData {
         uint32_t argsz;

@@ -6,12 +6,21 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
         Plan plan = {
                 .retries = policy->retries,
                 .doubt_usec = policy->doubt_usec,
+                .limits = policy->limits,
                 .n_devices = manifest->n_devices,
         };
 
-        for (uint32_t i = 0; i < manifest->n_devices; i++)
-                if (manifest->devices[i].migration_flags & DEVICE_MIGRATION_P2P)
+        bool pre_copies = false;
+
+        for (uint32_t i = 0; i < manifest->n_devices; i++) {
+                uint32_t flags = manifest->devices[i].migration_flags;
+
+                if (flags & DEVICE_MIGRATION_P2P)
                         plan.n_p2p++;
+                pre_copies |= (flags & DEVICE_MIGRATION_PRE_COPY) != 0;
+                plan.logs_dma |= (flags & DEVICE_HAS_DMA) != 0;
+        }
+        plan.copies_pages = plan.logs_dma && !manifest->vmm.takes_dirty_pages;
 
         for (Phase p = 0; p < PHASE_MAX; p++)
                 plan.phases[p] = (PlanPhase){.planned = true, .deadline_usec = policy->deadline_usec[p]};
@@ -20,8 +29,7 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
          * its devices in a P2P state while vCPUs still run. */
         plan.phases[PHASE_VIOMMU_GRACE].planned = false;
 
-        /* Device pre-copy is not driven yet; what remains of this phase is the VMM's own. */
-        plan.phases[PHASE_PRECOPY].planned = manifest->vmm.type != VMM_TYPE_NONE;
+        plan.phases[PHASE_PRECOPY].planned = manifest->vmm.type != VMM_TYPE_NONE || pre_copies;
 
         plan.phases[PHASE_ARRIVAL_GRACE].planned = plan.n_p2p > 0;
         *ret_plan = plan;

@@ -86,7 +86,8 @@ bool device_nobody_listens(const Device *device)
 
 uint32_t device_flags(const Device *device)
 {
-        return device->flags;
+        return device->definition.precopy_off ? device->flags & ~(uint32_t) DEVICE_MIGRATION_PRE_COPY
+                                              : device->flags;
 }
 
 const char *device_text(const Device *device)
@@ -327,7 +328,7 @@ static void take_hello(Device *device, const AgentHelloPacket *hello)
         device->loaded_job[0] = 0;
         if (hello->loaded)
                 memcpy(device->loaded_job, hello->job, sizeof device->loaded_job);
-        set_state(device, (DeviceState) hello->state, hello->flags & DEVICE_MIGRATION_MASK);
+        set_state(device, (DeviceState) hello->state, hello->flags & DEVICE_FLAGS_MASK);
         opening_done(device, 0, "");
 }
 
@@ -341,7 +342,7 @@ static void take_result(Device *device, const AgentResultPacket *result)
         }
         if (device->opening == OPENING_DEVICE && result->seq == device->seq) {
                 if (result->status == 0)
-                        set_state(device, (DeviceState) result->state, result->flags & DEVICE_MIGRATION_MASK);
+                        set_state(device, (DeviceState) result->state, result->flags & DEVICE_FLAGS_MASK);
                 opening_done(device, result->status, result->text);
                 return;
         }
@@ -351,17 +352,22 @@ static void take_result(Device *device, const AgentResultPacket *result)
         if (device->closing && result->status == 0)
                 agent_closed(device);
         else
-                set_state(device, (DeviceState) result->state, device->flags);
+                set_state(device, (DeviceState) result->state, result->flags & DEVICE_FLAGS_MASK);
         device->answered(device->answered_userdata, device->index, device->step, result);
 }
 
-static void take_packet(Device *device, const AgentPacket *packet)
+static void take_packet(Device *device, const AgentPacket *packet, int *fd)
 {
         switch ((AgentPacketType) packet->head.type) {
         case AGENT_HELLO: take_hello(device, &packet->hello); break;
         case AGENT_RESULT: take_result(device, &packet->result); break;
         case AGENT_PROGRESS:
                 device->listener->progress(device->userdata, device->index, packet->progress.bytes);
+                break;
+        case AGENT_DIRTY:
+                if (device->run_seq != 0 && *fd >= 0)
+                        device->listener->dirty(device->userdata, device->index, &packet->dirty,
+                                                TAKE_FD(*fd));
                 break;
         case AGENT_GONE:
                 device->is_open = false;
@@ -387,7 +393,7 @@ static void on_agent(void *userdata)
         if (r == -EAGAIN)
                 return;
         if (r > 0)
-                take_packet(device, &packet);
+                take_packet(device, &packet, &fd);
         else if (r == 0)
                 agent_gone(device, -ECONNRESET, "its agent is gone");
         else
@@ -430,14 +436,16 @@ static void on_reopened(void *userdata, uint32_t index, int status, const char *
         answer_ourselves(userdata, status, text);
 }
 
-void device_run(Device *device, const char *job, const DeviceProgram *program, uint64_t deadline_usec,
-                bool interrupt, uint32_t step, DeviceAnswered answered, void *userdata)
+void device_run(Device *device, const char *job, const DeviceProgram *program, const TransferLimits *limits,
+                uint64_t deadline_usec, bool interrupt, uint32_t step, DeviceAnswered answered,
+                void *userdata)
 {
         AgentPacket stop = {.stop = {.head.type = AGENT_STOP}};
         AgentPacket packet = {.run = {.head.type = AGENT_RUN,
                                       .seq = ++device->seq,
                                       .n_ops = program->n,
-                                      .deadline_usec = deadline_usec}};
+                                      .deadline_usec = deadline_usec,
+                                      .limits = *limits}};
         int r;
 
         device->step = step;

@@ -19,6 +19,8 @@ typedef struct DeviceListener {
         void (*gone)(void *userdata, uint32_t index, int status, const char *text);
         /* Bytes of the stream that runs. */
         void (*progress)(void *userdata, uint32_t index, uint64_t bytes);
+        /* Pages of the VM's memory that it has written; before the answer to what has read them. Takes over `fd`. */
+        void (*dirty)(void *userdata, uint32_t index, const AgentDirty *dirty, int fd);
         /* State or flags were read anew. */
         void (*changed)(void *userdata, uint32_t index);
 } DeviceListener;
@@ -46,8 +48,9 @@ void device_open(Device *device, DeviceOpened opened, void *userdata);
 
 /* Has the agent run `program` for `job`, of at most `deadline_usec`; `interrupt`: what it does now is of no more use. A
  * program that is DEVICE_OP_REOPEN alone is carried out here. */
-void device_run(Device *device, const char *job, const DeviceProgram *program, uint64_t deadline_usec,
-                bool interrupt, uint32_t step, DeviceAnswered answered, void *userdata);
+void device_run(Device *device, const char *job, const DeviceProgram *program, const TransferLimits *limits,
+                uint64_t deadline_usec, bool interrupt, uint32_t step, DeviceAnswered answered,
+                void *userdata);
 
 /* Nobody waits for answers any more. */
 void device_forget(Device *device);

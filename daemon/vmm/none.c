@@ -59,7 +59,7 @@ static Vmm *none_free(Vmm *vmm)
 
 int vmm_none_new(Loop *loop, Vmm **ret)
 {
-        static const VmmOps ops = {find, see, act, give_memory, cut_memory, none_free};
+        static const VmmOps ops = {find, see, act, give_memory, cut_memory, NULL, none_free};
         None *none = calloc(1, sizeof *none);
         int r;
 

@@ -566,7 +566,7 @@ static Vmm *qemu_free(Vmm *vmm)
 
 int vmm_qemu_new(Loop *loop, Vmm **ret)
 {
-        static const VmmOps ops = {find, see, act, give_memory, cut_memory, qemu_free};
+        static const VmmOps ops = {find, see, act, give_memory, cut_memory, NULL, qemu_free};
         Qemu *q = calloc(1, sizeof *q);
         int r;
 

@@ -41,6 +41,8 @@ typedef struct VmmOps {
         void (*act)(Vmm *vmm, VmmAct act, uint32_t step, uint64_t deadline_usec);
         void (*give_memory)(Vmm *vmm, int fd);
         void (*cut_memory)(Vmm *vmm);
+        /* NULL: it takes no dirty pages. */
+        void (*take_dirty)(Vmm *vmm, uint64_t address, uint64_t page_size, uint64_t n_pages, int fd);
         Vmm *(*free)(Vmm *vmm);
 } VmmOps;
 
@@ -94,6 +96,15 @@ static inline void vmm_give_memory(Vmm *vmm, int fd)
 static inline void vmm_cut_memory(Vmm *vmm)
 {
         vmm->ops->cut_memory(vmm);
+}
+
+/* Pages that a device has written, to go out with the rest when it is sealed: as in AgentDirty. Takes over `fd`. */
+static inline void vmm_take_dirty(Vmm *vmm, uint64_t address, uint64_t page_size, uint64_t n_pages, int fd)
+{
+        if (vmm->ops->take_dirty)
+                vmm->ops->take_dirty(vmm, address, page_size, n_pages, fd);
+        else
+                (void) close(fd);
 }
 
 /* The adapters. */
