@@ -159,7 +159,8 @@ static void test_nothing_beyond_what_is_mapped_with_a_file(void **state)
 {
         Memory m;
         Dirty *dirty;
-        uint64_t runs;
+        uint64_t runs, last;
+        int fd;
 
         memory_init(&m, 0);
         m.broker.maps[1] = (BrokerMap){BASE * 16, 64 * PAGE, 0, 3, -1};
@@ -172,6 +173,10 @@ static void test_nothing_beyond_what_is_mapped_with_a_file(void **state)
         assert_int_equal(n_asked, 1);
         assert_int_equal(count(dirty, 64 * PAGE, &runs), 8 * PAGE);
         assert_int_equal(runs, 1);
+        fd = dirty_file(dirty, 0);
+        assert_int_equal(pread(fd, &last, sizeof last, 3 * sizeof last), sizeof last);
+        assert_int_equal(last, 0xff);
+        (void) close(fd);
         dirty_free(dirty);
         memory_deinit(&m);
 }
