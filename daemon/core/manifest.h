@@ -22,6 +22,7 @@
 typedef enum VmmType {
         VMM_TYPE_NONE, /* a set of devices without a VM */
         VMM_TYPE_QMP,
+        VMM_TYPE_DELEGATE, /* whatever implements org.migmgr1.Delegate */
         VMM_TYPE_MAX,
         VMM_TYPE_INVALID = -EINVAL,
 } VmmType;
@@ -62,6 +63,8 @@ typedef struct ManifestVmm {
         uint32_t major;               /* 7 */
         char machine[64];             /* "pc-q35-7.2" */
         char run_state[32];           /* "running" */
+        char uuid[37];                /* delegate: of the VM that it says it has; empty: not asked */
+        bool takes_dirty_pages;       /* pages that devices write can be given to it */
         uint32_t n_blocked;           /* reasons why the VMM itself refuses to migrate */
         char blocked[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* in the VMM's words */
         uint32_t n_vfio_user; /* devices whose state the VMM would silently leave behind */
