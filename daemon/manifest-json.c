@@ -41,7 +41,6 @@ static json_object *vmm_to_json(const ManifestVmm *vmm)
         json_add_number(o, "major", vmm->major);
         add_text(o, "machine", vmm->machine);
         add_text(o, "run-state", vmm->run_state);
-        add_text(o, "uuid", vmm->uuid);
         json_add_bool(o, "takes-dirty-pages", vmm->takes_dirty_pages);
         json_add(o, "blocked", list_to_json(vmm->n_blocked, vmm->blocked));
         json_add(o, "vfio-user", list_to_json(vmm->n_vfio_user, vmm->vfio_user));
@@ -122,7 +121,6 @@ static void take_vmm(JsonReader *reader, json_object *o, ManifestVmm *ret)
         take_text(reader, o, "version", ret->version, sizeof ret->version);
         take_text(reader, o, "machine", ret->machine, sizeof ret->machine);
         take_text(reader, o, "run-state", ret->run_state, sizeof ret->run_state);
-        take_text(reader, o, "uuid", ret->uuid, sizeof ret->uuid);
         (void) json_member(reader, o, "takes-dirty-pages", json_type_boolean, true);
         ret->takes_dirty_pages = json_flag(reader, o, "takes-dirty-pages", false);
         ret->n_blocked = take_list(reader, o, "blocked", ret->blocked);

@@ -63,7 +63,6 @@ typedef struct ManifestVmm {
         uint32_t major;               /* 7 */
         char machine[64];             /* "pc-q35-7.2" */
         char run_state[32];           /* "running" */
-        char uuid[37];                /* delegate: of the VM that it says it has; empty: not asked */
         bool takes_dirty_pages;       /* pages that devices write can be given to it */
         uint32_t n_blocked;           /* reasons why the VMM itself refuses to migrate */
         char blocked[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* in the VMM's words */

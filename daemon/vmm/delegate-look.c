@@ -52,7 +52,7 @@ static void on_state(DelegateTalk *talk, int status, sd_bus_message *reply, cons
 
 /* ---- facts --------------------------------------------------------------------------------------------------- */
 
-static int read_property(sd_bus_message *m, ManifestVmm *facts, uint32_t *version, uint32_t *n)
+static int read_property(sd_bus_message *m, ManifestVmm *facts, uint32_t *version, char *uuid, uint32_t *n)
 {
         const char *key, *text;
         int flag, r = sd_bus_message_read(m, "s", &key);
@@ -64,7 +64,7 @@ static int read_property(sd_bus_message *m, ManifestVmm *facts, uint32_t *versio
         } else if (streq(key, "Uuid")) {
                 r = sd_bus_message_read(m, "v", "s", &text);
                 if (r >= 0)
-                        (void) log_printable(text, facts->uuid, sizeof facts->uuid);
+                        (void) log_printable(text, uuid, UUID_TEXT_MAX + 1);
         } else if (streq(key, "Vmm")) {
                 r = sd_bus_message_read(m, "v", "s", &text);
                 if (r >= 0)
@@ -79,13 +79,13 @@ static int read_property(sd_bus_message *m, ManifestVmm *facts, uint32_t *versio
         return r;
 }
 
-static int read_properties(sd_bus_message *m, ManifestVmm *facts, uint32_t *version)
+static int read_properties(sd_bus_message *m, ManifestVmm *facts, uint32_t *version, char *uuid)
 {
         uint32_t n = 0;
         int r = sd_bus_message_enter_container(m, 'a', "{sv}");
 
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-                r = read_property(m, facts, version, &n);
+                r = read_property(m, facts, version, uuid, &n);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
         }
@@ -95,12 +95,13 @@ static int read_properties(sd_bus_message *m, ManifestVmm *facts, uint32_t *vers
 static void on_properties(DelegateTalk *talk, int status, sd_bus_message *reply, const char *text)
 {
         uint32_t version = 0;
-        char wrong[DELEGATE_TEXT_MAX];
+        char wrong[DELEGATE_TEXT_MAX], uuid[UUID_TEXT_MAX + 1] = "";
+        const char *ours = talk->delegate->vmm.definition->uuid;
 
         talk->facts = (ManifestVmm){.type = VMM_TYPE_DELEGATE};
         if (status < 0) {
                 talk->looked(talk, status, text);
-        } else if (read_properties(reply, &talk->facts, &version) < 0) {
+        } else if (read_properties(reply, &talk->facts, &version, uuid) < 0) {
                 talk->looked(talk, -EPROTO,
                              "GetAll: not every property of " DELEGATE_INTERFACE " is there, with its type");
         } else if (version != INTERFACE_VERSION) {
@@ -108,6 +109,9 @@ static void on_properties(DelegateTalk *talk, int status, sd_bus_message *reply,
                                 "it speaks version %u of " DELEGATE_INTERFACE ", not %d; use one that does",
                                 version, INTERFACE_VERSION);
                 talk->looked(talk, -EPROTO, wrong);
+        } else if (!streq(uuid, ours)) {
+                (void) snprintf(wrong, sizeof wrong, "its Uuid is %s, not the definition's %s", uuid, ours);
+                talk->looked(talk, -ESTALE, wrong);
         } else {
                 delegate_call(talk, DELEGATE_INTERFACE, "GetState", on_state, "");
         }
