@@ -5,6 +5,11 @@
 
 #include "common/json.h"
 
+const char *definition_place(const Definition *definition)
+{
+        return definition->vmm == VMM_TYPE_DELEGATE ? definition->bus_name : definition->monitor;
+}
+
 Definition *definition_free(Definition *definition)
 {
         if (!definition)
@@ -142,6 +147,68 @@ static void read_argv(JsonReader *reader, json_object *incoming, Definition *def
                 json_fail(reader, "out of memory");
 }
 
+#define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
+#define DIGITS  "0123456789"
+
+/* As D-Bus has it, without the names that the bus gives: two or more parts, none of which begins with a digit. */
+static bool is_bus_name(const char *name)
+{
+        bool dot = false;
+
+        if (strlen(name) > BUS_NAME_MAX)
+                return false;
+        for (const char *part = name;; dot = true) {
+                size_t n = strspn(part, LETTERS "-" DIGITS);
+
+                if (n == 0 || strchr(DIGITS, *part))
+                        return false;
+                if (part[n] == 0)
+                        return dot;
+                if (part[n] != '.')
+                        return false;
+                part += n + 1;
+        }
+}
+
+static bool is_object_path(const char *path)
+{
+        if (path[0] != '/' || strlen(path) > BUS_NAME_MAX)
+                return false;
+        if (path[1] == 0)
+                return true;
+        for (const char *part = path + 1;;) {
+                size_t n = strspn(part, LETTERS DIGITS);
+
+                if (n == 0)
+                        return false;
+                if (part[n] == 0)
+                        return true;
+                if (part[n] != '/')
+                        return false;
+                part += n + 1;
+        }
+}
+
+static void read_delegate(JsonReader *reader, json_object *vmm, Definition *definition)
+{
+        static const char *const delegate_keys[] = {"type", "bus-name", "object-path", NULL};
+        const char *name, *path;
+
+        json_only(reader, vmm, delegate_keys);
+        name = json_string(reader, vmm, "bus-name", true);
+        path = json_string(reader, vmm, "object-path", true);
+        if (reader->failed)
+                return;
+        if (!is_bus_name(name))
+                json_fail(reader, "\"bus-name\": \"%.60s\" is no name like org.example.vmm1", name);
+        else if (!is_object_path(path))
+                json_fail(reader, "\"object-path\": \"%.60s\" is no path like /org/example/vmm1", path);
+        else {
+                memcpy(definition->bus_name, name, strlen(name) + 1);
+                memcpy(definition->object_path, path, strlen(path) + 1);
+        }
+}
+
 static void read_vmm(JsonReader *reader, json_object *root, Definition *definition)
 {
         static const char *const none_keys[] = {"type", NULL};
@@ -154,10 +221,11 @@ static void read_vmm(JsonReader *reader, json_object *root, Definition *definiti
         definition->vmm = vmm_type_from_string(type);
         switch (definition->vmm) {
         case VMM_TYPE_NONE: json_only(reader, vmm, none_keys); return;
+        case VMM_TYPE_DELEGATE: read_delegate(reader, vmm, definition); return;
         case VMM_TYPE_QMP: break;
         case VMM_TYPE_MAX:
         case VMM_TYPE_INVALID:
-                json_fail(reader, "\"vmm\": unknown type \"%s\"; known: qmp, none", type);
+                json_fail(reader, "\"vmm\": unknown type \"%s\"; known: qmp, delegate, none", type);
                 return;
         }
         json_only(reader, vmm, qmp_keys);

@@ -11,6 +11,7 @@
 #define DEFINITION_TEXT_MAX  (256 * 1024)
 #define DEFINITION_ARGV_MAX  256
 #define DEFINITION_LABEL_MAX 32
+#define BUS_NAME_MAX         255 /* D-Bus'; of its paths ours */
 
 typedef struct DeviceDefinition {
         char id[DEVICE_ID_MAX + 1];
@@ -25,7 +26,9 @@ typedef struct Definition {
         char name[VM_NAME_MAX + 1];
         VmmType vmm;
         char monitor[SOCKET_PATH_MAX + 1]; /* qmp */
-        char **argv;                       /* qmp: how to start the VM's process; NULL when not given */
+        char bus_name[BUS_NAME_MAX + 1];   /* delegate */
+        char object_path[BUS_NAME_MAX + 1];
+        char **argv; /* qmp: how to start the VM's process; NULL when not given */
         uint32_t n_devices;
         DeviceDefinition *devices;
 } Definition;
@@ -33,5 +36,8 @@ typedef struct Definition {
 /* Parses `text`. -EINVAL: `ret_error` (JSON_TEXT_MAX bytes) says what is wrong; -ENOMEM. */
 int definition_parse(const char *text, size_t size, Definition **ret, char *ret_error) _must_check_;
 Definition *definition_free(Definition *definition);
+
+/* Where its VMM is reached, for people. */
+const char *definition_place(const Definition *definition);
 
 DEFINE_CLEANUP(Definition *, definition_free);

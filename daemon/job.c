@@ -145,6 +145,12 @@ static const VmListener vm_listener = {
         .vmm_progress = on_vmm_progress,
 };
 
+static void take_vm(Job *job)
+{
+        vmm_set_job(job->vm->vmm, job->id);
+        vm_set_job(job->vm, &vm_listener, job);
+}
+
 /* A write answers to the step that asked for it; the job may have gone on since. */
 typedef struct Write {
         Job *job;
@@ -513,7 +519,7 @@ int job_new_source(const Host *host, const JobHooks *hooks, void *userdata, Vm *
         job->predicted_usec = vm->last_blackout_usec;
         if (options->timeout_usec > 0)
                 loop_timer_set(job->timeout, options->timeout_usec);
-        vm_set_job(vm, &vm_listener, job);
+        take_vm(job);
         *ret = TAKE_PTR(job);
         return 0;
 }
@@ -571,7 +577,7 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
                 memcpy(ret_text, reader.text, sizeof reader.text);
                 return r;
         }
-        vm_set_job(vm, &vm_listener, job);
+        take_vm(job);
         *ret = TAKE_PTR(job);
         return 0;
 }
@@ -618,7 +624,7 @@ int job_new_restored(const Host *host, const JobHooks *hooks, void *userdata, Vm
         if (r < 0)
                 return r;
         if (!superseded)
-                vm_set_job(vm, &vm_listener, job);
+                take_vm(job);
         *ret = TAKE_PTR(job);
         return 0;
 }

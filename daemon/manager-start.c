@@ -191,6 +191,7 @@ static void on_pickup_devices(void *userdata, Vm *vm)
 {
         Pickup *pickup = userdata;
 
+        vmm_set_job(vm->vmm, pickup->record.job);
         vmm_see(vm->vmm, &pickup->record.vmm, on_pickup_seen, pickup);
 }
 
@@ -222,7 +223,8 @@ static void on_here_vmm(void *userdata, int status, const char *text)
 
         if (status < 0)
                 log_warning(LOG_ABOUT(.vm = vm->definition->name),
-                            "the VM should be here, but its monitor %s: %s", vm->definition->monitor, text);
+                            "the VM should be here, but its VMM at %s: %s", definition_place(vm->definition),
+                            text);
         vm_open_devices(vm, NULL, NULL); /* a job that comes meanwhile opens them itself */
 }
 

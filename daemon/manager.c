@@ -148,14 +148,14 @@ static void on_registered_vmm(void *userdata, int status, const char *text)
         Registration *reg = userdata;
         char full[JSON_TEXT_MAX];
 
-        if (status == 0) {
+        if (status == 0 || (status == -ENOENT && reg->vm->vmm->may_come_later)) {
                 vm_open_devices(reg->vm, on_registered_devices, reg);
                 return;
         }
         (void) snprintf(
                 full, sizeof full,
-                "VM %.60s: its monitor %.107s: %.50s; is it to come here? then register it with --incoming",
-                reg->vm->definition->name, reg->vm->definition->monitor, text);
+                "VM %.60s: its VMM at %.107s: %.200s; is it to come here? then register it with --incoming",
+                reg->vm->definition->name, definition_place(reg->vm->definition), text);
         registration_failed(reg, OUTCOME_VMM, full);
 }
 

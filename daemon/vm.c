@@ -199,7 +199,7 @@ int vm_manifest(const Vm *vm, Manifest *ret)
         (void) snprintf(manifest.uuid, sizeof manifest.uuid, "%s", definition->uuid);
         (void) snprintf(manifest.name, sizeof manifest.name, "%s", definition->name);
         manifest.presence = vm->presence;
-        manifest.can_start = definition->vmm == VMM_TYPE_NONE || definition->argv;
+        manifest.can_start = definition->vmm != VMM_TYPE_QMP || definition->argv;
         manifest.vmm = vm->vmm->facts;
         for (uint32_t i = 0; i < definition->n_devices; i++) {
                 ManifestDevice *device = &manifest.devices[i];

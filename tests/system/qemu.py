@@ -828,8 +828,8 @@ def run_one(function):
                 lab.move.close()
 
 
-def run_all(pattern="", workers=4, out=sys.stdout):
-    selected = [c for c in CASES if re.search(pattern, c[0])]
+def run_all(pattern="", workers=4, out=sys.stdout, cases=CASES):
+    selected = [c for c in cases if re.search(pattern, c[0])]
     bad, outcomes, lock, start = [], {}, threading.Lock(), time.monotonic()
 
     def one(selected_case):
