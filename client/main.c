@@ -43,8 +43,9 @@ static const struct option options[] = {{"bus-address", required_argument, NULL,
 
 static void help(FILE *f)
 {
-        fprintf(f, "migctl [OPTIONS] VERB ...\n\nMoves virtual machines and the devices they own.\n"
-                   "DEST: unix:/path of the other migmgrd's peer.sock. No verb: list.\n\n");
+        fprintf(f,
+                "migctl [OPTIONS] VERB ...\n\nMoves virtual machines and the devices they own.\n"
+                "DEST: unix:/path of the other migmgrd's peer.sock; for tests tcp://127.0.0.1:PORT. No verb: list.\n\n");
         for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
                 fprintf(f, "  %-10s %-8s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].doc);
         fprintf(f, "\n  --bus-address=ADDR      D-Bus to call, instead of the system bus\n"

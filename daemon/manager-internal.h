@@ -47,7 +47,8 @@ struct Manager {
         Job *jobs;
         Caller *callers;
         Callee *callees;
-        Listener *listener;
+        Listener *listeners[1 + CONFIG_LISTEN_MAX]; /* peer.sock, and what migmgrd.json lists */
+        uint32_t n_listeners;
         uint32_t n_pickups; /* records of jobs that are not taken up again yet */
         Check *checks;
         History *history; /* newest first */

@@ -400,13 +400,30 @@ static bool on_data(void *userdata, const Hello *hello, int fd)
         return false;
 }
 
-int manager_listen(Manager *manager)
+static int listen_at(Manager *manager, const char *address)
 {
         static const ListenerEvents events = {on_control, on_data};
-        char path[SOCKET_PATH_MAX + 16];
+        int r = listener_new(manager->host->loop, address, &events, manager,
+                             &manager->listeners[manager->n_listeners]);
 
-        (void) snprintf(path, sizeof path, "%s/peer.sock", manager->host->config.runtime_dir);
-        return listener_new(manager->host->loop, path, &events, manager, &manager->listener);
+        if (r < 0)
+                log_error(NULL, "cannot listen for other daemons at %s: %s", address, strerror(-r));
+        else
+                manager->n_listeners++;
+        return r;
+}
+
+int manager_listen(Manager *manager)
+{
+        const Config *config = &manager->host->config;
+        char address[SOCKET_PATH_MAX + 32];
+        int r;
+
+        (void) snprintf(address, sizeof address, "unix:%s/peer.sock", config->runtime_dir);
+        r = listen_at(manager, address);
+        for (uint32_t i = 0; i < config->n_listen && r >= 0; i++)
+                r = listen_at(manager, config->listen[i]);
+        return r;
 }
 
 void manager_free_peers(Manager *manager)

@@ -144,14 +144,8 @@ static int take_record(void *userdata, const Record *record)
 /* Only when every job is known again may a peer ask about one: "never heard of it" would be a lie. */
 static void pickup_done(Manager *manager)
 {
-        int r;
-
-        if (--manager->n_pickups > 0)
-                return;
-        r = manager_listen(manager);
-        if (r < 0)
-                log_error(NULL, "cannot listen for other daemons on peer.sock in %s: %s",
-                          manager->host->config.runtime_dir, strerror(-r));
+        if (--manager->n_pickups == 0 && manager_listen(manager) < 0)
+                log_error(NULL, "no VM can come here; start migmgrd again when that has been put right");
 }
 
 static void on_pickup_seen(void *userdata, const VmmSight *sight)
@@ -258,5 +252,5 @@ int manager_start(Manager *manager)
                 pickups.list = pickup->next;
                 pick_up(pickup);
         }
-        return manager->n_pickups > 0 || manager->listener ? 0 : manager_listen(manager);
+        return manager->n_pickups > 0 || manager->n_listeners > 0 ? 0 : manager_listen(manager);
 }

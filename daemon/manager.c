@@ -496,7 +496,8 @@ Manager *manager_free(Manager *manager)
         if (!manager)
                 return NULL;
         manager->hooks = NULL;
-        listener_free(manager->listener);
+        while (manager->n_listeners > 0)
+                listener_free(manager->listeners[--manager->n_listeners]);
         manager_free_peers(manager);
         while (manager->jobs)
                 manager_drop_job(manager, manager->jobs);

@@ -324,6 +324,7 @@ class Nonsense(Case):
     def test_destinations_that_are_none(self):
         vm = self.registered()
         for destination in ("", "unix:", "unix:relative", "unix:/" + "x" * 107, "tcp:1.2.3.4:5", "/run/x", self.LONG,
+                            "tcp://1.2.3.4:5", "tcp://localhost:5", "tcp://127.0.0.1:0", "tcp://127.0.0.1:" + self.LONG,
                             self.FOREIGN, "unix:/" + self.FOREIGN):
             for method in ("Migrate", "Check"):
                 self.refused("BadDestination", method, "ssa{sv}", vm, destination, {})

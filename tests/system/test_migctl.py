@@ -121,6 +121,26 @@ class ExitStatus(Case):
         self.assertEqual(job["error"]["name"], "Device")
         self.assertIn("nic", job["error"]["text"])
 
+    def test_over_tcp(self):
+        """There and back, and what is said where nobody listens, or where TLS would be needed."""
+        with Lab(transport="tcp") as lab:
+            a, b = (lab.host(name, config=CONFIG) for name in "ab")
+            uuid = new_uuid()
+            for host in (a, b):
+                server = lab.server("server-" + host.name, {"d": "size=3M", "e": "size=64K"})
+                host.register(definition("vm", uuid, server, ["d", "e"]), incoming=host is b)
+            self.assertTrue(b.dest.startswith("tcp://127.0.0.1:"))
+            for here, there in ((a, b), (b, a)):
+                self.assertEqual(here.json("check", "vm", there.dest), (0, {"ok": True, "findings": []}))
+                status, job = here.migrate("vm", there)
+                self.assertEqual((status, job["peer"]), (0, there.dest), job)
+            b.daemon.kill()
+            status, job = a.migrate("vm", b)
+            self.assertEqual(status, 1)
+            self.assertIn(b.dest + ": Connection refused", job["error"]["text"])
+            self.ends(2, "migrate", "vm", "tcp://10.0.0.1:5", says="TLS is needed", host=a)
+            self.ends(2, "migrate", "vm", "tls://host", says="TLS is not there yet", host=a)
+
     def test_1_busy_and_too_late(self):
         vm = self.vm()
         p = self.a.migctl_start("migrate", vm, self.silent_peer())
@@ -245,7 +265,7 @@ class ExitStatus(Case):
     def test_9_in_doubt(self):
         """The link breaks when the destination has been told to go, and comes back."""
         vm = self.vm()
-        relay = Relay(os.path.join(self.lab.dir, "relay"), self.b.dest[len("unix:"):])
+        relay = Relay(os.path.join(self.lab.dir, "relay"), self.b.dest)
         self.addCleanup(relay.close)
 
         def cut_at_go(direction, message):
