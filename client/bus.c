@@ -226,6 +226,25 @@ json_object *client_find_vm(json_object *objects, const char *name, const char *
         return NULL;
 }
 
+int client_append_move(const Client *client, sd_bus_message *call)
+{
+        const Options *o = &client->options;
+        const struct {
+                const char *key;
+                uint64_t value;
+        } numbers[] = {{"timeout-usec", o->timeout_usec},
+                       {"bandwidth", o->bandwidth},
+                       {"max-blackout-usec", o->max_blackout_usec}};
+        int r = sd_bus_message_open_container(call, 'a', "{sv}");
+
+        for (size_t i = 0; i < ARRAY_SIZE(numbers) && r >= 0; i++)
+                if (numbers[i].value > 0)
+                        r = sd_bus_message_append(call, "{sv}", numbers[i].key, "t", numbers[i].value);
+        if (r >= 0 && o->request_id)
+                r = sd_bus_message_append(call, "{sv}", "request-id", "s", o->request_id);
+        return r < 0 ? r : sd_bus_message_close_container(call);
+}
+
 int client_get_job(Client *client, const char *id, json_object **ret)
 {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;

@@ -20,6 +20,8 @@ typedef struct Options {
         bool legend;
         bool incoming;         /* register */
         uint64_t timeout_usec; /* migrate */
+        uint64_t bandwidth;    /* migrate, check: bytes per second; 0: no limit */
+        uint64_t max_blackout_usec;
         const char *request_id;
 } Options;
 
@@ -70,6 +72,9 @@ json_object *client_interface(json_object *objects, const char *path, const char
 /* A property as text; "" when there is none. Lives as long as `properties`. */
 const char *client_text(json_object *properties, const char *key);
 int64_t client_number(json_object *properties, const char *key);
+
+/* Appends the options of a move, a{sv}, that were given. */
+int client_append_move(const Client *client, sd_bus_message *call) _must_check_;
 
 /* Everything about a job, by UUID. 0, or an exit status. */
 int client_get_job(Client *client, const char *id, json_object **ret);

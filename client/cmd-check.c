@@ -14,7 +14,9 @@ static int call_check(Client *client, char **args, int *ret_ok, json_object **re
                                                MIGMGR_NAME ".Manager", "Check");
 
         if (r >= 0)
-                r = sd_bus_message_append(call, "ssa{sv}", args[0], args[1], 0);
+                r = sd_bus_message_append(call, "ss", args[0], args[1]);
+        if (r >= 0)
+                r = client_append_move(client, call);
         if (r >= 0)
                 r = sd_bus_call(client->bus, call, CHECK_USEC, &error, &reply);
         if (r >= 0)

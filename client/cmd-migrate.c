@@ -71,7 +71,6 @@ static int call_migrate(Watch *watch, char **args)
 {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *call = NULL, *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
-        const Options *options = &watch->client->options;
         const char *path;
         int r = sd_bus_message_new_method_call(watch->client->bus, &call, MIGMGR_NAME, MIGMGR_ROOT,
                                                MIGMGR_NAME ".Manager", "Migrate");
@@ -79,13 +78,7 @@ static int call_migrate(Watch *watch, char **args)
         if (r >= 0)
                 r = sd_bus_message_append(call, "ss", args[0], args[1]);
         if (r >= 0)
-                r = sd_bus_message_open_container(call, 'a', "{sv}");
-        if (r >= 0 && options->timeout_usec > 0)
-                r = sd_bus_message_append(call, "{sv}", "timeout-usec", "t", options->timeout_usec);
-        if (r >= 0 && options->request_id)
-                r = sd_bus_message_append(call, "{sv}", "request-id", "s", options->request_id);
-        if (r >= 0)
-                r = sd_bus_message_close_container(call);
+                r = client_append_move(watch->client, call);
         if (r >= 0)
                 r = sd_bus_call(watch->client->bus, call, 0, &error, &reply);
         if (r >= 0)

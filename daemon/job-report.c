@@ -332,6 +332,8 @@ json_object *job_to_json(const Job *job)
         json_add_string(o, "owner", job_owner(job));
         json_add_number(o, "created_usec", (int64_t) job->created_usec);
         json_add_number(o, "ended_usec", (int64_t) job->ended_usec);
+        json_add_number(o, "bandwidth", (int64_t) job->limits.bandwidth);
+        json_add_number(o, "max_blackout_usec", (int64_t) job->limits.max_blackout_usec);
         add_figures(job, o);
         json_add_string(error, "name", name ? name : "");
         json_add_string(error, "text", text);

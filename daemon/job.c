@@ -494,6 +494,7 @@ int job_new_source(const Host *host, const JobHooks *hooks, void *userdata, Vm *
                 r = make_plan(job);
         if (r < 0)
                 return r;
+        job->limits = options->limits;
         job->predicted_usec = vm->last_blackout_usec;
         if (options->timeout_usec > 0)
                 loop_timer_set(job->timeout, options->timeout_usec);
@@ -528,6 +529,10 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
         JsonReader reader = {.where = "PREPARE"};
         json_object *plan = json_member(&reader, prepare, "plan", json_type_object, true);
         json_object *ids = json_member(&reader, plan, "devices", json_type_array, true);
+        JobLimits limits = {
+                .bandwidth = (uint64_t) json_number(&reader, prepare, "bandwidth", 0, JOB_LIMIT_MAX, 0),
+                .max_blackout_usec =
+                        (uint64_t) json_number(&reader, prepare, "max_blackout_usec", 0, JOB_LIMIT_MAX, 0)};
         size_t n = ids ? json_object_array_length(ids) : 0;
         int r = -EBADMSG;
 
@@ -542,6 +547,7 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
                         job->devices[i].vm_index = -1;
                 memcpy(job->id, id, sizeof job->id);
                 (void) snprintf(job->peer, sizeof job->peer, "%s", source_id);
+                job->limits = limits;
                 half_init(job->half, SIDE_DESTINATION, (uint32_t) n, false);
                 r = set_paired_devices(job, &reader, ids);
         }

@@ -51,6 +51,15 @@ typedef struct JobClock {
         uint32_t reported;                               /* destination: spans that were sent already */
 } JobClock;
 
+/* What the operator bounds. 0: nothing. At both halves: PREPARE has them. */
+typedef struct JobLimits {
+        uint64_t bandwidth; /* bytes per second, of memory and device state together */
+        uint64_t max_blackout_usec;
+} JobLimits;
+
+/* No number that is kept here is larger: JSON has signed ones. */
+#define JOB_LIMIT_MAX INT64_MAX
+
 struct Job {
         Job *next;
         const Host *host;
@@ -62,6 +71,7 @@ struct Job {
         char vm_uuid[UUID_TEXT_MAX + 1], vm_name[VM_NAME_MAX + 1];
         char peer[128];                    /* source: address; destination: host id of the source */
         uint64_t created_usec, ended_usec; /* CLOCK_REALTIME */
+        JobLimits limits;
 
         Half *half;
         Plan plan;
@@ -94,6 +104,7 @@ struct Job {
 
 typedef struct JobOptions {
         uint64_t timeout_usec; /* 0: none */
+        JobLimits limits;
         bool check_only;
         const char *request_id; /* or NULL */
 } JobOptions;

@@ -313,7 +313,9 @@ class Nonsense(Case):
         vm = self.registered()
         for options in ({"timeout": ("t", 1)}, {self.LONG: ("s", "")}, {self.FOREIGN: ("s", "")}, {"": ("s", "")},
                         {"incoming": ("b", True)}, {"timeout-usec": ("s", "1")}, {"timeout-usec": ("i", 1)},
-                        {"timeout-usec": ("v", ("t", 1))}, {"request-id": ("t", 1)}, {"request-id": ("s", "x" * 128)},
+                        {"timeout-usec": ("v", ("t", 1))}, {"bandwidth": ("s", "1M")}, {"bandwidth": ("u", 1)},
+                        {"bandwidth": ("t", 1 << 63)}, {"max-blackout-usec": ("t", 1 << 63)}, {"max-blackout-usec": ("d", 1.0)},
+                        {"max-blackout": ("t", 1)}, {"request-id": ("t", 1)}, {"request-id": ("s", "x" * 128)},
                         {"request-id": ("s", "x"), "unknown": ("s", "")}, {"request-id": ("s", self.LONG)}):
             for method in ("Migrate", "Check"):
                 self.refused("InvalidArgument", method, "ssa{sv}", vm, self.b.dest, options)

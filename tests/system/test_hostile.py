@@ -78,7 +78,8 @@ class Helper(Case):
 MESSAGES = ["HELLO", "CHECK", "CHECKED", "PREPARE", "PREPARED", "BEGIN", "REACHED", "FAILED", "READY", "GO", "ASK", "ABORT",
             "STARTED", "NOTSTARTED", "MAYBE", "BUSY", "UNKNOWN", "END", "ENDED", "DONE", "DONEACK"]
 MEMBERS = ["manifest", "report", "vm", "plan", "plan_hash", "tokens", "memory", "phase", "cause", "who", "device", "from", "to",
-           "state", "errno", "text", "noway", "lost", "timeline", "copy", "spans", "vmm_only_usec", "version", "host"]
+           "state", "errno", "text", "noway", "lost", "timeline", "copy", "spans", "vmm_only_usec", "version", "host",
+           "bandwidth", "max_blackout_usec"]
 NONSENSE = [None, True, -1, 1 << 63, 0.5, "", "x" * 70000, "\x01\x7f", [], {}, [None, -1, "", {}, []] * 100, {"": {"ok": 1}},
             {"ok": True, "findings": [{}, None, 3], "devices": [1, None], "phases": {}, "uuid": 3}]
 

@@ -141,6 +141,20 @@ class ExitStatus(Case):
             self.ends(2, "migrate", "vm", "tcp://10.0.0.1:5", says="TLS is needed", host=a)
             self.ends(2, "migrate", "vm", "tls://host", says="TLS is not there yet", host=a)
 
+    def test_limits_reach_both_halves(self):
+        """As they were meant: in the unit that the man page names."""
+        for rate, bytes_per_second in (("1", 1), ("1000", 1000), ("1K", 1024), ("1.5M", 1536 * 1024), ("100G", 100 << 30)):
+            vm = self.vm()
+            self.ends(0, "check", "--bandwidth=" + rate, "--max-blackout=2500", vm, self.b.dest)
+            status, job = self.a.migrate(vm, self.b, "--bandwidth=" + rate, "--max-blackout=2500.5")
+            self.assertEqual(status, 0, job)
+            for host in (self.a, self.b):
+                seen = wait_for("the end", lambda: host.json("show", job["job"])[1])
+                self.assertEqual((seen["bandwidth"], seen["max_blackout_usec"]), (bytes_per_second, 2500500), host.name)
+        self.assertRegex(self.ends(0, "show", job["job"]), r"Bandwidth: 100\.0 GiB/s at most\n(.*\n)* +May stand: 2500\.5 ms")
+        status, job = self.b.migrate(vm, self.a)
+        self.assertEqual((job["bandwidth"], job["max_blackout_usec"]), (0, 0))
+
     def test_1_busy_and_too_late(self):
         vm = self.vm()
         p = self.a.migctl_start("migrate", vm, self.silent_peer())
@@ -161,7 +175,13 @@ class ExitStatus(Case):
         for args in (["nonsense"], ["LIST"], [""], ["--nonsense"], ["list", "--nonsense"], ["--json=xml", "list"],
                      ["--timeout=soon", "migrate", vm, self.b.dest], ["--timeout=0", "migrate", vm, self.b.dest],
                      ["--timeout=-1", "migrate", vm, self.b.dest], ["--timeout=nan", "migrate", vm, self.b.dest],
-                     ["--timeout=1e9", "migrate", vm, self.b.dest], ["--timeout", "migrate"], ["list", "x"],
+                     ["--timeout=1e9", "migrate", vm, self.b.dest], ["--timeout=0x5", "migrate", vm, self.b.dest],
+                     ["--timeout= 5", "migrate", vm, self.b.dest],
+                     *(["--bandwidth=" + rate, "migrate", vm, self.b.dest] for rate in
+                       ("", "0", "-1", "M", "1MM", "1MB", "1m", "0.5", "1 M", "inf", "nan", "1e3", "0x10", "9999999999G", "1T", "1.2.3")),
+                     *(["--max-blackout=" + ms, "check", vm, self.b.dest] for ms in
+                       ("", "0", "-5", "5ms", "inf", "1e3", "0.0001", "9999999999999")),
+                     ["--bandwidth=1M", "list"], ["--max-blackout=5", "status", vm], ["--timeout", "migrate"], ["list", "x"],
                      ["--incoming", "list"], ["--timeout=1", "check", vm, self.b.dest], ["--request-id=1", "status", vm]):
             status, out, err = self.a.migctl(*args)
             self.assertEqual((status, out), (2, ""), args)
