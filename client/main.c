@@ -3,6 +3,7 @@
 /* migctl: options and verbs. */
 
 #include <getopt.h>
+#include <locale.h>
 #include <signal.h>
 
 #include "client.h"
@@ -16,8 +17,10 @@ static const Verb verbs[] = {
         {"unregister", "VM", 1, 1, cmd_unregister, "forget the VM; it goes on as it is"},
         {"check", "VM DEST", 2, 2, cmd_check, "whether the VM could go there, and what speaks against it"},
         {"migrate", "VM DEST", 2, 2, cmd_migrate, "move the VM with all its devices"},
+        {"jobs", "", 0, 0, cmd_jobs, "moves that go on, and those that have ended"},
         {"cancel", "JOB", 1, 1, cmd_cancel, "turn a migration back"},
         {"show", "JOB", 1, 1, cmd_show, "everything about a job, with a timeline of its blackout"},
+        {"reset", "VM [DEVICE]", 1, 2, cmd_reset, "reset one device, or each; it loses what it holds"},
         {"monitor", "", 0, 0, cmd_monitor, "what happens, line by line, until interrupted"},
 };
 
@@ -30,6 +33,10 @@ enum {
         OPTION_BANDWIDTH,
         OPTION_MAX_BLACKOUT,
         OPTION_REQUEST,
+        OPTION_WAIT,
+        OPTION_NO_WAIT,
+        OPTION_DRY_RUN,
+        OPTION_YES,
         OPTION_VERSION
 };
 
@@ -41,6 +48,10 @@ static const struct option options[] = {{"bus-address", required_argument, NULL,
                                         {"bandwidth", required_argument, NULL, OPTION_BANDWIDTH},
                                         {"max-blackout", required_argument, NULL, OPTION_MAX_BLACKOUT},
                                         {"request-id", required_argument, NULL, OPTION_REQUEST},
+                                        {"wait", no_argument, NULL, OPTION_WAIT},
+                                        {"no-wait", no_argument, NULL, OPTION_NO_WAIT},
+                                        {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
+                                        {"yes", no_argument, NULL, OPTION_YES},
                                         {"help", no_argument, NULL, 'h'},
                                         {"version", no_argument, NULL, OPTION_VERSION},
                                         {}};
@@ -51,7 +62,7 @@ static void help(FILE *f)
                 "migctl [OPTIONS] VERB ...\n\nMoves virtual machines and the devices they own.\n"
                 "DEST: unix:/path of the other migmgrd's peer.sock; for tests tcp://127.0.0.1:PORT. No verb: list.\n\n");
         for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-                fprintf(f, "  %-10s %-8s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].doc);
+                fprintf(f, "  %-10s %-11s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].doc);
         fprintf(f,
                 "\n  --bus-address=ADDR      D-Bus to call, instead of the system bus\n"
                 "  --json[=short|pretty]   for programs: one JSON value; monitor: one a line\n"
@@ -61,13 +72,18 @@ static void help(FILE *f)
                 "  --bandwidth=RATE        migrate, check: bytes per second at most; K, M, G: KiB, MiB, GiB\n"
                 "  --max-blackout=MS       migrate, check: turn back when the VM stands still for longer\n"
                 "  --request-id=ID         migrate: the same ID again names the same job\n"
+                "  --wait                  migrate: end when the job ends; it is so without\n"
+                "  --no-wait               migrate: print the job's UUID and end\n"
+                "  --dry-run               migrate: show what would be done, and what speaks against it\n"
+                "  --yes                   reset: do not ask whether it is meant\n"
                 "  --help                  this text\n"
                 "  --version               version\n\n"
                 "Exit status of migrate:\n ");
         for (size_t i = 0; outcome_result(i); i++)
                 fprintf(f, "%s %d %s", i ? "," : "", outcome_result(i)->exit, outcome_result(i)->name);
-        fprintf(f, "\nof every verb: %d usage, %d denied, %d not found, %d migmgrd unreachable\n", EXIT_USAGE,
-                EXIT_DENIED, EXIT_NOT_FOUND, EXIT_UNREACHABLE);
+        fprintf(f,
+                ",\n  %d interrupted: the job goes on\nof every verb: %d usage, %d denied, %d not found, %d migmgrd unreachable\n",
+                EXIT_INTERRUPTED, EXIT_USAGE, EXIT_DENIED, EXIT_NOT_FOUND, EXIT_UNREACHABLE);
 }
 
 static bool read_json_option(Options *o, const char *how)
@@ -155,6 +171,10 @@ static int read_options(Options *o, int argc, char **argv)
                                 return wrong_value("max-blackout", optarg, "a number of milliseconds");
                         break;
                 case OPTION_REQUEST: o->request_id = optarg; break;
+                case OPTION_WAIT: o->wait = true; break;
+                case OPTION_NO_WAIT: o->no_wait = true; break;
+                case OPTION_DRY_RUN: o->dry_run = true; break;
+                case OPTION_YES: o->yes = true; break;
                 case 'h': help(stdout); return EXIT_DONE;
                 case OPTION_VERSION: printf("migctl %s\n", PACKAGE_VERSION); return EXIT_DONE;
                 default: fprintf(stderr, "migctl --help shows the options\n"); return EXIT_USAGE;
@@ -180,7 +200,11 @@ static bool fits(const Options *o, const Verb *verb)
                     {o->timeout_usec > 0, "--timeout", "migrate"},
                     {o->bandwidth > 0, "--bandwidth", "migrate", "check"},
                     {o->max_blackout_usec > 0, "--max-blackout", "migrate", "check"},
-                    {o->request_id, "--request-id", "migrate"}};
+                    {o->request_id, "--request-id", "migrate"},
+                    {o->wait, "--wait", "migrate"},
+                    {o->no_wait, "--no-wait", "migrate"},
+                    {o->dry_run, "--dry-run", "migrate"},
+                    {o->yes, "--yes", "reset"}};
 
         for (size_t i = 0; i < ARRAY_SIZE(only); i++)
                 if (only[i].given && !streq(verb->name, only[i].verb) &&
@@ -189,6 +213,11 @@ static bool fits(const Options *o, const Verb *verb)
                                 verb->name);
                         return false;
                 }
+        if (o->no_wait && (o->wait || o->dry_run)) {
+                fprintf(stderr, "migctl: --no-wait and %s contradict each other\n",
+                        o->wait ? "--wait" : "--dry-run");
+                return false;
+        }
         return true;
 }
 
@@ -217,6 +246,7 @@ int main(int argc, char **argv)
 
         if (status >= 0)
                 return status;
+        (void) setlocale(LC_CTYPE, "");
         (void) signal(SIGPIPE, SIG_IGN);
         verb = optind < argc ? find_verb(argv[optind]) : &verbs[0];
         if (!verb) {

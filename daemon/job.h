@@ -153,7 +153,10 @@ const char *job_device_mode(const Job *job, uint32_t device);
 DeviceState job_device_state(const Job *job, uint32_t device);
 /* Everything, for `migctl show` and the history. */
 json_object *job_to_json(const Job *job);
-/* The findings of check: {"ok", "findings"}. */
+/* A line's worth of it, and the same out of what job_to_json() made once. */
+json_object *job_summary(const Job *job);
+json_object *job_summary_of_json(json_object *json);
+/* What check has to say: {"ok", "findings", "plan"}. */
 json_object *job_report(const Job *job);
 
 /* ---- between the job's own files ----------------------------------------------------------------------------- */

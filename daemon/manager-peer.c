@@ -293,7 +293,7 @@ static void take_check(Caller *caller, const char *job, json_object *body)
                                    "register it at the destination: migctl register --incoming FILE");
                 return;
         }
-        if (vm->job || vm->awaits_job || vm->opened || vm->vmm->asked) {
+        if (vm_is_busy(vm) || vm->vmm->asked) {
                 answer_one_finding(inquiry, "job", "none", "another job has this VM in hand",
                                    "wait for the end of that job");
                 return;
@@ -332,7 +332,7 @@ static void take_prepare(Caller *caller, const char *id, json_object *body)
         else if (!vm || !vm->registered || vm->presence != PRESENCE_AWAY)
                 (void) snprintf(text, sizeof text,
                                 "the VM is not registered at the destination, or is there already");
-        else if (vm->job || vm->awaits_job || vm->opened)
+        else if (vm_is_busy(vm))
                 (void) snprintf(text, sizeof text, "another job has this VM in hand at the destination");
         else if (job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
                                      id, body, text, &job) == 0) {

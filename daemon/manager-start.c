@@ -97,19 +97,7 @@ static int take_vm(void *userdata, const char *text, Presence presence)
 
 static int take_history(void *userdata, const char *job, const char *json)
 {
-        Manager *manager = userdata;
-        History *h = calloc(1, sizeof *h);
-
-        if (!h)
-                return -ENOMEM;
-        (void) snprintf(h->id, sizeof h->id, "%s", job);
-        h->json = strdup(json);
-        if (!h->json) {
-                free(h);
-                return -ENOMEM;
-        }
-        h->next = manager->history;
-        manager->history = h;
+        manager_add_history(userdata, job, json);
         return 0;
 }
 
@@ -235,7 +223,7 @@ int manager_start(Manager *manager)
         int r = store_each_vm(store, take_vm, manager);
 
         if (r >= 0)
-                r = store_each_history(store, HISTORY_LOAD, take_history, manager);
+                r = store_each_history(store, HISTORY_KEEP, take_history, manager);
         if (r >= 0)
                 r = store_each_open_record(store, take_record, &pickups);
         if (r < 0)

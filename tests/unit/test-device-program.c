@@ -78,6 +78,13 @@ static const struct {
         {DEVICE_ACT_DISCARD, "unknown", 1, false, "close"},
         {DEVICE_ACT_DISCARD, "stop", 1, true, "close"},
         {DEVICE_ACT_CLOSE, "stop", 1, false, "close"},
+        {DEVICE_ACT_RESET, "running", 3, false, "reset"},
+        {DEVICE_ACT_RESET, "resuming", 1, false, "reset"},
+        {DEVICE_ACT_RESET, "error", 1, false, "reset"},
+        {DEVICE_ACT_RESET, "unknown", 1, false, "reset"},
+        {DEVICE_ACT_RESET, "stop", 1, false, "stop>resuming reset"},
+        {DEVICE_ACT_RESET, "stop-copy", 1, false, "stop-copy>stop stop>resuming reset"},
+        {DEVICE_ACT_RESET, "running-p2p", 3, false, "running-p2p>stop stop>resuming reset"},
 };
 
 static void test_programs_are_these(void **state)
