@@ -33,4 +33,7 @@ typedef struct Definition {
 int definition_parse(const char *text, size_t size, Definition **ret, char *ret_error) _must_check_;
 Definition *definition_free(Definition *definition);
 
+/* Whether both say the same, in whatever order. */
+bool definition_equal(const Definition *a, const Definition *b);
+
 DEFINE_CLEANUP(Definition *, definition_free);

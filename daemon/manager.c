@@ -159,19 +159,54 @@ static void on_registered_vmm(void *userdata, int status, const char *text)
         registration_failed(reg, OUTCOME_VMM, full);
 }
 
-static Outcome check_new_vm(Manager *manager, const Definition *definition, char *ret_text)
+/* Registered in the same words, and where it should be: whoever asks again has not heard the answer. */
+static bool is_same(const Vm *vm, const Definition *definition, bool incoming)
 {
-        for (Vm *vm = manager->vms; vm; vm = vm->next) {
-                bool same_uuid = streq(vm->definition->uuid, definition->uuid);
+        return vm->registered && definition_equal(vm->definition, definition) &&
+               vm->presence == (incoming ? PRESENCE_AWAY : PRESENCE_HERE);
+}
 
-                if (!same_uuid && !streq(vm->definition->name, definition->name))
-                        continue;
+static void say_taken(const Vm *vm, const Definition *definition, char *ret_text)
+{
+        const char *name = vm->definition->name;
+
+        if (!streq(vm->definition->uuid, definition->uuid))
+                (void) snprintf(
+                        ret_text, JSON_TEXT_MAX,
+                        "another VM is called %.100s here, its uuid is %s; unregister it, or take another name",
+                        name, vm->definition->uuid);
+        else if (!vm->registered)
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s is being registered just now", name);
+        else if (!definition_equal(vm->definition, definition))
+                (void) snprintf(
+                        ret_text, JSON_TEXT_MAX,
+                        "a VM with this uuid is registered already, with another definition: %.100s; unregister it "
+                        "first",
+                        name);
+        else
                 (void) snprintf(ret_text, JSON_TEXT_MAX,
-                                "a VM with this %s is registered already: %.100s; unregister it first",
-                                same_uuid ? "uuid" : "name", vm->definition->name);
-                return OUTCOME_BUSY;
+                                "VM %.100s is registered already, and is %s; %s, or unregister it first",
+                                name, presence_to_string(vm->presence),
+                                vm->presence == PRESENCE_HERE ? "it leaves by a migration"
+                                                              : "it comes by a migration");
+}
+
+/* NONE: it is new, or `ret_same` is it. */
+static Outcome check_new_vm(Manager *manager, const Definition *definition, bool incoming, Vm **ret_same,
+                            char *ret_text)
+{
+        Vm *vm = manager_find_vm(manager, definition->uuid);
+
+        if (!vm)
+                vm = manager_find_vm(manager, definition->name);
+        if (!vm)
+                return OUTCOME_NONE;
+        if (is_same(vm, definition, incoming)) {
+                *ret_same = vm;
+                return OUTCOME_NONE;
         }
-        return OUTCOME_NONE;
+        say_taken(vm, definition, ret_text);
+        return OUTCOME_BUSY;
 }
 
 void manager_register(Manager *manager, const char *text, bool incoming, ManagerRegistered registered,
@@ -181,6 +216,7 @@ void manager_register(Manager *manager, const char *text, bool incoming, Manager
         _cleanup_(definition_freep) Definition *definition = NULL;
         char error[JSON_TEXT_MAX] = "out of memory";
         Outcome outcome = OUTCOME_FAILED;
+        Vm *same = NULL;
         int r;
 
         if (!reg)
@@ -189,9 +225,14 @@ void manager_register(Manager *manager, const char *text, bool incoming, Manager
                 .manager = manager, .incoming = incoming, .registered = registered, .userdata = userdata};
         r = definition_parse(text, strlen(text), &definition, error);
         if (r == 0)
-                outcome = check_new_vm(manager, definition, error);
+                outcome = check_new_vm(manager, definition, incoming, &same, error);
         else if (r == -EINVAL)
                 outcome = OUTCOME_BAD_DEFINITION;
+        if (same) {
+                free(reg);
+                registered(userdata, OUTCOME_NONE, "", same);
+                return;
+        }
         if (outcome == OUTCOME_NONE)
                 r = manager_add_vm(manager, definition, incoming ? PRESENCE_AWAY : PRESENCE_HERE, &reg->vm);
         if (outcome != OUTCOME_NONE || r < 0) {

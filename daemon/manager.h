@@ -28,7 +28,7 @@ void manager_set_hooks(Manager *manager, const ManagerHooks *hooks, void *userda
 /* Reads what the store knows, takes up the jobs that had not ended, and listens for peers. */
 int manager_start(Manager *manager) _must_check_;
 
-/* Answers later: `outcome` NONE and the VM, or what is wrong. */
+/* `outcome` NONE and the VM, or what is wrong. */
 typedef void (*ManagerRegistered)(void *userdata, Outcome outcome, const char *text, Vm *vm);
 
 /* `incoming`: the VM is to come here. Else it must be here: its monitor answers, its devices can be reached. */

@@ -176,6 +176,28 @@ class ExitStatus(Case):
         p.communicate(timeout=20)
         self.note(1, "cancel", id, says="ended already")
 
+    def test_register_again(self):
+        """The same again goes well; anything else is refused, and the text says why."""
+        server = self.lab.server("again", {"nic": "", "x": ""})
+        mine = definition("again", new_uuid(), server, ["nic"])
+        for _ in range(3):
+            self.ends(0, "register", self.file(mine))
+        self.ends(0, "register", self.file(dict(reversed(mine.items()))))
+        self.ends(1, "register", "--incoming", self.file(mine), says="is here; it leaves by a migration")
+        self.ends(1, "register", self.file({**mine, "labels": {"a": "b"}}), says="another definition")
+        self.ends(1, "register", self.file({**mine, "name": "other"}), says="another definition")
+        self.ends(1, "register", self.file({**mine, "uuid": new_uuid()}), says="another VM is called again here.*" + mine["uuid"])
+        self.assertEqual(self.a.vm("again")["presence"], "here")
+        theirs = definition("again", mine["uuid"], self.lab.server("again-b", {"nic": ""}), ["nic"])
+        for _ in range(2):
+            self.ends(0, "register", "--incoming", self.file(theirs), host=self.b)
+        self.ends(1, "register", self.file(theirs), says="is away; it comes by a migration", host=self.b)
+        self.assertEqual(self.a.migrate("again", self.b)[0], 0)
+        self.ends(0, "register", self.file(theirs), host=self.b)
+        self.ends(0, "unregister", "again")
+        self.ends(5, "unregister", "again", says="again")
+        self.ends(0, "register", "--incoming", self.file(mine))
+
     def test_1_a_device_that_is_not_there(self):
         self.note(1, "register", self.file(definition("ghost", new_uuid(), self.lab.server("other", {"other": ""}), ["nic"])),
                   says="device nic")
