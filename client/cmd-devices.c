@@ -13,7 +13,8 @@ static void join(json_object *array, char *ret, size_t size)
 
 static void print(const Client *client, json_object *list)
 {
-        static const char *const columns[] = {"DEVICE", "TYPE", "MODE", "STATE", "MIGRATION", "TROUBLE"};
+        static const Column columns[] = {{"DEVICE", 1}, {"TYPE"},         {"MODE"},
+                                         {"STATE"},     {"MIGRATION", 3}, {"TROUBLE", 2}};
         Table *table = table_new(columns, ARRAY_SIZE(columns));
 
         for (size_t i = 0; i < json_object_array_length(list); i++) {

@@ -297,3 +297,11 @@ int definition_parse(const char *text, size_t size, Definition **ret, char *ret_
         *ret = TAKE_PTR(definition);
         return 0;
 }
+
+bool definition_equal(const Definition *a, const Definition *b)
+{
+        _cleanup_(json_object_putp) json_object *left = json_tokener_parse(a->text);
+        _cleanup_(json_object_putp) json_object *right = json_tokener_parse(b->text);
+
+        return left && right && json_object_equal(left, right);
+}

@@ -39,5 +39,7 @@ Definition *definition_free(Definition *definition);
 
 /* Where its VMM is reached, for people. */
 const char *definition_place(const Definition *definition);
+/* Whether both say the same, in whatever order. */
+bool definition_equal(const Definition *a, const Definition *b);
 
 DEFINE_CLEANUP(Definition *, definition_free);

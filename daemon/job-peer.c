@@ -83,6 +83,8 @@ void job_send(Job *job, const HalfEffect *effect)
                 json_add_string(message, "vm", job->vm_uuid);
                 json_add(message, "plan", job_plan_json(job));
                 json_add_string(message, "plan_hash", job->plan_hash);
+                json_add_number(message, "bandwidth", (int64_t) job->limits.bandwidth);
+                json_add_number(message, "max_blackout_usec", (int64_t) job->limits.max_blackout_usec);
                 break;
         case MESSAGE_PREPARED: job_add_tokens(job, message); break;
         case MESSAGE_BEGIN: json_add_string(message, "phase", phase_to_string(effect->phase)); break;

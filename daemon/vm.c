@@ -20,6 +20,7 @@ static void on_device_gone(void *userdata, uint32_t index, int status, const cha
                     "the device is gone: %s", text);
         if (vm->job)
                 vm->listener->device_gone(vm->job, index, status, text);
+        vm_reset_gone(vm, index, status, text);
         vm->changed(vm->changed_userdata, vm, (int32_t) index);
 }
 
@@ -89,6 +90,11 @@ static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_
 
         if (vm->job)
                 vm->listener->vmm_progress(vm->job, done_bytes, total_bytes);
+}
+
+bool vm_is_busy(const Vm *vm)
+{
+        return vm->job || vm->awaits_job || vm->opened || vm->resets || !vm->registered;
 }
 
 void vm_set_job(Vm *vm, const VmListener *listener, void *job)
@@ -221,6 +227,7 @@ Vm *vm_free(Vm *vm)
 {
         if (!vm)
                 return NULL;
+        vm_end_resets(vm);
         for (uint32_t i = 0; vm->devices && i < vm->definition->n_devices; i++)
                 device_free(vm->devices[i]);
         free(vm->devices);

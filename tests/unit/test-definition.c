@@ -430,9 +430,32 @@ static void test_a_definition_has_at_most_256_kib(void **state)
         free(good);
 }
 
+static void test_the_order_of_keys_makes_no_other_definition(void **state)
+{
+        static const char *const texts[] = {
+                "{\"name\":\"a\",\"uuid\":\"4c1d6a3e-2f53-4a52-9d43-1c6f0c0f7b11\",\"vmm\":{\"type\":\"none\"},"
+                "\"devices\":[{\"id\":\"x\",\"type\":\"vfio-user\",\"socket\":\"/x\"}]}",
+                "{\"devices\":[{\"socket\":\"/x\",\"id\":\"x\",\"type\":\"vfio-user\"}],  \"vmm\":{\"type\":\"none\"},"
+                "\"uuid\":\"4c1d6a3e-2f53-4a52-9d43-1c6f0c0f7b11\",\"name\":\"a\"}",
+                "{\"name\":\"a\",\"uuid\":\"4c1d6a3e-2f53-4a52-9d43-1c6f0c0f7b11\",\"vmm\":{\"type\":\"none\"},"
+                "\"devices\":[{\"id\":\"x\",\"type\":\"vfio-user\",\"socket\":\"/y\"}]}",
+        };
+        Definition *d[3];
+        char error[JSON_TEXT_MAX];
+
+        for (size_t i = 0; i < 3; i++)
+                assert_int_equal(definition_parse(texts[i], strlen(texts[i]), &d[i], error), 0);
+        assert_true(definition_equal(d[0], d[0]));
+        assert_true(definition_equal(d[0], d[1]));
+        assert_false(definition_equal(d[0], d[2]));
+        for (size_t i = 0; i < 3; i++)
+                definition_free(d[i]);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_the_order_of_keys_makes_no_other_definition),
                 cmocka_unit_test(test_a_set_of_devices_is_read),
                 cmocka_unit_test(test_a_vm_under_qemu_is_read),
                 cmocka_unit_test(test_the_text_that_is_kept_says_the_same),
