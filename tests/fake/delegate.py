@@ -29,14 +29,25 @@ import struct
 import sys
 import threading
 import time
+import xml.etree.ElementTree
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
-from bus import DESTINATION, ERROR, ERROR_NAME, INTERFACE, MEMBER, PATH, REPLY_SERIAL, RETURN, SIGNAL, Bus  # noqa: E402
+TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+sys.path.insert(0, os.path.join(TOP, "tests", "system"))
+from bus import (DESTINATION, ERROR, ERROR_NAME, INTERFACE, MEMBER, PATH, REPLY_SERIAL, RETURN, SIGNAL,  # noqa: E402
+                 SIGNATURE, Bus)
 
 DELEGATE = "org.migmgr1.Delegate"
 TICK_SECONDS = 0.01
 LATE_SECONDS = 1.0
 PAGE, PAGES = 512, 64
+
+
+def contract():
+    """{method: (types in, types out)} of the document; of a property its type."""
+    tree = xml.etree.ElementTree.parse(os.path.join(TOP, "docs", "dbus", DELEGATE + ".xml"))
+    methods = {m.get("name"): tuple("".join(a.get("type") for a in m.findall("arg") if a.get("direction") == d)
+                                    for d in ("in", "out")) for m in tree.iter("method")}
+    return methods, {p.get("name"): p.get("type") for p in tree.iter("property")}
 
 
 class Refusal(Exception):
@@ -58,6 +69,7 @@ def read_all(s, n):
 class Delegate:
     def __init__(self, options, faults):
         self.options, self.faults, self.seen = options, faults, {}
+        self.methods, self.properties = contract()
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.state, self.job = None, ""
@@ -272,9 +284,11 @@ class Delegate:
         if m.member == "GetState":
             with self.lock:
                 return "ss", [self.state, self.job]
-        return "a{sv}", [{"Version": ("u", 1), "Uuid": ("s", self.options.get("vmm-uuid", self.options["uuid"])),
-                          "Vmm": ("s", "fake 1.0"), "TakesDirtyPages": ("b", "no-dirty" not in self.options),
-                          "Later": ("as", ["of", "no", "interest"])}]
+        properties = {"Version": ("u", 1),
+                      "Uuid": ("s", self.options.get("vmm-uuid", self.options["uuid"])),
+                      "Vmm": ("s", "fake 1.0"), "TakesDirtyPages": ("b", "no-dirty" not in self.options)}
+        assert {k: v[0] for k, v in properties.items()} == self.properties, self.properties
+        return "a{sv}", [{"Later": ("as", ["of", "no", "interest"]), **properties}]
 
     def act(self, m):
         """Idempotent by job and method; another call of the same waits for the same end."""
@@ -303,6 +317,9 @@ class Delegate:
         if m.path != self.options["path"]:
             self.refuse(m, "org.freedesktop.DBus.Error.UnknownObject", "there is no such object")
             return
+        if m.member != "GetAll" and m.fields.get(SIGNATURE, "") != self.methods[m.member][0]:
+            self.refuse(m, "org.freedesktop.DBus.Error.InvalidArgs", f"{m.member} has not these arguments")
+            return
         kind = self.fault(m.member)
         try:
             if kind in ("fail", "busy"):
@@ -319,6 +336,7 @@ class Delegate:
                 answer = self.ask(m)
             elif kind != "lie":
                 answer = self.act(m)
+            assert m.member == "GetAll" or answer[0] == self.methods[m.member][1], m.member
             if kind == "lie" and m.member == "GetState":
                 answer = "ss", ["flying", self.job]
             if kind == "lie" and m.member == "GetAll":
