@@ -16,6 +16,7 @@ typedef struct DeviceDefinition {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
         char socket[SOCKET_PATH_MAX + 1];
+        char broker[SOCKET_PATH_MAX + 1]; /* where the VMM connects; empty: it does not use the device */
 } DeviceDefinition;
 
 typedef struct Definition {

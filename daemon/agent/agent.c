@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "broker.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/socket.h"
@@ -19,6 +20,7 @@ struct Agent {
         struct event_base *base;
         int listen_fd, commander_fd;
         struct event *accept, *command, *progress, *open_deadline, *next;
+        Broker *broker; /* NULL: nobody but us uses the device */
         VfioUserDevice *device, *opening;
         uint32_t open_seq;
         Program *program;
@@ -29,6 +31,7 @@ struct Agent {
         /* what a new commander is told */
         char job[UUID_TEXT_MAX + 1];
         DeviceState state;
+        uint32_t flags; /* of the device that is or was there */
         uint32_t last_seq;
         int last_status;
         uint64_t bytes;
@@ -63,20 +66,31 @@ static void say(Agent *agent, AgentPacket *packet)
         }
 }
 
+/* What the device can, and what is with it now. */
+static uint32_t current_flags(Agent *agent)
+{
+        const BrokerMap *maps;
+
+        if (agent->device)
+                agent->flags = vfio_user_device_facts(agent->device)->flags;
+        return agent->flags |
+               (agent->broker && broker_maps(agent->broker, &maps) > 0 ? (uint32_t) DEVICE_HAS_DMA : 0);
+}
+
 static void say_hello(Agent *agent)
 {
-        AgentPacket packet = {
-                .hello = {
-                        .head.type = AGENT_HELLO,
-                        .opened = agent->device != NULL,
-                        .busy = agent->program || agent->opening || agent->n_queue > 0,
-                        .loaded = agent->loaded,
-                        .flags = agent->device ? vfio_user_device_facts(agent->device)->flags : 0,
-                        .state = (uint32_t) agent->state,
-                        .last_seq = agent->last_seq,
-                        .last_status = agent->last_status,
-                        .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
-                }};
+        AgentPacket packet = {.hello = {
+                                      .head.type = AGENT_HELLO,
+                                      .opened = agent->device != NULL,
+                                      .busy = agent->program || agent->opening || agent->n_queue > 0,
+                                      .loaded = agent->loaded,
+                                      .broker = agent->broker != NULL,
+                                      .flags = current_flags(agent),
+                                      .state = (uint32_t) agent->state,
+                                      .last_seq = agent->last_seq,
+                                      .last_status = agent->last_status,
+                                      .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
+                              }};
 
         memcpy(packet.hello.job, agent->job, sizeof packet.hello.job);
         say(agent, &packet);
@@ -86,6 +100,7 @@ static void say_result(Agent *agent, const AgentResultPacket *result)
 {
         AgentPacket packet = {.result = *result};
 
+        packet.result.flags = current_flags(agent);
         agent->last_seq = result->seq;
         agent->last_status = result->status;
         say(agent, &packet);
@@ -113,6 +128,8 @@ static void on_device_gone(void *userdata, int status, const char *text)
         agent->state = DEVICE_STATE_UNKNOWN;
         agent->loaded = false;
         agent->gone = true;
+        if (agent->broker)
+                broker_set_device(agent->broker, NULL);
         say(agent, &packet);
         if (agent->program)
                 program_device_gone(agent->program, status, text);
@@ -143,6 +160,20 @@ static void on_gone(void *userdata, int status, const char *text)
                 on_device_gone(agent, status, text);
 }
 
+static void on_state(void *userdata, DeviceState state, bool asked)
+{
+        Agent *agent = userdata;
+
+        if (agent->broker)
+                broker_see_state(agent->broker, state, asked);
+}
+
+static void begin_brokering(Agent *agent)
+{
+        vfio_user_device_watch(agent->device, on_state, agent);
+        broker_set_device(agent->broker, agent->device);
+}
+
 static void on_opened(void *userdata, int status)
 {
         Agent *agent = userdata;
@@ -158,8 +189,9 @@ static void on_opened(void *userdata, int status)
                 agent->gone = false;
                 agent->state = vfio_user_device_facts(agent->device)->state;
                 agent->loaded = false;
-                result.flags = vfio_user_device_facts(agent->device)->flags;
                 result.state = (uint32_t) agent->state;
+                if (agent->broker)
+                        begin_brokering(agent);
         }
         say_result(agent, &result);
         event_active(agent->next, EV_TIMEOUT, 0); /* frees what failed, from a clean stack */
@@ -178,6 +210,8 @@ static void run_open(Agent *agent, const AgentOpen *open, int fd)
         int r;
 
         agent->open_seq = open->seq;
+        if (agent->broker)
+                broker_set_device(agent->broker, NULL);
         agent->device = vfio_user_device_free(agent->device);
         agent->state = DEVICE_STATE_UNKNOWN;
         agent->loaded = false;
@@ -348,12 +382,38 @@ static void attach(Agent *agent, const AgentAttach *packet, int fd)
                 program_attach(agent->program, fd);
 }
 
+static void on_wanted(void *userdata)
+{
+        Agent *agent = userdata;
+
+        if (!agent->opening)
+                say(agent, &(AgentPacket){.wanted = {.head.type = AGENT_WANTED}});
+}
+
+static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
+{
+        int r;
+
+        if (fd < 0)
+                return;
+        if (agent->broker) {
+                (void) close(fd);
+                return;
+        }
+        r = broker_new(agent->base, fd, packet->path, on_wanted, agent, &agent->broker);
+        if (r < 0)
+                log_error(NULL, "no VMM can use the device by %s: %s", packet->path, strerror(-r));
+        else if (agent->device)
+                begin_brokering(agent);
+}
+
 static void obey(Agent *agent, const AgentPacket *packet, int fd)
 {
         switch ((AgentPacketType) packet->head.type) {
         case AGENT_OPEN:
         case AGENT_RUN: enqueue(agent, packet, fd); return;
         case AGENT_ATTACH: attach(agent, &packet->attach, fd); return;
+        case AGENT_BROKER: start_broker(agent, &packet->broker, fd); return;
         case AGENT_STOP:
                 if (agent->program)
                         program_stop(agent->program);
@@ -361,6 +421,7 @@ static void obey(Agent *agent, const AgentPacket *packet, int fd)
         case AGENT_HELLO:
         case AGENT_RESULT:
         case AGENT_PROGRESS:
+        case AGENT_WANTED:
         case AGENT_GONE: break; /* ours to send */
         }
         if (fd >= 0)
@@ -426,8 +487,11 @@ Agent *agent_free(Agent *agent)
                 return NULL;
         drop_commander(agent);
         program_free(agent->program);
+        if (agent->broker)
+                broker_set_device(agent->broker, NULL);
         vfio_user_device_free(agent->device);
         vfio_user_device_free(agent->opening);
+        broker_free(agent->broker); /* behind the device, whose calls are the broker's too */
         close_data(agent);
         for (size_t i = 0; i < ARRAY_SIZE(events); i++)
                 if (events[i])

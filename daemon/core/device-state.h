@@ -34,6 +34,10 @@ enum {
         DEVICE_MIGRATION_P2P = 1 << 1,
         DEVICE_MIGRATION_PRE_COPY = 1 << 2,
         DEVICE_MIGRATION_MASK = (1 << 3) - 1,
+        /* Ours, beside them in what an agent reports: */
+        DEVICE_DMA_LOGGING = 1 << 8, /* the server can log which memory the device writes (features 6 to 8) */
+        DEVICE_HAS_DMA = 1 << 9,     /* the VMM has mapped memory for it, by the broker */
+        DEVICE_FLAGS_MASK = DEVICE_MIGRATION_MASK | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA,
 };
 
 /* The longest planned path, RESUMING to PRE_COPY with P2P, has four arcs. */
