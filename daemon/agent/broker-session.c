@@ -107,9 +107,9 @@ static uint32_t map_place(const Session *session, uint64_t address, uint64_t siz
 static Map *find_map(const Session *session, uint64_t address, uint64_t size)
 {
         uint32_t i = map_place(session, address, size);
-        Map *map = &session->maps[i];
+        Map *map = i < session->n_maps ? &session->maps[i] : NULL;
 
-        return i < session->n_maps && map->map.address == address && map->map.size == size ? map : NULL;
+        return map && map->map.address == address && map->map.size == size ? map : NULL;
 }
 
 static void remove_map(Session *session, Map *map)
