@@ -12,6 +12,31 @@
 
 /* ---- what devices and VMM say -------------------------------------------------------------------------------- */
 
+static void on_device_back(void *userdata, uint32_t index, int status, const char *text)
+{
+        Vm *vm = userdata;
+
+        if (status < 0)
+                log_warning(
+                        LOG_ABOUT(.vm = vm->definition->name, .device = vm->definition->devices[index].id),
+                        "the device cannot be reached again: %s", text);
+        vm->changed(vm->changed_userdata, vm, (int32_t) index);
+}
+
+/* A VMM uses the device, and no job has it in hand: it must not wait for one. */
+static void open_again(Vm *vm, uint32_t index)
+{
+        Device *device = vm->devices[index];
+
+        if (!vm->job && vm->n_opening == 0 && !device_is_open(device) && !device_is_opening(device))
+                device_open(device, on_device_back, vm);
+}
+
+static void on_device_wanted(void *userdata, uint32_t index)
+{
+        open_again(userdata, index);
+}
+
 static void on_device_gone(void *userdata, uint32_t index, int status, const char *text)
 {
         Vm *vm = userdata;
@@ -22,6 +47,9 @@ static void on_device_gone(void *userdata, uint32_t index, int status, const cha
                 vm->listener->device_gone(vm->job, index, status, text);
         vm_reset_gone(vm, index, status, text);
         vm->changed(vm->changed_userdata, vm, (int32_t) index);
+        /* Once: a server that is not there now is asked for again when the VMM waits for it. */
+        if (vm->definition->devices[index].broker[0])
+                open_again(vm, index);
 }
 
 static void on_device_progress(void *userdata, uint32_t index, uint64_t bytes)
@@ -242,8 +270,13 @@ DEFINE_CLEANUP(Vm *, vm_free);
 
 static int make_devices(Vm *vm)
 {
-        static const DeviceListener listener = {on_device_gone, on_device_progress, on_device_dirty,
-                                                on_device_changed};
+        static const DeviceListener listener = {
+                .gone = on_device_gone,
+                .progress = on_device_progress,
+                .dirty = on_device_dirty,
+                .changed = on_device_changed,
+                .wanted = on_device_wanted,
+        };
         DevicePlace place = {vm->host->loop, vm->host->helper, vm->host->config.runtime_dir,
                              vm->host->config.policy.connect_usec};
         uint32_t n = vm->definition->n_devices;

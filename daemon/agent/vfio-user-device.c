@@ -7,9 +7,18 @@
 
 #define VERSION_MAX 65536 /* bytes of a VERSION reply's text */
 
-/* What we say of ourselves. One file at least, or the server can't grant twin_socket. */
-static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576,"
-                                   "\"pgsizes\":4096,\"twin_socket\":{\"supported\":true}}}";
+/* What we say of ourselves, and with it of any VMM behind the broker. One file at least, or the server can't grant
+ * twin_socket. */
+static const char capabilities[] =
+        "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"pgsizes\":4096,"
+        "\"write_multiple\":true,\"twin_socket\":{\"supported\":true}}}";
+
+/* A device that can log its DMA has all three. */
+static const uint32_t logging_probes[] = {
+        VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_START,
+        VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_STOP,
+        VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_DMA_LOGGING_REPORT,
+};
 
 /* One open read or write. */
 typedef struct Transfer {
@@ -41,12 +50,15 @@ struct VfioUserDevice {
         } report_reply;
         VfioUserFeatureState state_reply;
         VfioUserFeatureMigration migration_reply;
+        size_t n_probed; /* of the features for DMA logging */
         DeviceDone on_done;
         void *done_userdata;
         DeviceGot on_got;
         void *got_userdata;
         DeviceGone on_gone;
         void *gone_userdata;
+        DeviceWatch watch;
+        void *watch_userdata;
 };
 
 static void on_client_gone(void *userdata, int status, const char *text)
@@ -92,6 +104,23 @@ VfioUserDevice *vfio_user_device_free(VfioUserDevice *device)
 const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device)
 {
         return &device->facts;
+}
+
+void vfio_user_device_watch(VfioUserDevice *device, DeviceWatch watch, void *userdata)
+{
+        device->watch = watch;
+        device->watch_userdata = userdata;
+}
+
+VfioUserClient *vfio_user_device_client(VfioUserDevice *device)
+{
+        return device->client;
+}
+
+const char *vfio_user_device_version(const VfioUserDevice *device, uint16_t *ret_minor)
+{
+        *ret_minor = device->version_reply.minor;
+        return device->version_text;
 }
 
 void vfio_user_device_abandon_transfers(VfioUserDevice *device)
@@ -140,6 +169,8 @@ static void on_get_reply(void *userdata, int status, size_t size)
                 status = -EPROTO;
         if (status == 0)
                 state = (DeviceState) device->state_reply.state;
+        if (device->watch)
+                device->watch(device->watch_userdata, state, false);
         device->on_got(device->got_userdata, status, state);
 }
 
@@ -163,6 +194,8 @@ int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone o
         device->on_done = on_done;
         device->done_userdata = userdata;
         device->data.state = (VfioUserFeatureState){.state = (uint32_t) state, .data_fd = -1};
+        if (device->watch)
+                device->watch(device->watch_userdata, state, true);
         return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_MIG_DEVICE_STATE,
                             sizeof device->data.state, &device->state_reply, sizeof device->state_reply,
                             on_done_reply);
@@ -266,8 +299,10 @@ static int take_capabilities(VfioUserDevice *device, size_t text_size)
         json_object *root, *caps, *value;
         int r = 0;
 
-        if (text_size == 0)
+        if (text_size == 0) {
+                device->version_text[0] = 0;
                 return 0;
+        }
         if (device->version_text[text_size - 1] != 0)
                 return -EPROTO;
         root = json_tokener_parse(device->version_text);
@@ -300,6 +335,31 @@ static void on_open_state(void *userdata, int status, DeviceState state)
         device->on_done(device->done_userdata, status);
 }
 
+static void probe_logging(VfioUserDevice *device, int status);
+
+static void on_probe_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+
+        device->n_probed++;
+        probe_logging(device, status);
+}
+
+/* `status`: of the probe before. The first that is refused is the last: without one of them the others are of no use. */
+static void probe_logging(VfioUserDevice *device, int status)
+{
+        int r;
+
+        if (status == 0 && device->n_probed == ARRAY_SIZE(logging_probes))
+                device->facts.flags |= DEVICE_DMA_LOGGING;
+        if (status == 0 && device->n_probed < ARRAY_SIZE(logging_probes))
+                r = call_feature(device, logging_probes[device->n_probed], 0, NULL, 0, on_probe_reply);
+        else
+                r = vfio_user_device_get(device, on_open_state, device);
+        if (r < 0)
+                device->on_done(device->done_userdata, r);
+}
+
 static void on_migration_reply(void *userdata, int status, size_t size)
 {
         VfioUserDevice *device = userdata;
@@ -315,10 +375,12 @@ static void on_migration_reply(void *userdata, int status, size_t size)
                 device->on_done(device->done_userdata, 0);
                 return;
         }
-        if (status == 0)
-                status = vfio_user_device_get(device, on_open_state, device);
-        if (status < 0)
+        if (status < 0) {
                 device->on_done(device->done_userdata, status);
+                return;
+        }
+        device->n_probed = 0;
+        probe_logging(device, 0);
 }
 
 static void on_version_reply(void *userdata, int status, size_t size)
