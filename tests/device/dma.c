@@ -86,8 +86,12 @@ static int map_file(DmaMap *m, int fd)
         int protection =
                 (m->flags & DMA_READABLE ? PROT_READ : 0) | (m->flags & DMA_WRITEABLE ? PROT_WRITE : 0);
         uint64_t before = in_page(m->offset);
-        void *data = mmap(NULL, m->size + before, protection, MAP_SHARED, fd, (off_t) (m->offset - before));
+        void *data;
 
+        if (m->size > SIZE_MAX - before)
+                return -ENOMEM;
+        data = mmap(NULL, (size_t) (m->size + before), protection, MAP_SHARED, fd,
+                    (off_t) (m->offset - before));
         if (data == MAP_FAILED)
                 return -errno;
         m->data = (uint8_t *) data + before;
