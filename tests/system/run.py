@@ -106,6 +106,7 @@ STEPS = [
     Step("tarball", ["bash", "-c", TARBALL], count_one),
     Step("unit, sanitized", ["make", "-s", "-j2", "check"], count_cases, SANITIZED, cwd=SANITIZED),
     Step("emulated device, sanitized", python("test_emulated_device.py"), count_unittest, SANITIZED),
+    Step("worker device, sanitized", python("test_worker_device.py"), count_unittest, SANITIZED),
     Step("faults", python("faults.py", "-j", "6"), count_table),
     Step("faults, sanitized", python("faults.py", "-j", "6", FAULTS), count_table, SANITIZED),
     Step("kills, sanitized", python("kills.py", "-j", "4", KILLS), count_table, SANITIZED),
