@@ -107,6 +107,8 @@ STEPS = [
     Step("unit, sanitized", ["make", "-s", "-j2", "check"], count_cases, SANITIZED, cwd=SANITIZED),
     Step("emulated device, sanitized", python("test_emulated_device.py"), count_unittest, SANITIZED),
     Step("worker device, sanitized", python("test_worker_device.py"), count_unittest, SANITIZED),
+    Step("test VMM", python("test_vmm.py"), count_unittest),
+    Step("test VMM, sanitized", python("test_vmm.py"), count_unittest, SANITIZED),
     Step("faults", python("faults.py", "-j", "6"), count_table),
     Step("faults, sanitized", python("faults.py", "-j", "6", FAULTS), count_table, SANITIZED),
     Step("kills, sanitized", python("kills.py", "-j", "4", KILLS), count_table, SANITIZED),

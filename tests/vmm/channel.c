@@ -45,7 +45,7 @@ static int send_all(int fd, struct msghdr *msg)
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n < 0)
-                        return -errno;
+                        return errno == EPIPE ? -ECONNRESET : -errno;
                 msg->msg_control = NULL; /* files go with the first byte */
                 msg->msg_controllen = 0;
                 while (msg->msg_iovlen > 0 && (size_t) n >= msg->msg_iov->iov_len) {

@@ -261,7 +261,7 @@ static int map_memory(Setup *s)
 /* A server that is about to listen, or has another client for a moment yet. */
 static bool may_come(int r)
 {
-        return r == -ENOENT || r == -ECONNREFUSED || r == -EAGAIN || r == -ECONNRESET || r == -EPIPE;
+        return r == -ENOENT || r == -ECONNREFUSED || r == -EAGAIN || r == -ECONNRESET;
 }
 
 static int connect_once(Setup *s, const char *path, uint64_t deadline_usec, int cancel_fd)

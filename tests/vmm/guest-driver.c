@@ -20,6 +20,9 @@ static_assert(DRIVER_DEPTH * WORKER_WINDOW_PIECE_MAX == WORKER_GUEST_WINDOW_SIZE
 #define LOST_USEC  (1 * UINT64_C(1000000))
 #define STUCK_USEC (20 * UINT64_C(1000000))
 
+/* Words of the window that are not yet written again, even by commands that are open. */
+#define HISTORY (WORKER_WINDOW_WORDS - DRIVER_DEPTH)
+
 #define CONFIG_FREE 0x40 /* from here on it is plain memory */
 
 typedef enum DriverPhase {
@@ -262,7 +265,7 @@ static GuestStep check_data(Turn *t, uint64_t n, uint64_t chain)
                        slot->window_length);
 }
 
-/* The device's half of the window, for command n, one of the last WORKER_WINDOW_WORDS. */
+/* The device's half of the window, for command n, one of the last HISTORY. */
 static GuestStep check_window_word(Turn *t, uint64_t n)
 {
         const uint64_t *history = guest_at(t->g, t->d->history_at);
@@ -298,7 +301,7 @@ static GuestStep check_command(Turn *t, uint64_t n)
         SET(t->g, d->bytes, d->bytes + slot->length);
         guest_see(t->g, chain);
         TRY(check_window_word(t, n));
-        return check_window_word(t, n - draw(t) % MIN(n, WORKER_WINDOW_WORDS));
+        return check_window_word(t, n - draw(t) % MIN(n, HISTORY));
 }
 
 static uint32_t draw_length(Turn *t)
@@ -332,6 +335,13 @@ static void fill(Turn *t, uint64_t n)
         }
 }
 
+/* A posted write has no answer, so it is looked for now and then. */
+static GuestStep ring(Turn *t, uint64_t n)
+{
+        TRY(put(t, draw(t) % 4 != 0, WORKER_REG_DOORBELL, n));
+        return draw(t) % 4 == 0 ? expect(t, "DOORBELL", WORKER_REG_DOORBELL, n) : GUEST_WORKED;
+}
+
 /* Writes the next command, and its number to DOORBELL: at once, or with a later one. */
 static GuestStep post(Turn *t)
 {
@@ -358,7 +368,7 @@ static GuestStep post(Turn *t)
         SET(t->g, *slot_of(t, n), slot);
         SET(t->g, d->posted, n);
         if (n == d->batch_end || draw(t) % 2)
-                TRY(put(t, draw(t) % 4 != 0, WORKER_REG_DOORBELL, n));
+                TRY(ring(t, n));
         return n == d->batch_end ? go_on(t, DRIVER_COLLECT) : GUEST_WORKED;
 }
 

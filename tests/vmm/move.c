@@ -340,6 +340,9 @@ static void *move_main(void *userdata)
         Move *m = userdata;
         int r = m->came ? receive_vm(m) : send_vm(m);
 
+        /* The other end need not wait for what does not come. */
+        if (r < 0)
+                (void) shutdown(m->fd, SHUT_RDWR);
         set_state(m, r < 0 ? MOVE_FAILED : MOVE_COMPLETE);
         return NULL;
 }
