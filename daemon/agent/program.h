@@ -29,8 +29,8 @@ typedef struct ProgramPlace {
 /* Lets go of what programs have left behind: the device is another, or goes another way. */
 void program_place_clear(ProgramPlace *place);
 
-/* Begins. -ENOMEM. */
-int program_new(ProgramPlace *place, const AgentRun *run, ProgramEnd on_end, void *userdata,
+/* Begins. `data_fd`: as for program_attach(), or -1: there is none yet. -ENOMEM. */
+int program_new(ProgramPlace *place, const AgentRun *run, int data_fd, ProgramEnd on_end, void *userdata,
                 Program **ret) _must_check_;
 Program *program_free(Program *program);
 

@@ -305,6 +305,23 @@ def peer_address(dest):
     return host, int(port)
 
 
+class Control:
+    """One JSON object a line, answered with one that has `ok`."""
+
+    def __init__(self, path):
+        self.s = socket.socket(socket.AF_UNIX)
+        self.s.settimeout(20)
+        self.s.connect(path)
+        self.f = self.s.makefile("rw")
+
+    def command(self, cmd, **kw):
+        self.f.write(json.dumps({"cmd": cmd, **kw}) + "\n")
+        self.f.flush()
+        answer = json.loads(self.f.readline())
+        assert answer.get("ok"), (cmd, kw, answer)
+        return answer
+
+
 class DeviceServer:
     """migmgr-emulated-device with its control socket. `devices`: {id: "key=value,..."}."""
 
