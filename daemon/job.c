@@ -87,7 +87,10 @@ static void on_device_dirty(void *userdata, uint32_t vm_index, const AgentDirty 
 {
         Job *job = userdata;
 
-        vmm_take_dirty(job->vm->vmm, dirty->address, dirty->page_size, dirty->n_pages, fd);
+        if (job->plan.copies_pages)
+                (void) close(fd); /* its agent has them, too */
+        else
+                vmm_take_dirty(job->vm->vmm, dirty->address, dirty->page_size, dirty->n_pages, fd);
 }
 
 /* From the moment in which the VM stood, not from that in which we heard of it. */
