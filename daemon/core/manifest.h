@@ -22,6 +22,7 @@
 typedef enum VmmType {
         VMM_TYPE_NONE, /* a set of devices without a VM */
         VMM_TYPE_QMP,
+        VMM_TYPE_DELEGATE, /* whatever implements org.migmgr1.Delegate */
         VMM_TYPE_MAX,
         VMM_TYPE_INVALID = -EINVAL,
 } VmmType;
@@ -48,7 +49,7 @@ DECLARE_STRING_TABLE(Presence, presence);
 typedef struct ManifestDevice {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
-        uint32_t migration_flags; /* VFIO_DEVICE_FEATURE_MIGRATION; 0: the device cannot migrate */
+        uint32_t migration_flags; /* VFIO_DEVICE_FEATURE_MIGRATION, and DEVICE_DMA_LOGGING, _HAS_DMA */
         DeviceState state;        /* as last read */
         int status;               /* 0, or the negative errno with which the device could not be reached */
         char text[MANIFEST_TEXT_MAX]; /* what went wrong, when status is not 0 */
@@ -62,6 +63,7 @@ typedef struct ManifestVmm {
         uint32_t major;               /* 7 */
         char machine[64];             /* "pc-q35-7.2" */
         char run_state[32];           /* "running" */
+        bool takes_dirty_pages;       /* pages that devices write can be given to it */
         uint32_t n_blocked;           /* reasons why the VMM itself refuses to migrate */
         char blocked[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* in the VMM's words */
         uint32_t n_vfio_user; /* devices whose state the VMM would silently leave behind */

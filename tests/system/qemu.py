@@ -60,8 +60,7 @@ class Move:
         self.servers = {(h.name, d): lab.server(h.name + d, {
             d: f"size=256K,seed={(h is self.b) * 4 + (d == 'd1') + 1},delay=*>*:{arc_ms},{spec}"})
             for h in (self.a, self.b) for d, spec in self.devices.items()}
-        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), os.path.join(self.b.runtime, "peer.sock")) \
-            if relay else None
+        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), self.b.dest) if relay else None
         self.dest = self.relay.dest if relay else self.b.dest
         self.a.register(self.definition(self.a))
         argv = incoming(self.guest.argv_at(self.b)) if incoming else None
@@ -828,8 +827,8 @@ def run_one(function):
                 lab.move.close()
 
 
-def run_all(pattern="", workers=4, out=sys.stdout):
-    selected = [c for c in CASES if re.search(pattern, c[0])]
+def run_all(pattern="", workers=4, out=sys.stdout, cases=CASES):
+    selected = [c for c in cases if re.search(pattern, c[0])]
     bad, outcomes, lock, start = [], {}, threading.Lock(), time.monotonic()
 
     def one(selected_case):

@@ -176,8 +176,8 @@ class Guest(Client):
 
     # ---- logging
 
-    def log(self, page=PAGE, ranges=0, **more):
-        return self.feature(LOG_START, SET, struct.pack("=QII", page, ranges, 0) + bytes(16 * ranges), argsz=4096, **more)
+    def log(self, page=PAGE, ranges=0):
+        return self.feature(LOG_START, SET, struct.pack("=QII", page, ranges, 0) + bytes(16 * ranges), argsz=4096)
 
     def report(self, address=BASE, length=SIZE, page=PAGE, argsz=1 << 20):
         (argsz, _), data = self.feature(LOG_REPORT, GET, struct.pack("=QQQ", address, length, page), argsz)
@@ -205,7 +205,8 @@ class WorkerCase(Case):
         total = 0
         limit = time.monotonic() + LIMIT
         while total < n:
-            self.assertTrue(select.select([guest.irqs[0]], [], [], max(0, limit - time.monotonic()))[0], f"{total} of {n}")
+            left = max(0, limit - time.monotonic())
+            self.assertTrue(select.select([guest.irqs[0]], [], [], left)[0], f"{total} of {n}")
             total += guest.raised(0)
         self.assertEqual(total, n)
 
@@ -343,7 +344,8 @@ class SettingUp(WorkerCase):
         before = self.files()
         one, pipe = guest.irqs[:1], os.pipe()
         for fds, more in ((one, {"index": 0}), (one, {"index": 5}), (one, {"start": 2}), (one, {"start": 2 ** 32 - 1}),
-                          (one, {"count": 2}), (guest.irqs, {"count": 1}), (one, {"count": 2 ** 32 - 1}),
+                          (one, {"count": 2}), (guest.irqs, {"count": 1}),
+                          (guest.irqs, {"start": 1}), (one, {"count": 2 ** 32 - 1}),
                           (pipe[1:], {}), ((guest.fd,), {}), ((guest.irqs[0], pipe[1]), {}), (one, {"argsz": 19}),
                           (one, {"flags": 4}), (one, {"flags": 32}), (one, {"flags": 4 | 8}), (one, {"flags": 4 | 16}),
                           (one, {"flags": 5 | 32}), (one, {"flags": 4 | 8 | 32}), (one, {"flags": 4 | 32 | 64}),
@@ -399,9 +401,10 @@ class SettingUp(WorkerCase):
         guest = self.begin(setup=False)
         before = self.files()
         pipe = os.pipe()
-        for address, size, fd, more in ((0, 0, None, {}), (0, 0, guest.fd, {}), (BAD, 2, None, {}), (PAGE, BAD, None, {}),
-                                        (0, SIZE + 1, guest.fd, {}), (0, SIZE, guest.fd, {"offset": 1}),
-                                        (0, 1, guest.fd, {"offset": SIZE}), (0, 2, guest.fd, {"offset": BAD}),
+        for address, size, fd, more in ((0, 0, None, {}), (0, 0, guest.fd, {}), (BAD, 2, None, {}),
+                                        (PAGE, BAD, None, {}), (0, SIZE + 1, guest.fd, {}),
+                                        (0, SIZE, guest.fd, {"offset": 1}), (0, 1, guest.fd, {"offset": SIZE}),
+                                        (0, 2, guest.fd, {"offset": BAD}),
                                         (0, PAGE, pipe[0], {}), (0, PAGE, None, {"flags": 4}),
                                         (0, PAGE, None, {"flags": 1 << 31}), (0, PAGE, None, {"argsz": 31})):
             self.refused(errno.EINVAL, guest.map, address, size, fd, **more)
@@ -509,7 +512,8 @@ class Commands(WorkerCase):
         os.ftruncate(gone, PAGE)
         guest.map(FAR, PAGE, gone)
         os.ftruncate(gone, 0)
-        cases = ({"source": BASE - 1}, {"source": BASE + SIZE - 99}, {"source": BAD - 10}, {"destination": BASE + SIZE - 163},
+        cases = ({"source": BASE - 1}, {"source": BASE + SIZE - 99}, {"source": BAD - 10},
+                 {"destination": BASE + SIZE - 163},
                  {"source": PAGE}, {"destination": 0}, {"source": 2 * PAGE}, {"destination": 2 * PAGE},
                  {"destination": PAGE - 64}, {"source": FAR}, {"destination": FAR})
         before = bytes(guest.memory[0:PAGE])
@@ -585,7 +589,8 @@ class Commands(WorkerCase):
     def test_a_command_needs_a_state_that_runs(self):
         guest = self.begin("pre-copy=on")
         data = guest.save()
-        states = ((RUNNING, True), (P2P, True), (STOP, False), (PRE_COPY, True), (PRE_COPY_P2P, True), (RESUMING, False))
+        states = ((RUNNING, True), (P2P, True), (STOP, False), (PRE_COPY, True), (PRE_COPY_P2P, True),
+                  (RESUMING, False))
         for state, works in states:
             guest.set(STOP)
             guest.set(*({PRE_COPY_P2P: (PRE_COPY, state)}.get(state, (state,))))
@@ -853,7 +858,7 @@ class Ticks(WorkerCase):
         self.until(lambda: time.monotonic() - stopped > 0.15)
         self.assertEqual(guest.register(TICKS), ticks)
         guest.set(RUNNING)
-        self.assertLessEqual(guest.register(TICKS), ticks + 1)
+        self.assertLess(guest.register(TICKS), ticks + 4)  # not the seven of the time between
         self.until(lambda: guest.register(TICKS) > ticks)
 
     def test_ticks_that_find_no_memory_are_none(self):
@@ -972,15 +977,15 @@ class Stopping(WorkerCase):
         self.assertEqual(guest.register(CHAIN), guest.expect(bytes(8)))
 
     def test_quiesce_takes_its_time(self):
-        guest = self.begin("quiesce=150,pre-copy=on,delay=running-p2p>stop:100")
-        for states, least in (((STOP,), 0.25), ((PRE_COPY, STOP_COPY), 0.15)):
+        guest = self.begin("quiesce=300,pre-copy=on,delay=running-p2p>stop:100")
+        for states, least in (((STOP,), 0.4), ((PRE_COPY, STOP_COPY), 0.3)):
             start = time.monotonic()
             guest.set(*states)
             self.assertGreaterEqual(time.monotonic() - start, least)
             guest.set(STOP)
             start = time.monotonic()
             guest.set(RUNNING, P2P, RUNNING)
-            self.assertLess(time.monotonic() - start, 0.15)
+            self.assertLess(time.monotonic() - start, 0.3)
 
     def test_nothing_begins_while_it_quiesces(self):
         guest = self.begin("quiesce=200")
@@ -1087,6 +1092,22 @@ class Leaving(WorkerCase):
         self.done(again, 2)
         again.expect(source)
         self.assertEqual(again.register(CHAIN), again.expect(source))
+
+    def test_nor_because_it_is_forced_to_run(self):
+        guest = self.begin(options=("--on-disconnect=running",))
+        guest.set(STOP)
+        guest.command()
+        guest.ring()
+        guest.close()
+        self.until(lambda: not self.control.status("a")["connected"])
+        again = self.guest(setup=False)
+        self.assertEqual((again.state, self.worker()["done"]), (RUNNING, 0))
+        again.posted = 0
+        again.command()
+        again.map(BASE, SIZE, again.fd)
+        again.set_irqs(again.irqs)
+        self.done(again, 1)
+        self.assertEqual(again.register(CHAIN), again.expect(bytes(100)))
 
     def test_a_reset_leaves_it_as_it_was_at_first(self):
         guest = self.begin()
@@ -1272,9 +1293,10 @@ class Moving(WorkerCase):
         doorbell, done, pages_at, config, waits, has, slot = 8, 16, 40, 128, 392, 400, 408
         self.assertEqual(data[state + slot:state + slot + 8], u64(1), "the layout is as here")
         b.load(forge(0, u64(BASE)))
-        for at, value in ((doorbell, u64(65)), (done, u64(1)), (done, u64(2)), (pages_at, u64(3)), (pages_at, u64(8192)),
-                          (config, b"\0"), (config + 4, b"\1"), (waits, u64(10 ** 9 + 1)), (has, u64(2)), (slot, u64(2)),
-                          (slot + 12, u64(65537)), (slot + 32, struct.pack("<II", 32768, 1)), (slot + 48, u64(1))):
+        for at, value in ((doorbell, u64(65)), (done, u64(1)), (done, u64(2)), (pages_at, u64(3)),
+                          (pages_at, u64(8192)), (config, b"\0"), (config + 4, b"\1"), (waits, u64(10 ** 9 + 1)),
+                          (has, u64(2)), (slot, u64(2)), (slot + 12, u64(65537)),
+                          (slot + 32, struct.pack("<II", 32768, 1)), (slot + 48, u64(1))):
             with self.subTest(at=at):
                 b.set(RESUMING)
                 b.write_all(forge(at, value))
@@ -1317,7 +1339,8 @@ class Moving(WorkerCase):
         self.assertEqual(digests[0]["crc_saved"], digests[1]["crc_loaded"])
 
     def test_dirty_rate_is_what_was_asked_for(self):
-        self.start("size=64M,pre-copy=on,dirty-rate=2000", "size=64M,pre-copy=on", "size=4K,pre-copy=on,dirty-rate=1000000")
+        self.start("size=64M,pre-copy=on,dirty-rate=2000", "size=64M,pre-copy=on",
+                   "size=4K,pre-copy=on,dirty-rate=1000000")
         clients = [self.client(name) for name in "abc"]
         start = time.monotonic()
         for client in clients:
@@ -1465,15 +1488,17 @@ class Strictness(WorkerCase):
         guest = self.begin("pre-copy=on", options)
         guest.log()
         for state, way in ((RUNNING, ()), (P2P, (P2P,)), (STOP, (STOP,)), (STOP_COPY, (STOP, STOP_COPY)),
-                           (RESUMING, (STOP, RESUMING)), (PRE_COPY, (PRE_COPY,)), (PRE_COPY_P2P, (PRE_COPY, PRE_COPY_P2P))):
+                           (RESUMING, (STOP, RESUMING)), (PRE_COPY, (PRE_COPY,)),
+                           (PRE_COPY_P2P, (PRE_COPY, PRE_COPY_P2P))):
             for name, attempt in self.attempts(guest).items():
                 with self.subTest(state=state, name=name):
                     guest.set(*way)
                     if name in refused.get(state, ()):
                         self.refused(errno.EINVAL, attempt)
+                        self.assertEqual(guest.state, state)
                     else:
                         attempt()
-                    self.assertEqual(guest.state, RUNNING if name == "reset" and name not in refused.get(state, ()) else state)
+                        self.assertEqual(guest.state, RUNNING if name == "reset" else state)
                     if state == RESUMING:
                         guest.reset()
                     else:
@@ -1495,8 +1520,8 @@ class Garbage(WorkerCase):
         rng = random.Random(6)
         spare = [os.memfd_create("spare"), os.eventfd(0, os.EFD_NONBLOCK), *os.pipe()]
         os.ftruncate(spare[0], MIB)
-        commands = (DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, 6, IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE, DMA_READ,
-                    DMA_WRITE, RESET, 14, 15, FEATURE, DATA_READ, DATA_WRITE, 99)
+        commands = (DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, 6, IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE,
+                    DMA_READ, DMA_WRITE, RESET, 14, 15, FEATURE, DATA_READ, DATA_WRITE, 99)
 
         def number(bits):
             edges = (0, 1, 2, 3, 4, 8, 32, 33, 36, 63, 64, 4095, 4096, 65536, BASE, FAR, (1 << bits) - 1, 1 << bits - 1)
@@ -1506,7 +1531,7 @@ class Garbage(WorkerCase):
             guest = self.guest(setup=False, twin=client % 2 == 0)
             try:
                 for _ in range(150):
-                    payload = b"".join(struct.pack("=I", number(32)) if rng.random() < 0.5 else struct.pack("=Q", number(64))
+                    payload = b"".join(struct.pack("=I", number(32)) if rng.random() < 0.5 else u64(number(64))
                                        for _ in range(rng.randrange(12)))
                     if rng.random() < 0.5:
                         payload = struct.pack("=I", 1 << 16) + payload[4:]
