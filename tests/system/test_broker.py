@@ -815,6 +815,24 @@ class Coming(Case):
         self.reopened()
         self.assertEqual(vmm.peek(0, 8), bytes(8))
 
+    def test_a_region_that_the_vmm_has_mapped_is_still_the_same(self):
+        vmm = self.vmm()
+        for _ in range(2):
+            for fd in vmm.call(REGION_INFO, struct.pack("=IIIIQQ", 64, 0, 1, 0, 0, 0)).fds:
+                os.close(fd)
+        self.server.drop_client()
+        self.reopened()
+        vmm.peek(0, 8)
+        # Another process has another file.
+        self.server.drop_client()
+        os.close(self.server.region_fd)
+        self.server.region_fd = None
+        self.reopened()
+        self.assertTrue(vmm.is_closed())
+        self.assertIn("other memory", self.agent.output())
+        vmm = self.vmm()
+        vmm.peek(0, 8)
+
     def test_many_maps_of_one_file(self):
         vmm = self.vmm()
         before = self.agent_fds()

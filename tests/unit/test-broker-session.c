@@ -88,7 +88,7 @@ static const char *carry_out(Session *session, uint32_t files_max, uint32_t refu
                 else
                         n += (size_t) sprintf(text + n, "irq %u.%u*%u/%u ", irq->index, irq->start,
                                               irq->count, m->n_fds);
-                session_next_done(session, m, refuse == 0, give_up);
+                assert_int_equal(session_next_done(session, m, refuse == 0 ? m : NULL, give_up), 0);
                 vfio_user_message_free(m);
                 if (refuse > 0 && !give_up)
                         return text;
@@ -330,6 +330,47 @@ static void test_what_nobody_knows_of_is_taken_back(void **state)
         end(&f);
 }
 
+/* A file of the server's stands behind a region that the VMM has mapped. */
+static void test_a_region_whose_file_is_another_one_is_stale(void **state)
+{
+        static const struct {
+                int n_fds; /* of the first, or of another file, negative */
+                int r;
+        } rows[] = {{1, 0}, {-1, -ESTALE}, {0, -ESTALE}, {2, -ESTALE}};
+        int other = memfd_create("other", MFD_CLOEXEC);
+        VfioUserRegionInfo info = {.argsz = 64, .index = 3};
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                VfioUserMessage *command, *reply;
+                Fixture f;
+
+                begin(&f);
+                command = message(VFIO_USER_DEVICE_GET_REGION_INFO, &info, sizeof info, -1, 0);
+                reply = message(VFIO_USER_DEVICE_GET_REGION_INFO, &info, sizeof info, f.fd, 1);
+                session_gives_region(f.session, command, reply);
+                vfio_user_message_free(command);
+                vfio_user_message_free(reply);
+                assert_string_equal(carry_out(f.session, 8, 0, false), "");
+                session_lose(f.session);
+                assert_int_equal(session_next(f.session, 8, &command), 0);
+                assert_non_null(command);
+                assert_int_equal(((const VfioUserRegionInfo *) (const void *) command->payload)->index, 3);
+                reply = message(VFIO_USER_DEVICE_GET_REGION_INFO, &info, sizeof info,
+                                rows[i].n_fds < 0 ? other : f.fd, (uint32_t) abs(rows[i].n_fds));
+                assert_int_equal(session_next_done(f.session, command, NULL, false), 0); /* it stands */
+                assert_int_equal(session_next_done(f.session, command, reply, false), rows[i].r);
+                vfio_user_message_free(command);
+                vfio_user_message_free(reply);
+                assert_string_equal(carry_out(f.session, 8, 0, false), "");
+                /* The next VMM has mapped nothing yet. */
+                session_unwant(f.session);
+                session_lose(f.session);
+                assert_string_equal(carry_out(f.session, 8, 0, false), "");
+                end(&f);
+        }
+        (void) close(other);
+}
+
 static void test_there_is_room_for_so_much(void **state)
 {
         static const struct {
@@ -380,6 +421,7 @@ int main(void)
                 cmocka_unit_test(test_what_goes_goes_before_what_comes),
                 cmocka_unit_test(test_what_was_refused_for_now_is_asked_again_and_for_good_is_not),
                 cmocka_unit_test(test_what_nobody_knows_of_is_taken_back),
+                cmocka_unit_test(test_a_region_whose_file_is_another_one_is_stale),
                 cmocka_unit_test(test_there_is_room_for_so_much),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
