@@ -183,6 +183,8 @@ static void relay(Broker *broker, const Command *command, VfioUserMessage *reply
                 vfio_user_message_free(reply);
                 return;
         }
+        if (reply->n_fds > 0 && reply->header.command == VFIO_USER_DEVICE_GET_REGION_INFO)
+                session_gives_region(broker->session, command->request, reply);
         reply->header.id = command->request->header.id;
         broker_line_send(broker->main, reply);
 }
@@ -575,10 +577,12 @@ static void on_repaired(void *userdata, int status, VfioUserMessage *reply)
         Broker *broker = repair->broker;
         bool refused_for_now = status < 0 && broker->held;
 
-        vfio_user_message_free(reply);
         if (broker->repair == repair) { /* else it was of a connection that is no more */
                 broker->repair = NULL;
-                session_next_done(broker->session, repair->command, status == 0, !refused_for_now);
+                if (session_next_done(broker->session, repair->command, reply, !refused_for_now) < 0) {
+                        log_broken(broker, "the device's server has other memory than what it has mapped");
+                        drop_vmm(broker);
+                }
                 if (status < 0 && !refused_for_now)
                         log_warning(NULL,
                                     "broker %s: the device's server refuses what the VMM had set up: %s",
@@ -588,6 +592,7 @@ static void on_repaired(void *userdata, int status, VfioUserMessage *reply)
                         repair_next(broker);
                 pump(broker);
         }
+        vfio_user_message_free(reply);
         vfio_user_message_free(repair->command);
         free(repair);
 }

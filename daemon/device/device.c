@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/socket.h"
 
@@ -39,6 +40,7 @@ struct Device {
         void *opened_userdata;
 
         bool is_open;
+        uint64_t opened_usec;
         bool has_broker;     /* the agent listens for the VMM */
         bool nobody_listens; /* where its server should; as of the last attempt */
         DeviceState state;
@@ -74,6 +76,11 @@ DeviceType device_type(const Device *device)
 bool device_is_open(const Device *device)
 {
         return device->is_open;
+}
+
+uint64_t device_opened_usec(const Device *device)
+{
+        return device->opened_usec;
 }
 
 bool device_is_opening(const Device *device)
@@ -202,6 +209,8 @@ static void opening_done(Device *device, int status, const char *text)
         loop_timer_set(device->timer, 0);
         helper_client_forget(device->place.helper, device);
         device->is_open = status == 0;
+        if (status == 0)
+                device->opened_usec = clock_monotonic_usec();
         set_text(device, status == 0 ? "" : text);
         if (status < 0)
                 set_state(device, DEVICE_STATE_UNKNOWN, device->flags);

@@ -66,6 +66,8 @@ void device_close(Device *device);
 const char *device_id(const Device *device);
 DeviceType device_type(const Device *device);
 bool device_is_open(const Device *device);
+/* Since when (CLOCK_MONOTONIC), when it is or was. */
+uint64_t device_opened_usec(const Device *device);
 /* Somebody has asked for that and has no answer yet. */
 bool device_is_opening(const Device *device);
 DeviceState device_state(const Device *device);
