@@ -62,6 +62,7 @@ struct Broker {
         dev_t dev;
         ino_t ino;
         BrokerWanted wanted;
+        BrokerUnmap unmap;
         void *userdata;
         /* the server */
         VfioUserClient *client; /* NULL: no connection */
@@ -212,6 +213,19 @@ static void on_forwarded(void *userdata, int status, VfioUserMessage *reply)
         pump(broker);
 }
 
+static void tell_unmap(Broker *broker, const VfioUserMessage *request)
+{
+        const BrokerMap *maps;
+        uint32_t n_maps = session_maps(broker->session, &maps);
+        VfioUserDmaUnmap wire;
+
+        memcpy(&wire, request->payload, sizeof wire);
+        for (uint32_t i = 0; i < n_maps; i++)
+                if ((wire.flags & VFIO_USER_UNMAP_ALL) ||
+                    (maps[i].address == wire.address && maps[i].size == wire.size))
+                        broker->unmap(broker->userdata, &maps[i]);
+}
+
 /* What we must know the outcome of is never sent without a reply. */
 static void send_command(Broker *broker, Command *command)
 {
@@ -235,6 +249,8 @@ static void send_command(Broker *broker, Command *command)
                 command_free(command);
                 return;
         }
+        if (request->header.command == VFIO_USER_DMA_UNMAP && broker->unmap)
+                tell_unmap(broker, request);
         if (no_reply)
                 command->answered = true;
         list_add(&broker->flying, command);
@@ -846,6 +862,11 @@ static void remove_path(const Broker *broker)
         if (broker->path && lstat(broker->path, &st) == 0 && st.st_dev == broker->dev &&
             st.st_ino == broker->ino)
                 (void) unlink(broker->path);
+}
+
+void broker_set_unmap(Broker *broker, BrokerUnmap unmap)
+{
+        broker->unmap = unmap;
 }
 
 Broker *broker_free(Broker *broker)
