@@ -167,7 +167,48 @@ json_object *client_message_to_json(sd_bus_message *m)
 
 /* ---- objects ------------------------------------------------------------------------------------------------- */
 
-int client_objects(Client *client, json_object **ret)
+/* The interfaces of one object that are asked for; not what every object on a bus has. */
+static json_object *read_interfaces(sd_bus_message *m, bool devices)
+{
+        json_object *object = json_new_object();
+        const char *interface;
+
+        (void) sd_bus_message_enter_container(m, 'a', "{sa{sv}}");
+        while (sd_bus_message_enter_container(m, 'e', "sa{sv}") > 0) {
+                bool ours = sd_bus_message_read(m, "s", &interface) > 0 &&
+                            strncmp(interface, MIGMGR_NAME ".", strlen(MIGMGR_NAME ".")) == 0;
+
+                if (ours && (devices || !streq(interface, MIGMGR_NAME ".Device")))
+                        json_add(object, interface, read_value(m));
+                else
+                        (void) sd_bus_message_skip(m, "a{sv}");
+                (void) sd_bus_message_exit_container(m);
+        }
+        (void) sd_bus_message_exit_container(m);
+        return object;
+}
+
+static json_object *read_objects(sd_bus_message *m, bool devices)
+{
+        json_object *objects = json_new_object(), *object;
+        const char *path;
+
+        (void) sd_bus_message_enter_container(m, 'a', "{oa{sa{sv}}}");
+        while (sd_bus_message_enter_container(m, 'e', "oa{sa{sv}}") > 0) {
+                if (sd_bus_message_read(m, "o", &path) > 0) {
+                        object = read_interfaces(m, devices);
+                        if (json_object_object_length(object) > 0)
+                                json_add(objects, path, object);
+                        else
+                                json_object_put(object);
+                }
+                (void) sd_bus_message_exit_container(m);
+        }
+        (void) sd_bus_message_exit_container(m);
+        return objects;
+}
+
+int client_objects(Client *client, bool devices, json_object **ret)
 {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
@@ -177,7 +218,7 @@ int client_objects(Client *client, json_object **ret)
 
         if (r < 0)
                 return client_failed(&error, r);
-        *ret = client_message_to_json(reply);
+        *ret = read_objects(reply, devices);
         return EXIT_DONE;
 }
 

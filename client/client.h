@@ -64,8 +64,9 @@ int client_failed(const sd_bus_error *error, int r);
 /* What is left of a message, as JSON: one value, or an array of several. */
 json_object *client_message_to_json(sd_bus_message *m);
 
-/* All objects: {path: {interface: {property: value}}}. 0, or an exit status. */
-int client_objects(Client *client, json_object **ret);
+/* All objects: {path: {interface: {property: value}}}, those of devices only when they are wanted: there may be thousands.
+ * 0, or an exit status. */
+int client_objects(Client *client, bool devices, json_object **ret);
 
 /* The VM of that name or UUID among them: its properties, or NULL after saying so. */
 json_object *client_find_vm(json_object *objects, const char *name, const char **ret_path);

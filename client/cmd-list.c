@@ -52,7 +52,7 @@ int cmd_list(Client *client, char **args, int n)
 {
         _cleanup_(json_object_putp) json_object *objects = NULL;
         json_object *list;
-        int status = client_objects(client, &objects);
+        int status = client_objects(client, false, &objects);
 
         if (status != EXIT_DONE)
                 return status;

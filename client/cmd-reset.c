@@ -30,7 +30,7 @@ static int find_devices(Client *client, char **args, int n, json_object **ret)
         _cleanup_(json_object_putp) json_object *objects = NULL;
         json_object *vm, *paths = NULL;
         const char *path;
-        int status = client_objects(client, &objects);
+        int status = client_objects(client, true, &objects);
 
         if (status != EXIT_DONE)
                 return status;

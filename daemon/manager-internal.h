@@ -45,6 +45,7 @@ struct History {
 struct Manager {
         const Host *host;
         Vm *vms;
+        void *by_uuid, *by_name; /* trees of them (search.h) */
         Job *jobs;
         Caller *callers;
         Callee *callees;

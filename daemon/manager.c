@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "manager-internal.h"
 
+#include <search.h>
 #include <stdio.h>
 
 #include "common/log.h"
@@ -13,15 +14,45 @@ Vm *manager_first_vm(Manager *manager)
         return manager->vms;
 }
 
+/* There may be thousands, and each change of a device looks for its VM. */
+static int by_uuid(const void *a, const void *b)
+{
+        return strcmp(((const Vm *) a)->definition->uuid, ((const Vm *) b)->definition->uuid);
+}
+
+static int by_name(const void *a, const void *b)
+{
+        return strcmp(((const Vm *) a)->definition->name, ((const Vm *) b)->definition->name);
+}
+
+static Vm *find_alike(void *const *root, const Definition *definition,
+                      int (*compare)(const void *, const void *))
+{
+        Vm key = {.definition = (Definition *) definition};
+        Vm **found = tfind(&key, root, compare);
+
+        return found ? *found : NULL;
+}
+
+Vm *manager_find_uuid(Manager *manager, const char *uuid)
+{
+        Definition key = {};
+
+        if (strlen(uuid) >= sizeof key.uuid)
+                return NULL;
+        memcpy(key.uuid, uuid, strlen(uuid));
+        return find_alike(&manager->by_uuid, &key, by_uuid);
+}
+
 Vm *manager_find_vm(Manager *manager, const char *name)
 {
-        for (Vm *vm = manager->vms; vm; vm = vm->next)
-                if (streq(vm->definition->uuid, name))
-                        return vm;
-        for (Vm *vm = manager->vms; vm; vm = vm->next)
-                if (streq(vm->definition->name, name))
-                        return vm;
-        return NULL;
+        Vm *vm = manager_find_uuid(manager, name);
+        Definition key = {};
+
+        if (vm || strlen(name) >= sizeof key.name)
+                return vm;
+        memcpy(key.name, name, strlen(name));
+        return find_alike(&manager->by_name, &key, by_name);
 }
 
 static void on_vm_changed(void *userdata, Vm *vm, int32_t device)
@@ -41,6 +72,8 @@ int manager_add_vm(Manager *manager, Definition *definition, Presence presence, 
                 return r;
         vm->next = manager->vms;
         manager->vms = vm;
+        if (!tsearch(vm, &manager->by_uuid, by_uuid) || !tsearch(vm, &manager->by_name, by_name))
+                abort();
         *ret = vm;
         return 0;
 }
@@ -61,6 +94,8 @@ void manager_drop_vm(Manager *manager, Vm *vm)
         for (Job *job = manager->jobs; job; job = job->next)
                 if (job->vm == vm)
                         job->vm = NULL;
+        (void) tdelete(vm, &manager->by_uuid, by_uuid);
+        (void) tdelete(vm, &manager->by_name, by_name);
         for (Vm **p = &manager->vms; *p; p = &(*p)->next)
                 if (*p == vm) {
                         *p = vm->next;

@@ -53,6 +53,7 @@ Outcome manager_check(Manager *manager, Vm *vm, const char *destination, const J
 
 /* By UUID or name; NULL. */
 Vm *manager_find_vm(Manager *manager, const char *name);
+Vm *manager_find_uuid(Manager *manager, const char *uuid);
 Job *manager_find_job(Manager *manager, const char *id);
 Vm *manager_first_vm(Manager *manager);
 
