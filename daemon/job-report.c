@@ -40,6 +40,13 @@ const char *job_device_mode(const Job *job, uint32_t device)
         return "owned"; /* its server's connection is our agent's */
 }
 
+bool job_is_decided(const Job *job)
+{
+        HalfState state = job->half->state;
+
+        return state == DESTINATION_DONE || state == SOURCE_DONE || state == SOURCE_RELEASE;
+}
+
 DeviceState job_device_state(const Job *job, uint32_t device)
 {
         return job->half->devices[device].state;

@@ -151,6 +151,9 @@ uint64_t job_blackout_usec(const Job *job);
 /* "owned" */
 const char *job_device_mode(const Job *job, uint32_t device);
 DeviceState job_device_state(const Job *job, uint32_t device);
+/* It is known where the VM runs, and where it does not: records and the processes that are left behind are all it waits
+ * for. */
+bool job_is_decided(const Job *job);
 /* Everything, for `migctl show` and the history. */
 json_object *job_to_json(const Job *job);
 /* A line's worth of it, and the same out of what job_to_json() made once. */

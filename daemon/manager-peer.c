@@ -177,6 +177,7 @@ typedef struct Inquiry {
         char job[UUID_TEXT_MAX + 1];
         char vm[UUID_TEXT_MAX + 1];
         Manifest source;
+        bool waited; /* for the job before; not again */
 } Inquiry;
 
 static void inquiry_free(Inquiry *inquiry)
@@ -269,12 +270,52 @@ static Vm *find_incoming(Manager *manager, const char *uuid)
         return vm;
 }
 
+/* Every device and the VMM of the VM are looked at, once it is free. */
+static void look_at_vm(Inquiry *inquiry);
+
+static void on_vm_free(void *userdata)
+{
+        Inquiry *inquiry = userdata;
+
+        inquiry->waited = true;
+        look_at_vm(inquiry);
+}
+
+/* The job before: it is over at the host that asks, else it would not, and is about to end here too, as soon as we have heard.
+ * One waits for each VM only. */
+static bool will_be_free(const Inquiry *inquiry, const Vm *vm)
+{
+        const Job *job = vm->job;
+
+        return job && !inquiry->waited && !manager_is_awaited(inquiry->manager, inquiry->vm) &&
+               (job_is_decided(job) || job->half->state == SOURCE_GO ||
+                (job_side(job) == SIDE_DESTINATION && streq(job->peer, inquiry->host)));
+}
+
+static void look_at_vm(Inquiry *inquiry)
+{
+        Vm *vm = find_incoming(inquiry->manager, inquiry->vm);
+
+        if (!vm || !vm->registered)
+                answer_one_finding(inquiry, "definition", "registered", "not registered",
+                                   "register it at the destination: migctl register --incoming FILE");
+        else if (will_be_free(inquiry, vm))
+                manager_wait(inquiry->manager, vm, on_vm_free, inquiry);
+        else if (vm_is_busy(vm) || vm->vmm->asked)
+                answer_one_finding(inquiry, "job", "none", "another job has this VM in hand",
+                                   "wait for the end of that job");
+        else if (vm->presence == PRESENCE_HERE)
+                answer_one_finding(inquiry, "presence", "here", "here",
+                                   "the VM is at the destination already: unregister it where it is not");
+        else
+                vm_open_devices(vm, on_inquiry_devices, inquiry);
+}
+
 static void take_check(Caller *caller, const char *job, json_object *body)
 {
         JsonReader reader = {.where = "CHECK"};
         Inquiry *inquiry = calloc(1, sizeof *inquiry);
         json_object *manifest = json_member(&reader, body, "manifest", json_type_object, true);
-        Vm *vm;
 
         if (!inquiry)
                 abort();
@@ -287,23 +328,7 @@ static void take_check(Caller *caller, const char *job, json_object *body)
                 return;
         }
         memcpy(inquiry->vm, inquiry->source.uuid, sizeof inquiry->vm);
-        vm = find_incoming(caller->manager, inquiry->vm);
-        if (!vm || !vm->registered) {
-                answer_one_finding(inquiry, "definition", "registered", "not registered",
-                                   "register it at the destination: migctl register --incoming FILE");
-                return;
-        }
-        if (vm_is_busy(vm) || vm->vmm->asked) {
-                answer_one_finding(inquiry, "job", "none", "another job has this VM in hand",
-                                   "wait for the end of that job");
-                return;
-        }
-        if (vm->presence == PRESENCE_HERE) {
-                answer_one_finding(inquiry, "presence", "here", "here",
-                                   "the VM is at the destination already: unregister it where it is not");
-                return;
-        }
-        vm_open_devices(vm, on_inquiry_devices, inquiry);
+        look_at_vm(inquiry);
 }
 
 /* ---- prepare, at the destination ----------------------------------------------------------------------------- */
