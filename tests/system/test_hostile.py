@@ -179,7 +179,7 @@ class Hostile(Case):
         s = peer_socket(self.b.dest)
         self.addCleanup(s.close)
         s.settimeout(10 * PACE)
-        s.connect(peer_address(self.b.dest))
+        wait_for(self.b.dest, lambda: s.connect_ex(peer_address(self.b.dest)) == 0)
         return s
 
     def dial(self):

@@ -283,6 +283,29 @@ class ExitStatus(Case):
             self.assertEqual(set(finding), {"device", "property", "source", "destination", "remedy"})
             self.assertTrue(finding["property"] and finding["remedy"])
 
+    def test_6_a_helper_that_is_gone_or_hangs(self):
+        """It is not the device's server that is to be started then."""
+        with Lab() as lab:
+            a, b = (lab.host(name, config=CONFIG) for name in "ab")
+            uuid = new_uuid()
+            for host in (a, b):
+                host.register(definition("vm", uuid, lab.server("server-" + host.name, {"d": ""}), ["d"]), incoming=host is b)
+
+            def refused(says):
+                status, report = a.json("check", "vm", b.dest)
+                self.assertEqual(status, 6, report)
+                finding, = report["findings"]
+                self.assertEqual((finding["device"], finding["property"]), ("d", "agent"))
+                self.assertIn(says, finding["destination"])
+                self.assertIn("migmgr-helper.service", finding["remedy"])
+            b.helper.kill()
+            refused("migmgr-helper cannot be reached")
+            b.start_helper()
+            b.helper.p.send_signal(signal.SIGSTOP)
+            refused("migmgr-helper does not answer")
+            b.helper.p.send_signal(signal.SIGCONT)
+            self.ends(0, "check", "vm", b.dest, host=a)
+
     def test_7_cancelled(self):
         vm = self.vm(here="delay=*>*:200")
         p = self.a.migctl_start("--json=short", "migrate", vm, self.b.dest)

@@ -139,6 +139,12 @@ static void spoil_vmm(Pair *p)
         p->side[1].vmm.type = VMM_TYPE_NONE;
 }
 
+static void spoil_agent(Pair *p)
+{
+        p->side[1].devices[1].status = MANIFEST_NO_AGENT;
+        strcpy(p->side[1].devices[1].text, "no agent");
+}
+
 static void spoil_server(Pair *p)
 {
         p->side[1].devices[1].status = -ENOENT;
@@ -187,6 +193,7 @@ static const struct {
         {"taken", spoil_taken, 1, {{"", "monitor", "", "a QEMU answers there already"}}, true},
         {"argv", spoil_argv, 1, {{"", "incoming.argv", "", "missing"}}, true},
         {"vmm", spoil_vmm, 1, {{"", "vmm", "qmp", "none"}}, true},
+        {"agent", spoil_agent, 1, {{"dev1", "agent", "", "no agent"}}},
         {"server", spoil_server, 1, {{"dev1", "connection", "", "no server"}}},
         {"migration",
          spoil_migration,
