@@ -328,6 +328,7 @@ json_object *job_report(const Job *job)
         json_add_bool(report, "ok",
                       json_object_array_length(job->findings) == 0 && job_result(job) == JOB_RESULT_DONE);
         json_add(report, "findings", json_object_get(job->findings));
+        json_add_number(report, "more_findings", job->more_findings);
         json_add(report, "plan", plan_to_json(job));
         return report;
 }
@@ -417,6 +418,7 @@ json_object *job_to_json(const Job *job)
         json_add(o, "error", error);
         json_add(o, "devices", devices_to_json(job));
         json_add(o, "findings", json_object_get(job->findings));
+        json_add_number(o, "more_findings", job->more_findings);
         json_add(o, "plan", job_plan_json(job));
         json_add(o, "timeline", timeline_to_json(&job->timeline, 0, job->ids));
         return o;

@@ -186,12 +186,19 @@ static void inquiry_free(Inquiry *inquiry)
         free(inquiry);
 }
 
+/* Of more than a person would read, the first; all of a VM with a thousand devices would not go into one message. */
+#define FINDINGS_SENT 100
+
 static void answer_inquiry(Inquiry *inquiry, json_object *findings)
 {
         json_object *message = link_message(MESSAGE_CHECKED, inquiry->job), *report = json_new_object();
+        size_t n = json_object_array_length(findings), more = n > FINDINGS_SENT ? n - FINDINGS_SENT : 0;
 
-        json_add_bool(report, "ok", json_object_array_length(findings) == 0);
+        if (more > 0)
+                (void) json_object_array_del_idx(findings, FINDINGS_SENT, more);
+        json_add_bool(report, "ok", n == 0);
         json_add(report, "findings", findings);
+        json_add_number(report, "more", (int64_t) more);
         json_add(message, "report", report);
         for (Caller *caller = inquiry->manager->callers; caller; caller = caller->next)
                 if (link_is_up(caller->link) && streq(link_host(caller->link), inquiry->host)) {

@@ -272,6 +272,18 @@ class Hostile(Case):
         peer.s.close()
         self.moves()
 
+    def test_a_check_with_more_findings_than_a_message_takes(self):
+        """A thousand devices that are not defined there, with the longest ids."""
+        manifest = dict(self.manifest())
+        device = manifest["devices"][0]
+        manifest["devices"] = [{**device, "id": f"{i:064}", "text": "x" * 199} for i in range(1000)]
+        peer = self.dial().hello()
+        peer.say("CHECK", new_uuid(), manifest=manifest)
+        report = peer.hear("CHECKED")["report"]
+        self.assertEqual((report["ok"], len(report["findings"])), (False, 100))
+        self.assertGreaterEqual(report["more"], 900)
+        self.moves()
+
     def test_check_and_prepare_at_once(self):
         """The devices are still being opened for the one when the other wants them."""
         manifest = self.manifest()

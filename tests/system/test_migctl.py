@@ -306,6 +306,24 @@ class ExitStatus(Case):
             b.helper.p.send_signal(signal.SIGCONT)
             self.ends(0, "check", "vm", b.dest, host=a)
 
+    def test_6_with_very_many_findings(self):
+        """The first hundred are shown, and how many there are beside."""
+        n, devices = next(self.numbers), [f"d{i}" for i in range(130)]
+        server = self.lab.server(f"many{n}", {d: "size=4K" for d in devices})
+        self.addCleanup(server.stop)
+        mine = definition(f"many{n}", new_uuid(), server, devices)
+        self.a.register(mine)
+        self.b.register({**mine, "devices": [{**d, "socket": "/nonexistent/" + d["id"]} for d in mine["devices"]]},
+                        incoming=True)
+        status, report = self.a.json("check", mine["name"], self.b.dest)
+        self.assertEqual((status, len(report["findings"]), report["more_findings"]), (6, 100, 30))
+        status, out, _ = self.a.migctl("check", mine["name"], self.b.dest)
+        self.assertEqual((status, out.splitlines()[-1], len(out.splitlines())), (6, "... and 30 more", 102))
+        job = self.a.migrate(mine["name"], self.b)[1]
+        self.assertIn("... and 30 more", self.ends(0, "show", job["job"]))
+        self.a.migctl("unregister", mine["name"])
+        self.b.migctl("unregister", mine["name"])
+
     def test_7_cancelled(self):
         vm = self.vm(here="delay=*>*:200")
         p = self.a.migctl_start("--json=short", "migrate", vm, self.b.dest)
