@@ -195,6 +195,12 @@ static void cause_text(const Job *job, char *ret, size_t size)
         }
         switch (failed_who(job)) {
         case HALF_WHO_DEVICE:
+                if (f->cause != HALF_CAUSE_DEADLINE && !job->devices[f->device].text[0]) {
+                        /* It was not even asked. */
+                        (void) snprintf(ret, size, "device %s: there is no way on from its state, %s", device,
+                                        device_state_to_string(job_device_state(job, f->device)));
+                        return;
+                }
                 (void) snprintf(ret, size, "device %s: %s", device,
                                 f->cause == HALF_CAUSE_DEADLINE ? "no answer in time"
                                                                 : job->devices[f->device].text);

@@ -556,7 +556,7 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
         if (r >= 0)
                 r = job_make_tokens(job);
         if (r < 0) {
-                memcpy(ret_text, reader.text, sizeof reader.text);
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "%s", reader.failed ? reader.text : strerror(-r));
                 return r;
         }
         vm_set_job(vm, &vm_listener, job);

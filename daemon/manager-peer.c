@@ -350,6 +350,23 @@ static void refuse_prepare(Link *link, const char *job, const char *text)
         link_send(link, message);
 }
 
+/* CHECK has opened them, or has said why not. */
+static bool all_open(const Vm *vm, char *ret_text)
+{
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++) {
+                const char *why = device_text(vm->devices[i]);
+
+                if (device_is_open(vm->devices[i]))
+                        continue;
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.60s, device %s: %.250s", vm->definition->name,
+                                device_id(vm->devices[i]),
+                                why[0] ? why
+                                       : "it is not open at the destination; CHECK comes before PREPARE");
+                return false;
+        }
+        return true;
+}
+
 static void take_prepare(Caller *caller, const char *id, json_object *body)
 {
         Manager *manager = caller->manager;
@@ -366,7 +383,8 @@ static void take_prepare(Caller *caller, const char *id, json_object *body)
                                 "the VM is not registered at the destination, or is there already");
         else if (vm_is_busy(vm))
                 (void) snprintf(text, sizeof text, "another job has this VM in hand at the destination");
-        else if (job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
+        else if (all_open(vm, text) &&
+                 job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
                                      id, body, text, &job) == 0) {
                 manager_add_job(manager, job);
                 job_start(job, true);

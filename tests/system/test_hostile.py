@@ -284,6 +284,27 @@ class Hostile(Case):
         self.assertGreaterEqual(report["more"], 900)
         self.moves()
 
+    def test_prepare_without_check(self):
+        """Refused, and it says why; as is a PREPARE for another set of devices."""
+        peer = self.dial().hello()
+
+        def refused(devices):
+            job = new_uuid()
+            peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": devices, "retries": 0}, plan_hash="0" * 64)
+            answer = peer.hear("PREPARED", "FAILED")
+            self.assertEqual((answer["type"], answer["job"], answer["phase"]), ("FAILED", job, "prepare"))
+            return answer["text"]
+        self.assertRegex(refused(self.ids), f"{self.vm}, device d0: it is not open.*CHECK comes before PREPARE")
+        peer.say("CHECK", new_uuid(), manifest=self.manifest())
+        self.assertTrue(peer.hear("CHECKED")["report"]["ok"])
+        self.assertIn("the definition here 2", refused(self.ids[:1]))
+        self.assertIn("nope", refused([self.ids[0], "nope"]))
+        self.servers[1].kill()
+        wait_for("the device to be gone", lambda: not self.b.devices(self.vm)["d0"]["Open"])
+        self.assertRegex(refused(self.ids), "device d0: .*closed the connection")
+        self.servers[1].start()
+        self.moves()
+
     def test_check_and_prepare_at_once(self):
         """The devices are still being opened for the one when the other wants them."""
         manifest = self.manifest()
