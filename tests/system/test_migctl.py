@@ -690,6 +690,15 @@ class Terminal(Case):
         self.assertEqual(p.returncode, 0, err)
         self.assertNotIn("Ctrl-C", err)
 
+    def test_progress_fits_the_terminal(self):
+        """A line that is too long would be drawn over wrongly."""
+        vm = self.vm(here="delay=*>*:30")
+        status, out = self.terminal(30, "migrate", vm, self.b.dest, env={"TERM": "xterm"}.items())
+        self.assertEqual(status, 0, out)
+        drawn = [line for line in re.sub(r"\x1b\[[0-9]*[A-Z]", "\n", out).splitlines() if "[" in line or "devices" in line]
+        self.assertGreater(len(drawn), 3)
+        self.assertLess(max(len(line) for line in drawn), 30, drawn)
+
     def test_a_reset_is_asked_for(self):
         vm = self.vm()
         for answer, status in ((b"n\n", 1), (b"\n", 1), (b"\x04", 1), (b"y\n", 0), (b"yes\n", 0)):
