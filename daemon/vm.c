@@ -265,7 +265,9 @@ int vm_manifest(const Vm *vm, Manifest *ret)
                 device->type = definition->devices[i].type;
                 device->migration_flags = device_flags(vm->devices[i]);
                 device->state = device_state(vm->devices[i]);
-                device->status = device_is_open(vm->devices[i]) ? 0 : -ENOTCONN;
+                device->status = device_is_open(vm->devices[i])       ? 0
+                                 : device_lacks_agent(vm->devices[i]) ? MANIFEST_NO_AGENT
+                                                                      : -ENOTCONN;
                 (void) snprintf(device->text, sizeof device->text, "%.199s", device_text(vm->devices[i]));
         }
         *ret = manifest;

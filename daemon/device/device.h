@@ -74,6 +74,8 @@ DeviceState device_state(const Device *device);
 uint32_t device_flags(const Device *device);
 /* When it was last opened, its server's socket was not there or nobody accepted. */
 bool device_nobody_listens(const Device *device);
+/* When it was last opened, there was no agent to do so: the trouble is on our side, not the device's server's. */
+bool device_lacks_agent(const Device *device);
 /* Why it is not open, or "". */
 const char *device_text(const Device *device);
 /* What HELLO said: this job's state was taken in whole and accepted. */
