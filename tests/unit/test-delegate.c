@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -774,6 +775,7 @@ static pid_t start_process(void)
 
         assert_true(pid >= 0);
         if (pid == 0) {
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL); /* when a test fails in between */
                 (void) pause();
                 _exit(0);
         }
