@@ -3,7 +3,9 @@
 
 void findings_view(json_object *findings, bool legend, FILE *f)
 {
-        static const char *const columns[] = {"DEVICE", "PROPERTY", "SOURCE", "DESTINATION", "WHAT TO DO"};
+        /* Nothing is shortened: what is wrong and what to do about it must be readable. */
+        static const Column columns[] = {
+                {"DEVICE"}, {"PROPERTY"}, {"SOURCE"}, {"DESTINATION"}, {"WHAT TO DO"}};
         Table *table = table_new(columns, ARRAY_SIZE(columns));
 
         for (size_t i = 0;

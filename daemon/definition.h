@@ -17,6 +17,8 @@ typedef struct DeviceDefinition {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
         char socket[SOCKET_PATH_MAX + 1];
+        char broker[SOCKET_PATH_MAX + 1]; /* where the VMM connects; empty: it does not use the device */
+        bool precopy_off;                 /* its state goes out in the blackout alone, whatever it can */
 } DeviceDefinition;
 
 typedef struct Definition {
@@ -38,5 +40,7 @@ Definition *definition_free(Definition *definition);
 
 /* Where its VMM is reached, for people. */
 const char *definition_place(const Definition *definition);
+/* Whether both say the same, in whatever order. */
+bool definition_equal(const Definition *a, const Definition *b);
 
 DEFINE_CLEANUP(Definition *, definition_free);

@@ -45,7 +45,7 @@ static void look_for_blackout(Job *job, HalfState to, uint64_t now)
 {
         if (to == SOURCE_P2P_GRACE)
                 job_measure_halted(job, now);
-        if (in_blackout(job) && (to == SOURCE_DONE || to == SOURCE_END))
+        if (in_blackout(job) && (to == SOURCE_DONE || to == SOURCE_UNLOG))
                 job->clock.blackout_end_usec = now;
 }
 
@@ -128,7 +128,7 @@ void job_measure_device(Job *job, uint32_t device, const AgentResultPacket *resu
                 const DeviceOp *op = &program->ops[i];
 
                 span.status = i == result->op ? result->status : 0;
-                span.bytes = op->type == DEVICE_OP_SEND || op->type == DEVICE_OP_LOAD ? result->bytes : 0;
+                span.bytes = device_op_transfers(op->type) ? result->bytes : 0;
                 name_operation(op, span.what);
                 add_span(job, span, result->start_usec[i], MAX(result->end_usec[i], result->start_usec[i]));
         }

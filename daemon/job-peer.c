@@ -31,6 +31,8 @@ json_object *job_plan_json(const Job *job)
         json_add(plan, "phases", phases);
         json_add(plan, "devices", devices);
         json_add_number(plan, "retries", job->plan.retries);
+        json_add_bool(plan, "logs_dma", job->plan.logs_dma);
+        json_add_bool(plan, "copies_pages", job->plan.copies_pages);
         return plan;
 }
 
@@ -81,6 +83,8 @@ void job_send(Job *job, const HalfEffect *effect)
                 json_add_string(message, "vm", job->vm_uuid);
                 json_add(message, "plan", job_plan_json(job));
                 json_add_string(message, "plan_hash", job->plan_hash);
+                json_add_number(message, "bandwidth", (int64_t) job->limits.bandwidth);
+                json_add_number(message, "max_blackout_usec", (int64_t) job->limits.max_blackout_usec);
                 break;
         case MESSAGE_PREPARED: job_add_tokens(job, message); break;
         case MESSAGE_BEGIN: json_add_string(message, "phase", phase_to_string(effect->phase)); break;
@@ -202,7 +206,12 @@ static void read_body(Job *job, JsonReader *reader, Message type, json_object *b
         const char *copy;
 
         switch (type) {
-        case MESSAGE_CHECKED: event->refused = !take_checked(job, reader, body); break;
+        case MESSAGE_CHECKED:
+                event->refused = !take_checked(job, reader, body);
+                /* What the plan rests on is known only now: devices and VMM have just been asked. */
+                if (job_make_plan(job) < 0)
+                        abort();
+                break;
         case MESSAGE_PREPARED:
                 if (!job_take_tokens(job, body))
                         json_fail(reader, "its tokens are not as they should be");

@@ -120,6 +120,7 @@ static Outcome outcome_of(const Job *job)
         case HALF_CAUSE_DEADLINE: return outcome_of_who(failed_who(job));
         case HALF_CAUSE_CANCELLED: return OUTCOME_CANCELLED;
         case HALF_CAUSE_TIMEOUT: return OUTCOME_TIMEOUT;
+        case HALF_CAUSE_BLACKOUT: return OUTCOME_FAILED;
         case HALF_CAUSE_CUT: return OUTCOME_PEER;
         case HALF_CAUSE_DEVICE_GONE: return OUTCOME_DEVICE;
         case HALF_CAUSE_VMM_GONE:
@@ -163,6 +164,10 @@ static void cause_text(const Job *job, char *ret, size_t size)
         case HALF_CAUSE_REFUSED: first_finding(job, ret, size); return;
         case HALF_CAUSE_CANCELLED: (void) snprintf(ret, size, "cancelled"); return;
         case HALF_CAUSE_TIMEOUT: (void) snprintf(ret, size, "the job took longer than it was given"); return;
+        case HALF_CAUSE_BLACKOUT:
+                (void) snprintf(ret, size,
+                                "the blackout would have become longer than --max-blackout allows");
+                return;
         case HALF_CAUSE_CUT:
                 (void) snprintf(ret, size, "no connection to the other migmgrd: %s", job->peer_text);
                 return;
@@ -273,6 +278,47 @@ Outcome job_error(const Job *job, char *ret, size_t size)
 
 /* ---- JSON ---------------------------------------------------------------------------------------------------- */
 
+static bool takes_part(DeviceAct act, uint32_t flags)
+{
+        bool p2p = flags & DEVICE_MIGRATION_P2P;
+
+        if (act == DEVICE_ACT_P2P || act == DEVICE_ACT_ARRIVE)
+                return p2p;
+        if (act == DEVICE_ACT_STOP_REST)
+                return !p2p;
+        return act != DEVICE_ACT_NONE;
+}
+
+/* Something is asked of the device in that phase, at either end, when all goes well. */
+static bool is_in_phase(const Job *job, uint32_t device, Phase phase)
+{
+        for (HalfState s = 0; s < HALF_STATE_MAX; s++)
+                if (half_states[s].phase == phase && half_states[s].job == JOB_STATE_RUNNING &&
+                    takes_part(half_states[s].device, job->half->devices[device].flags))
+                        return true;
+        return false;
+}
+
+/* The plan that the run has, with the devices of each phase. */
+static json_object *plan_to_json(const Job *job)
+{
+        json_object *plan = job_plan_json(job), *phases = NULL;
+
+        (void) json_object_object_get_ex(plan, "phases", &phases);
+        for (size_t i = 0, n = json_object_array_length(phases); i < n; i++) {
+                JsonReader reader = {.where = "plan"};
+                json_object *phase = json_object_array_get_idx(phases, i), *devices = json_new_array();
+                Phase p = phase_from_string(json_string(&reader, phase, "phase", true));
+
+                for (uint32_t k = 0; k < job->n_devices; k++)
+                        if (is_in_phase(job, k, p))
+                                json_append(devices, json_object_new_string(job->ids[k]));
+                json_add(phase, "devices", devices);
+        }
+        json_add_number(plan, "predicted_blackout_usec", (int64_t) job->predicted_usec);
+        return plan;
+}
+
 json_object *job_report(const Job *job)
 {
         json_object *report = json_new_object();
@@ -280,6 +326,7 @@ json_object *job_report(const Job *job)
         json_add_bool(report, "ok",
                       json_object_array_length(job->findings) == 0 && job_result(job) == JOB_RESULT_DONE);
         json_add(report, "findings", json_object_get(job->findings));
+        json_add(report, "plan", plan_to_json(job));
         return report;
 }
 
@@ -313,14 +360,9 @@ static void add_figures(const Job *job, json_object *o)
                                 (int64_t) (job->clock.blackout_start_usec - job->clock.start_usec));
 }
 
-json_object *job_to_json(const Job *job)
+/* What summary and report both begin with. */
+static void add_head(const Job *job, json_object *o)
 {
-        json_object *o = json_new_object(), *error = json_new_object();
-        char text[1024];
-        Outcome outcome = job_error(job, text, sizeof text);
-        const char *name = outcome_info(outcome)->name;
-
-        json_add_number(o, "version", JSON_VERSION);
         json_add_string(o, "job", job->id);
         json_add_string(o, "vm", job->vm_uuid);
         json_add_string(o, "name", job->vm_name);
@@ -332,6 +374,41 @@ json_object *job_to_json(const Job *job)
         json_add_string(o, "owner", job_owner(job));
         json_add_number(o, "created_usec", (int64_t) job->created_usec);
         json_add_number(o, "ended_usec", (int64_t) job->ended_usec);
+}
+
+json_object *job_summary(const Job *job)
+{
+        json_object *o = json_new_object();
+
+        add_head(job, o);
+        json_add_number(o, "blackout_usec", (int64_t) job_blackout_usec(job));
+        return o;
+}
+
+json_object *job_summary_of_json(json_object *json)
+{
+        static const char *const keys[] = {"job",   "vm",           "name",       "half",
+                                           "peer",  "state",        "result",     "phase",
+                                           "owner", "created_usec", "ended_usec", "blackout_usec"};
+        json_object *o = json_new_object(), *value;
+
+        for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+                if (json && json_object_object_get_ex(json, keys[i], &value))
+                        json_add(o, keys[i], json_object_get(value));
+        return o;
+}
+
+json_object *job_to_json(const Job *job)
+{
+        json_object *o = json_new_object(), *error = json_new_object();
+        char text[1024];
+        Outcome outcome = job_error(job, text, sizeof text);
+        const char *name = outcome_info(outcome)->name;
+
+        json_add_number(o, "version", JSON_VERSION);
+        add_head(job, o);
+        json_add_number(o, "bandwidth", (int64_t) job->limits.bandwidth);
+        json_add_number(o, "max_blackout_usec", (int64_t) job->limits.max_blackout_usec);
         add_figures(job, o);
         json_add_string(error, "name", name ? name : "");
         json_add_string(error, "text", text);

@@ -20,6 +20,12 @@ static int32_t plan_index(const Job *job, uint32_t vm_index)
         return -1;
 }
 
+static bool moves_pages(const DeviceProgram *program)
+{
+        return program->n > 0 &&
+               (program->ops[0].type == DEVICE_OP_SEND_PAGES || program->ops[0].type == DEVICE_OP_LOAD_PAGES);
+}
+
 static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
                                const AgentResultPacket *result)
 {
@@ -40,7 +46,9 @@ static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
         event.device = (uint32_t) i;
         if (result->status < 0)
                 (void) snprintf(job->devices[i].text, sizeof job->devices[i].text, "%s", result->text);
-        if (result->bytes > 0)
+        if (result->bytes > 0 && moves_pages(&job->devices[i].program))
+                job->devices[i].page_bytes = result->bytes;
+        else if (result->bytes > 0)
                 job->devices[i].bytes = result->bytes;
         /* What it can do is known anew when its connection was made anew. */
         half_set_flags(job->half, (uint32_t) i, device_flags(job->vm->devices[vm_index]));
@@ -69,10 +77,36 @@ static void on_device_progress(void *userdata, uint32_t vm_index, uint64_t bytes
         Job *job = userdata;
         int32_t i = plan_index(job, vm_index);
 
-        if (i < 0)
+        if (i < 0 || moves_pages(&job->devices[i].program))
                 return;
         job->devices[i].bytes = bytes;
         job->hooks->changed(job->userdata, job, false);
+}
+
+static void on_device_dirty(void *userdata, uint32_t vm_index, const AgentDirty *dirty, int fd)
+{
+        Job *job = userdata;
+
+        if (job->plan.copies_pages)
+                (void) close(fd); /* its agent has them, too */
+        else
+                vmm_take_dirty(job->vm->vmm, dirty->address, dirty->page_size, dirty->n_pages, fd);
+}
+
+/* From the moment in which the VM stood, not from that in which we heard of it. */
+static void watch_blackout(Job *job)
+{
+        uint64_t most = job->limits.max_blackout_usec, usec = job_blackout_usec(job);
+
+        if (most > 0 && usec > 0 && !job->watches_blackout) {
+                job->watches_blackout = true;
+                loop_timer_set(job->blackout_timer, usec < most ? most - usec : 1);
+        }
+}
+
+static void on_blackout(void *userdata)
+{
+        job_post(userdata, &(HalfEvent){.type = HALF_BLACKOUT});
 }
 
 static void on_vmm_answered(void *userdata, uint32_t step, int status, const char *text)
@@ -100,6 +134,7 @@ static void on_vmm_gone(void *userdata)
 static void on_vmm_halted(void *userdata, uint64_t usec)
 {
         job_measure_halted(userdata, usec);
+        watch_blackout(userdata);
 }
 
 static void on_vmm_resumed(void *userdata)
@@ -122,6 +157,7 @@ static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_
 static const VmListener vm_listener = {
         .device_gone = on_device_gone,
         .device_progress = on_device_progress,
+        .device_dirty = on_device_dirty,
         .vmm_answered = on_vmm_answered,
         .vmm_gone = on_vmm_gone,
         .vmm_halted = on_vmm_halted,
@@ -168,8 +204,8 @@ static void command_device(Job *job, const HalfEffect *effect)
         Device *device = job->vm->devices[job->devices[effect->device].vm_index];
 
         job->devices[effect->device].program = effect->program;
-        device_run(device, job->id, &effect->program, effect->deadline_usec, effect->interrupt, effect->step,
-                   on_device_answered, job);
+        device_run(device, job->id, &effect->program, &job->plan.limits, effect->deadline_usec,
+                   effect->interrupt, effect->step, on_device_answered, job);
 }
 
 static void write_record(Job *job, const HalfEffect *effect)
@@ -286,6 +322,7 @@ static void finish(Job *job)
         job->finished = true;
         job->ended_usec = clock_realtime_usec();
         loop_timer_set(job->timeout, 0);
+        loop_timer_set(job->blackout_timer, 0);
         job_drop_data(job);
         if (job_side(job) == SIDE_SOURCE && job_result(job) == JOB_RESULT_DONE && job->vm &&
             !job->half->check_only)
@@ -308,6 +345,7 @@ static void look_at_change(Job *job)
 
         if (state != job->seen_state) {
                 job_measure_state(job, state);
+                watch_blackout(job);
                 job_log_change(job, job->seen_state, state);
                 job->seen_state = state;
                 entered = true;
@@ -377,6 +415,7 @@ Job *job_free(Job *job)
         job_drop_data(job);
         loop_timer_free(job->timer);
         loop_timer_free(job->timeout);
+        loop_timer_free(job->blackout_timer);
         loop_timer_free(job->post_timer);
         half_effects_deinit(&job->effects);
         timeline_deinit(&job->timeline);
@@ -399,6 +438,8 @@ static int make_timers(Job *job)
 
         if (r >= 0)
                 r = loop_timer_new(job->host->loop, on_timeout, job, &job->timeout);
+        if (r >= 0)
+                r = loop_timer_new(job->host->loop, on_blackout, job, &job->blackout_timer);
         if (r >= 0)
                 r = loop_timer_new(job->host->loop, on_closed, job, &job->post_timer);
         return r;
@@ -459,7 +500,7 @@ static int set_all_devices(Job *job)
         return r;
 }
 
-static int make_plan(Job *job)
+int job_make_plan(Job *job)
 {
         _cleanup_(json_object_putp) json_object *json = NULL;
         unsigned char digest[EVP_MAX_MD_SIZE];
@@ -471,6 +512,9 @@ static int make_plan(Job *job)
                 return r;
         plan_build(&job->plan, &manifest, &job->host->config.policy);
         manifest_deinit(&manifest);
+        plan_divide_bandwidth(&job->plan, job->limits.bandwidth);
+        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.limits.bandwidth,
+                                                  .blackout_usec = job->limits.max_blackout_usec});
         json = job_plan_json(job);
         text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
         if (EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) != 1)
@@ -494,10 +538,11 @@ int job_new_source(const Host *host, const JobHooks *hooks, void *userdata, Vm *
         (void) snprintf(job->peer, sizeof job->peer, "%s", address);
         (void) snprintf(job->request_id, sizeof job->request_id, "%s",
                         options->request_id ? options->request_id : "");
+        job->limits = options->limits;
         half_init(job->half, SIDE_SOURCE, job->n_devices, options->check_only);
         r = set_all_devices(job);
         if (r >= 0)
-                r = make_plan(job);
+                r = job_make_plan(job);
         if (r < 0)
                 return r;
         job->predicted_usec = vm->last_blackout_usec;
@@ -534,6 +579,10 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
         JsonReader reader = {.where = "PREPARE"};
         json_object *plan = json_member(&reader, prepare, "plan", json_type_object, true);
         json_object *ids = json_member(&reader, plan, "devices", json_type_array, true);
+        JobLimits limits = {
+                .bandwidth = (uint64_t) json_number(&reader, prepare, "bandwidth", 0, JOB_LIMIT_MAX, 0),
+                .max_blackout_usec =
+                        (uint64_t) json_number(&reader, prepare, "max_blackout_usec", 0, JOB_LIMIT_MAX, 0)};
         size_t n = ids ? json_object_array_length(ids) : 0;
         int r = -EBADMSG;
 
@@ -548,13 +597,17 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
                         job->devices[i].vm_index = -1;
                 memcpy(job->id, id, sizeof job->id);
                 (void) snprintf(job->peer, sizeof job->peer, "%s", source_id);
+                job->limits = limits;
                 half_init(job->half, SIDE_DESTINATION, (uint32_t) n, false);
                 r = set_paired_devices(job, &reader, ids);
         }
         if (r >= 0)
-                r = make_plan(job);
-        if (r >= 0)
+                r = job_make_plan(job);
+        if (r >= 0) {
+                /* How memory that devices write goes over is the source's to say: there it is known who takes it. */
+                job->plan.copies_pages = json_flag(&reader, plan, "copies_pages", false);
                 r = job_make_tokens(job);
+        }
         if (r < 0) {
                 memcpy(ret_text, reader.text, sizeof reader.text);
                 return r;
@@ -602,7 +655,7 @@ int job_new_restored(const Host *host, const JobHooks *hooks, void *userdata, Vm
         if (r >= 0)
                 r = set_all_devices(job);
         if (r >= 0)
-                r = make_plan(job);
+                r = job_make_plan(job);
         if (r < 0)
                 return r;
         if (!superseded)

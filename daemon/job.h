@@ -31,8 +31,9 @@ typedef struct JobHooks {
 } JobHooks;
 
 typedef struct JobDevice {
-        int32_t vm_index; /* in the VM's definition */
-        uint64_t bytes;   /* of its state that have moved */
+        int32_t vm_index;    /* in the VM's definition */
+        uint64_t bytes;      /* of its state that have moved */
+        uint64_t page_bytes; /* of the VM's memory, moved by its agent */
         uint8_t token[HELLO_TOKEN_SIZE];
         bool has_token; /* destination: waits for its connection; source: was given it */
         DataDial *dial;
@@ -51,6 +52,15 @@ typedef struct JobClock {
         uint32_t reported;                               /* destination: spans that were sent already */
 } JobClock;
 
+/* What the operator bounds. 0: nothing. At both halves: PREPARE has them. */
+typedef struct JobLimits {
+        uint64_t bandwidth; /* bytes per second, of memory and device state together */
+        uint64_t max_blackout_usec;
+} JobLimits;
+
+/* No number that is kept here is larger: JSON has signed ones. */
+#define JOB_LIMIT_MAX INT64_MAX
+
 struct Job {
         Job *next;
         const Host *host;
@@ -62,6 +72,7 @@ struct Job {
         char vm_uuid[UUID_TEXT_MAX + 1], vm_name[VM_NAME_MAX + 1];
         char peer[128];                    /* source: address; destination: host id of the source */
         uint64_t created_usec, ended_usec; /* CLOCK_REALTIME */
+        JobLimits limits;
 
         Half *half;
         Plan plan;
@@ -71,7 +82,8 @@ struct Job {
         uint32_t n_queue, queue_room;
         bool performing, finished, closed;
         HalfState seen_state;
-        LoopTimer *timer, *timeout, *post_timer;
+        LoopTimer *timer, *timeout, *blackout_timer, *post_timer;
+        bool watches_blackout;
 
         uint32_t n_devices;
         JobDevice *devices;
@@ -94,6 +106,7 @@ struct Job {
 
 typedef struct JobOptions {
         uint64_t timeout_usec; /* 0: none */
+        JobLimits limits;
         bool check_only;
         const char *request_id; /* or NULL */
 } JobOptions;
@@ -142,12 +155,18 @@ const char *job_device_mode(const Job *job, uint32_t device);
 DeviceState job_device_state(const Job *job, uint32_t device);
 /* Everything, for `migctl show` and the history. */
 json_object *job_to_json(const Job *job);
-/* The findings of check: {"ok", "findings"}. */
+/* A line's worth of it, and the same out of what job_to_json() made once. */
+json_object *job_summary(const Job *job);
+json_object *job_summary_of_json(json_object *json);
+/* What check has to say: {"ok", "findings", "plan"}. */
 json_object *job_report(const Job *job);
 
 /* ---- between the job's own files ----------------------------------------------------------------------------- */
 
 void job_post(Job *job, const HalfEvent *event);
+
+/* Of what is known of VM and devices now. */
+int job_make_plan(Job *job) _must_check_;
 
 /* job-peer.c */
 void job_send(Job *job, const HalfEffect *effect);

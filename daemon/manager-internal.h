@@ -8,7 +8,7 @@
 
 /* Of jobs that are over this many can still be looked at without asking the store. */
 #define JOBS_KEEP    64
-#define HISTORY_LOAD 64
+#define HISTORY_KEEP 64
 
 /* A control connection that another daemon made. */
 typedef struct Caller Caller;
@@ -39,15 +39,18 @@ struct History {
         History *next;
         char id[UUID_TEXT_MAX + 1];
         char *json;
+        json_object *summary; /* of it; NULL: nobody has asked yet */
 };
 
 struct Manager {
         const Host *host;
         Vm *vms;
+        void *by_uuid, *by_name; /* trees of them (search.h) */
         Job *jobs;
         Caller *callers;
         Callee *callees;
-        Listener *listener;
+        Listener *listeners[1 + CONFIG_LISTEN_MAX]; /* peer.sock, and what migmgrd.json lists */
+        uint32_t n_listeners;
         uint32_t n_pickups; /* records of jobs that are not taken up again yet */
         Check *checks;
         History *history; /* newest first */
@@ -63,6 +66,8 @@ void manager_show_vm(Manager *manager, Vm *vm);
 void manager_drop_vm(Manager *manager, Vm *vm);
 void manager_add_job(Manager *manager, Job *job);
 void manager_drop_job(Manager *manager, Job *job);
+/* The newest so far; the oldest make room for it. */
+void manager_add_history(Manager *manager, const char *id, const char *json);
 
 /* manager-peer.c */
 int manager_listen(Manager *manager) _must_check_;

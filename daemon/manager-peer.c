@@ -293,7 +293,7 @@ static void take_check(Caller *caller, const char *job, json_object *body)
                                    "register it at the destination: migctl register --incoming FILE");
                 return;
         }
-        if (vm->job || vm->awaits_job || vm->opened || vm->vmm->asked) {
+        if (vm_is_busy(vm) || vm->vmm->asked) {
                 answer_one_finding(inquiry, "job", "none", "another job has this VM in hand",
                                    "wait for the end of that job");
                 return;
@@ -332,7 +332,7 @@ static void take_prepare(Caller *caller, const char *id, json_object *body)
         else if (!vm || !vm->registered || vm->presence != PRESENCE_AWAY)
                 (void) snprintf(text, sizeof text,
                                 "the VM is not registered at the destination, or is there already");
-        else if (vm->job || vm->awaits_job || vm->opened)
+        else if (vm_is_busy(vm))
                 (void) snprintf(text, sizeof text, "another job has this VM in hand at the destination");
         else if (job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
                                      id, body, text, &job) == 0) {
@@ -400,13 +400,30 @@ static bool on_data(void *userdata, const Hello *hello, int fd)
         return false;
 }
 
-int manager_listen(Manager *manager)
+static int listen_at(Manager *manager, const char *address)
 {
         static const ListenerEvents events = {on_control, on_data};
-        char path[SOCKET_PATH_MAX + 16];
+        int r = listener_new(manager->host->loop, address, &events, manager,
+                             &manager->listeners[manager->n_listeners]);
 
-        (void) snprintf(path, sizeof path, "%s/peer.sock", manager->host->config.runtime_dir);
-        return listener_new(manager->host->loop, path, &events, manager, &manager->listener);
+        if (r < 0)
+                log_error(NULL, "cannot listen for other daemons at %s: %s", address, strerror(-r));
+        else
+                manager->n_listeners++;
+        return r;
+}
+
+int manager_listen(Manager *manager)
+{
+        const Config *config = &manager->host->config;
+        char address[SOCKET_PATH_MAX + 32];
+        int r;
+
+        (void) snprintf(address, sizeof address, "unix:%s/peer.sock", config->runtime_dir);
+        r = listen_at(manager, address);
+        for (uint32_t i = 0; i < config->n_listen && r >= 0; i++)
+                r = listen_at(manager, config->listen[i]);
+        return r;
 }
 
 void manager_free_peers(Manager *manager)

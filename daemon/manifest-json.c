@@ -136,7 +136,9 @@ static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)
         json_copy(reader, o, "id", true, ret->id, sizeof ret->id);
         if (!reader->failed && !device_id_is_valid(ret->id))
                 json_fail(reader, "\"%s\" is no id of a device", ret->id);
-        ret->migration_flags = (uint32_t) json_number_needed(reader, o, "flags", 0, DEVICE_MIGRATION_MASK);
+        ret->migration_flags = (uint32_t) json_number_needed(reader, o, "flags", 0, DEVICE_FLAGS_MASK);
+        if (ret->migration_flags & ~(uint32_t) DEVICE_FLAGS_MASK)
+                json_fail(reader, "\"flags\": %u has bits that no device has", ret->migration_flags);
         ret->status = (int) json_number_needed(reader, o, "status", -4095, 0);
         take_text(reader, o, "text", ret->text, sizeof ret->text);
         if (reader->failed)

@@ -12,6 +12,31 @@
 
 /* ---- what devices and VMM say -------------------------------------------------------------------------------- */
 
+static void on_device_back(void *userdata, uint32_t index, int status, const char *text)
+{
+        Vm *vm = userdata;
+
+        if (status < 0)
+                log_warning(
+                        LOG_ABOUT(.vm = vm->definition->name, .device = vm->definition->devices[index].id),
+                        "the device cannot be reached again: %s", text);
+        vm->changed(vm->changed_userdata, vm, (int32_t) index);
+}
+
+/* A VMM uses the device, and no job has it in hand: it must not wait for one. */
+static void open_again(Vm *vm, uint32_t index)
+{
+        Device *device = vm->devices[index];
+
+        if (!vm->job && vm->n_opening == 0 && !device_is_open(device) && !device_is_opening(device))
+                device_open(device, on_device_back, vm);
+}
+
+static void on_device_wanted(void *userdata, uint32_t index)
+{
+        open_again(userdata, index);
+}
+
 static void on_device_gone(void *userdata, uint32_t index, int status, const char *text)
 {
         Vm *vm = userdata;
@@ -20,7 +45,11 @@ static void on_device_gone(void *userdata, uint32_t index, int status, const cha
                     "the device is gone: %s", text);
         if (vm->job)
                 vm->listener->device_gone(vm->job, index, status, text);
+        vm_reset_gone(vm, index, status, text);
         vm->changed(vm->changed_userdata, vm, (int32_t) index);
+        /* Once: a server that is not there now is asked for again when the VMM waits for it. */
+        if (vm->definition->devices[index].broker[0])
+                open_again(vm, index);
 }
 
 static void on_device_progress(void *userdata, uint32_t index, uint64_t bytes)
@@ -29,6 +58,16 @@ static void on_device_progress(void *userdata, uint32_t index, uint64_t bytes)
 
         if (vm->job)
                 vm->listener->device_progress(vm->job, index, bytes);
+}
+
+static void on_device_dirty(void *userdata, uint32_t index, const AgentDirty *dirty, int fd)
+{
+        Vm *vm = userdata;
+
+        if (vm->job)
+                vm->listener->device_dirty(vm->job, index, dirty, fd);
+        else
+                (void) close(fd);
 }
 
 static void on_device_changed(void *userdata, uint32_t index)
@@ -79,6 +118,11 @@ static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_
 
         if (vm->job)
                 vm->listener->vmm_progress(vm->job, done_bytes, total_bytes);
+}
+
+bool vm_is_busy(const Vm *vm)
+{
+        return vm->job || vm->awaits_job || vm->opened || vm->resets || !vm->registered;
 }
 
 void vm_set_job(Vm *vm, const VmListener *listener, void *job)
@@ -211,6 +255,7 @@ Vm *vm_free(Vm *vm)
 {
         if (!vm)
                 return NULL;
+        vm_end_resets(vm);
         for (uint32_t i = 0; vm->devices && i < vm->definition->n_devices; i++)
                 device_free(vm->devices[i]);
         free(vm->devices);
@@ -225,7 +270,13 @@ DEFINE_CLEANUP(Vm *, vm_free);
 
 static int make_devices(Vm *vm)
 {
-        static const DeviceListener listener = {on_device_gone, on_device_progress, on_device_changed};
+        static const DeviceListener listener = {
+                .gone = on_device_gone,
+                .progress = on_device_progress,
+                .dirty = on_device_dirty,
+                .changed = on_device_changed,
+                .wanted = on_device_wanted,
+        };
         DevicePlace place = {vm->host->loop, vm->host->helper, vm->host->config.runtime_dir,
                              vm->host->config.policy.connect_usec};
         uint32_t n = vm->definition->n_devices;

@@ -8,6 +8,8 @@ static const size_t sizes[] = {
         [AGENT_RUN] = sizeof(AgentRun),           [AGENT_STOP] = sizeof(AgentStop),
         [AGENT_HELLO] = sizeof(AgentHelloPacket), [AGENT_RESULT] = sizeof(AgentResultPacket),
         [AGENT_PROGRESS] = sizeof(AgentProgress), [AGENT_GONE] = sizeof(AgentGone),
+        [AGENT_DIRTY] = sizeof(AgentDirty),       [AGENT_BROKER] = sizeof(AgentBroker),
+        [AGENT_WANTED] = sizeof(AgentWanted),
 };
 
 size_t agent_packet_size(AgentPacketType type)
@@ -36,12 +38,20 @@ static bool run_is_sane(const AgentRun *run)
         return true;
 }
 
+static bool dirty_is_sane(const AgentDirty *dirty)
+{
+        return dirty->page_size >= 4096 && (dirty->page_size & (dirty->page_size - 1)) == 0 &&
+               dirty->n_pages > 0 && dirty->n_pages <= AGENT_DIRTY_PAGES_MAX &&
+               dirty->n_pages <= (UINT64_MAX - dirty->address) / dirty->page_size;
+}
+
 static bool is_sane(const AgentPacket *packet)
 {
         switch ((AgentPacketType) packet->head.type) {
         case AGENT_OPEN:
         case AGENT_STOP:
-        case AGENT_PROGRESS: return true;
+        case AGENT_PROGRESS:
+        case AGENT_WANTED: return true;
         case AGENT_ATTACH: return is_job(packet->attach.job) && packet->attach.job[0] != 0;
         case AGENT_RUN: return run_is_sane(&packet->run);
         case AGENT_HELLO: return is_job(packet->hello.job) && packet->hello.state < DEVICE_STATE_MAX;
@@ -49,6 +59,10 @@ static bool is_sane(const AgentPacket *packet)
                 return packet->result.state < DEVICE_STATE_MAX && packet->result.from < DEVICE_STATE_MAX &&
                        packet->result.to < DEVICE_STATE_MAX && packet->result.op <= DEVICE_PROGRAM_MAX &&
                        packet->result.status <= 0 && is_text(packet->result.text, AGENT_TEXT_MAX);
+        case AGENT_DIRTY: return dirty_is_sane(&packet->dirty);
+        case AGENT_BROKER:
+                return is_text(packet->broker.path, sizeof packet->broker.path) &&
+                       socket_path_fits(packet->broker.path);
         case AGENT_GONE: return packet->gone.status <= 0 && is_text(packet->gone.text, AGENT_TEXT_MAX);
         }
         return false;

@@ -6,21 +6,27 @@
  * The agent listens. A new commander displaces the old one and is greeted with HELLO, which says all that a daemon
  * which has just started must know. A commander sends OPEN (with the connected socket of the device's server), ATTACH
  * (with a data connection), RUN and STOP; OPEN and RUN are answered by one RESULT each, in order. A RUN that comes while
- * another runs waits for it. Between them PROGRESS and GONE may come at any time.
+ * another runs waits for it. Between them PROGRESS, DIRTY and GONE may come at any time. An agent whose device a VMM uses
+ * is told so with BROKER, before OPEN; it then says WANTED when that VMM waits and there is no connection to the device.
  *
  * Structs are sent as they are; agent-protocol.c checks those that arrive, because neither side trusts the other.
  */
 
 #include <assert.h>
 
+#include "common/socket.h"
 #include "common/uuid.h"
 #include "daemon/core/device-program.h"
+#include "daemon/core/policy.h"
 
 #define AGENT_MAGIC      0x3147414du /* "MAG1" */
 #define AGENT_PACKET_MAX 1024
 #define AGENT_TEXT_MAX   256
 #define AGENT_KEY_MAX    16 /* hex digits: the agent's name in the runtime directory */
 #define AGENT_QUEUE_MAX  4  /* commands that may wait */
+
+/* As many as one answer to DMA_LOGGING_REPORT can tell of. */
+#define AGENT_DIRTY_PAGES_MAX (8 * UINT64_C(1024) * 1024)
 
 typedef enum AgentPacketType {
         /* commander to agent */
@@ -33,6 +39,11 @@ typedef enum AgentPacketType {
         AGENT_RESULT,
         AGENT_PROGRESS,
         AGENT_GONE,
+        /* commander to agent */
+        AGENT_BROKER,
+        /* agent to commander */
+        AGENT_WANTED,
+        AGENT_DIRTY,
 } AgentPacketType;
 
 typedef struct AgentHead {
@@ -67,6 +78,7 @@ typedef struct AgentRun {
         uint32_t seq;
         uint32_t n_ops;
         uint64_t deadline_usec; /* for all of them, from now; 0: as long as it takes */
+        TransferLimits limits;
         char job[UUID_TEXT_MAX + 1];
         uint8_t reserved[3];
         AgentOp ops[DEVICE_PROGRAM_MAX];
@@ -84,7 +96,9 @@ typedef struct AgentHelloPacket {
         uint8_t opened;              /* there is a connection to the device */
         uint8_t busy;                /* a command runs or waits: no decision yet */
         uint8_t loaded; /* this job's state was taken in whole and accepted, and the device has not run since */
-        uint32_t flags;      /* VFIO_DEVICE_FEATURE_MIGRATION */
+        uint8_t broker; /* it has been given a socket for the VMM */
+        uint8_t reserved[3];
+        uint32_t flags;      /* DEVICE_FLAGS_MASK */
         uint32_t state;      /* DeviceState, as last read */
         uint32_t last_seq;   /* number of the last command that ended, */
         int32_t last_status; /* and how */
@@ -97,7 +111,7 @@ typedef struct AgentResultPacket {
         uint32_t seq;
         int32_t status; /* 0 or a negative errno. -ECANCELED: stopped */
         uint32_t op;    /* index of the operation that failed, or their number */
-        uint32_t flags; /* VFIO_DEVICE_FEATURE_MIGRATION */
+        uint32_t flags; /* DEVICE_FLAGS_MASK */
         uint32_t from, to;
         uint32_t state; /* read back after the last operation; UNKNOWN when that failed too */
         uint32_t was_reset;
@@ -123,6 +137,26 @@ typedef struct AgentGone {
         char text[AGENT_TEXT_MAX];
 } AgentGone;
 
+/* Pages of the VM's memory that the device has written, before the RESULT of a RUN with DEVICE_OP_DIRTY: one for each
+ * mapping with such pages, with a file of little-endian u64 words: bit i is the page at address + i * page_size. */
+typedef struct AgentDirty {
+        AgentHead head;
+        uint64_t address; /* as the VMM mapped it */
+        uint64_t page_size;
+        uint64_t n_pages;
+} AgentDirty;
+
+/* Listen for the VMM on this socket (one file), whose path is `path`. One that it has already stays. */
+typedef struct AgentBroker {
+        AgentHead head;
+        char path[SOCKET_PATH_MAX + 1];
+} AgentBroker;
+
+/* The VMM waits, and there is no connection to the device. Said again for as long as that is so. */
+typedef struct AgentWanted {
+        AgentHead head;
+} AgentWanted;
+
 static_assert(sizeof(AgentResultPacket) <= AGENT_PACKET_MAX, "the largest packet fits");
 
 typedef union AgentPacket {
@@ -135,6 +169,9 @@ typedef union AgentPacket {
         AgentResultPacket result;
         AgentProgress progress;
         AgentGone gone;
+        AgentDirty dirty;
+        AgentBroker broker;
+        AgentWanted wanted;
         uint8_t bytes[AGENT_PACKET_MAX];
 } AgentPacket;
 

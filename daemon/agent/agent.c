@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "broker.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/socket.h"
@@ -19,7 +20,8 @@ struct Agent {
         struct event_base *base;
         int listen_fd, commander_fd;
         struct event *accept, *command, *progress, *open_deadline, *next;
-        VfioUserDevice *device, *opening;
+        ProgramPlace place;
+        VfioUserDevice *opening;
         uint32_t open_seq;
         Program *program;
         int data_fd;
@@ -29,6 +31,7 @@ struct Agent {
         /* what a new commander is told */
         char job[UUID_TEXT_MAX + 1];
         DeviceState state;
+        uint32_t flags; /* of the device that is or was there */
         uint32_t last_seq;
         int last_status;
         uint64_t bytes;
@@ -63,20 +66,30 @@ static void say(Agent *agent, AgentPacket *packet)
         }
 }
 
+/* What the device can, and what is with it now. */
+static uint32_t current_flags(Agent *agent)
+{
+        const BrokerMap *maps;
+
+        if (agent->place.device)
+                agent->flags = vfio_user_device_facts(agent->place.device)->flags;
+        return agent->flags | (broker_maps(agent->place.broker, &maps) > 0 ? (uint32_t) DEVICE_HAS_DMA : 0);
+}
+
 static void say_hello(Agent *agent)
 {
-        AgentPacket packet = {
-                .hello = {
-                        .head.type = AGENT_HELLO,
-                        .opened = agent->device != NULL,
-                        .busy = agent->program || agent->opening || agent->n_queue > 0,
-                        .loaded = agent->loaded,
-                        .flags = agent->device ? vfio_user_device_facts(agent->device)->flags : 0,
-                        .state = (uint32_t) agent->state,
-                        .last_seq = agent->last_seq,
-                        .last_status = agent->last_status,
-                        .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
-                }};
+        AgentPacket packet = {.hello = {
+                                      .head.type = AGENT_HELLO,
+                                      .opened = agent->place.device != NULL,
+                                      .busy = agent->program || agent->opening || agent->n_queue > 0,
+                                      .loaded = agent->loaded,
+                                      .broker = agent->place.broker != NULL,
+                                      .flags = current_flags(agent),
+                                      .state = (uint32_t) agent->state,
+                                      .last_seq = agent->last_seq,
+                                      .last_status = agent->last_status,
+                                      .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
+                              }};
 
         memcpy(packet.hello.job, agent->job, sizeof packet.hello.job);
         say(agent, &packet);
@@ -86,9 +99,32 @@ static void say_result(Agent *agent, const AgentResultPacket *result)
 {
         AgentPacket packet = {.result = *result};
 
+        packet.result.flags = current_flags(agent);
         agent->last_seq = result->seq;
         agent->last_status = result->status;
         say(agent, &packet);
+}
+
+/* Before the result of the program that has read them. */
+static void say_dirty(Agent *agent)
+{
+        const Dirty *dirty = agent->place.dirty;
+
+        for (uint32_t i = 0; dirty && i < dirty->n; i++) {
+                AgentPacket packet = {.dirty = {.head.type = AGENT_DIRTY,
+                                                .address = dirty->ranges[i].address,
+                                                .page_size = dirty->page_size,
+                                                .n_pages = dirty->ranges[i].n_pages}};
+                _cleanup_(closep) int fd = -1;
+
+                if (!dirty->ranges[i].any || agent->commander_fd < 0)
+                        continue;
+                fd = dirty_file(dirty, i);
+                if (fd < 0 || agent_packet_send(agent->commander_fd, &packet, fd) < 0) {
+                        log_warning(NULL, "commander cannot be given the pages that the device has written");
+                        drop_commander(agent);
+                }
+        }
 }
 
 static void say_refused(Agent *agent, uint32_t seq, int status, const char *text)
@@ -102,6 +138,14 @@ static void say_refused(Agent *agent, uint32_t seq, int status, const char *text
 
 /* ---- the device ---------------------------------------------------------------------------------------------- */
 
+static void drop_device(Agent *agent)
+{
+        program_place_clear(&agent->place);
+        if (agent->place.broker)
+                broker_set_device(agent->place.broker, NULL);
+        agent->place.device = vfio_user_device_free(agent->place.device);
+}
+
 static void on_device_gone(void *userdata, int status, const char *text)
 {
         Agent *agent = userdata;
@@ -113,11 +157,13 @@ static void on_device_gone(void *userdata, int status, const char *text)
         agent->state = DEVICE_STATE_UNKNOWN;
         agent->loaded = false;
         agent->gone = true;
+        if (agent->place.broker)
+                broker_set_device(agent->place.broker, NULL);
         say(agent, &packet);
         if (agent->program)
                 program_device_gone(agent->program, status, text);
         else
-                agent->device = vfio_user_device_free(agent->device);
+                drop_device(agent);
 }
 
 static void on_opening_gone(void *userdata, int status, const char *text)
@@ -143,6 +189,20 @@ static void on_gone(void *userdata, int status, const char *text)
                 on_device_gone(agent, status, text);
 }
 
+static void on_state(void *userdata, DeviceState state, bool asked)
+{
+        Agent *agent = userdata;
+
+        if (agent->place.broker)
+                broker_see_state(agent->place.broker, state, asked);
+}
+
+static void begin_brokering(Agent *agent)
+{
+        vfio_user_device_watch(agent->place.device, on_state, agent);
+        broker_set_device(agent->place.broker, agent->place.device);
+}
+
 static void on_opened(void *userdata, int status)
 {
         Agent *agent = userdata;
@@ -154,12 +214,13 @@ static void on_opened(void *userdata, int status)
                                 strerror(-status));
                 result.state = DEVICE_STATE_UNKNOWN;
         } else {
-                agent->device = TAKE_PTR(agent->opening);
+                agent->place.device = TAKE_PTR(agent->opening);
                 agent->gone = false;
-                agent->state = vfio_user_device_facts(agent->device)->state;
+                agent->state = vfio_user_device_facts(agent->place.device)->state;
                 agent->loaded = false;
-                result.flags = vfio_user_device_facts(agent->device)->flags;
                 result.state = (uint32_t) agent->state;
+                if (agent->place.broker)
+                        begin_brokering(agent);
         }
         say_result(agent, &result);
         event_active(agent->next, EV_TIMEOUT, 0); /* frees what failed, from a clean stack */
@@ -178,7 +239,7 @@ static void run_open(Agent *agent, const AgentOpen *open, int fd)
         int r;
 
         agent->open_seq = open->seq;
-        agent->device = vfio_user_device_free(agent->device);
+        drop_device(agent);
         agent->state = DEVICE_STATE_UNKNOWN;
         agent->loaded = false;
         if (fd < 0) {
@@ -217,27 +278,47 @@ static bool is_loaded(const Agent *agent, const AgentRun *run, const AgentResult
         return agent->loaded;
 }
 
+static bool has_op(const AgentRun *run, DeviceOpType type)
+{
+        for (uint32_t i = 0; i < run->n_ops; i++)
+                if (run->ops[i].type == type)
+                        return true;
+        return false;
+}
+
+/* The device runs on here, or again: nothing more goes over the data connection. Until then pre-copy is followed by the
+ * rest, and that perhaps by pages. */
+static bool leads_out(const AgentRun *run)
+{
+        const AgentOp *last = &run->ops[run->n_ops - 1];
+
+        return last->type == DEVICE_OP_RESET ||
+               (last->type == DEVICE_OP_SET && last->to == DEVICE_STATE_RUNNING);
+}
+
 static void on_program_end(void *userdata, const AgentResultPacket *packet)
 {
         Agent *agent = userdata;
         AgentResultPacket result = *packet;
-        const AgentRun *run = &agent->queue[0].packet.run; /* still at the head of the queue */
+        const AgentRun run = agent->queue[0].packet.run; /* still at the head of the queue */
         bool used_data = program_used_data(agent->program);
 
         agent->bytes = result.bytes;
         agent->state = (DeviceState) result.state;
-        agent->loaded = is_loaded(agent, run, &result);
+        agent->loaded = is_loaded(agent, &run, &result);
         for (uint32_t i = 0; i < result.op; i++)
-                agent->closing |= run->ops[i].type == DEVICE_OP_CLOSE;
+                agent->closing |= run.ops[i].type == DEVICE_OP_CLOSE;
         agent->program = program_free(agent->program);
         (void) event_del(agent->progress);
         memmove(agent->queue, agent->queue + 1, --agent->n_queue * sizeof agent->queue[0]);
         if (agent->gone)
-                agent->device = vfio_user_device_free(agent->device);
+                drop_device(agent);
+        if (result.status == 0 && has_op(&run, DEVICE_OP_DIRTY))
+                say_dirty(agent);
         /* First the reason, then what others see of it: the other half gives up at once when the connection ends, and
          * what it does to the other devices must not be heard before. */
         say_result(agent, &result);
-        if (used_data)
+        if ((used_data && result.status < 0) || leads_out(&run))
                 close_data(agent);
         if (agent->closing)
                 (void) event_base_loopbreak(agent->base);
@@ -258,7 +339,7 @@ static void on_progress(evutil_socket_t fd, short what, void *userdata)
 static bool has_stream(const AgentRun *run)
 {
         for (uint32_t i = 0; i < run->n_ops; i++)
-                if (run->ops[i].type == DEVICE_OP_SEND || run->ops[i].type == DEVICE_OP_LOAD)
+                if (device_op_transfers((DeviceOpType) run->ops[i].type))
                         return true;
         return false;
 }
@@ -284,13 +365,12 @@ static int run_program(Agent *agent, const AgentRun *run)
                 (void) event_base_loopbreak(agent->base);
                 return 0;
         }
-        if (!agent->device)
+        if (!agent->place.device)
                 return -ENOTCONN;
-        r = program_new(agent->base, agent->device, run, on_program_end, agent, &agent->program);
+        r = program_new(&agent->place, run, streq(agent->data_job, run->job) ? agent->data_fd : -1,
+                        on_program_end, agent, &agent->program);
         if (r < 0)
                 return r;
-        if (agent->data_fd >= 0 && streq(agent->data_job, run->job))
-                program_attach(agent->program, agent->data_fd);
         if (has_stream(run))
                 (void) event_add(agent->progress, &(struct timeval){.tv_usec = PROGRESS_USEC});
         return 1;
@@ -348,12 +428,38 @@ static void attach(Agent *agent, const AgentAttach *packet, int fd)
                 program_attach(agent->program, fd);
 }
 
+static void on_wanted(void *userdata)
+{
+        Agent *agent = userdata;
+
+        if (!agent->opening)
+                say(agent, &(AgentPacket){.wanted = {.head.type = AGENT_WANTED}});
+}
+
+static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
+{
+        int r;
+
+        if (fd < 0)
+                return;
+        if (agent->place.broker) {
+                (void) close(fd);
+                return;
+        }
+        r = broker_new(agent->base, fd, packet->path, on_wanted, agent, &agent->place.broker);
+        if (r < 0)
+                log_error(NULL, "no VMM can use the device by %s: %s", packet->path, strerror(-r));
+        else if (agent->place.device)
+                begin_brokering(agent);
+}
+
 static void obey(Agent *agent, const AgentPacket *packet, int fd)
 {
         switch ((AgentPacketType) packet->head.type) {
         case AGENT_OPEN:
         case AGENT_RUN: enqueue(agent, packet, fd); return;
         case AGENT_ATTACH: attach(agent, &packet->attach, fd); return;
+        case AGENT_BROKER: start_broker(agent, &packet->broker, fd); return;
         case AGENT_STOP:
                 if (agent->program)
                         program_stop(agent->program);
@@ -361,6 +467,8 @@ static void obey(Agent *agent, const AgentPacket *packet, int fd)
         case AGENT_HELLO:
         case AGENT_RESULT:
         case AGENT_PROGRESS:
+        case AGENT_DIRTY:
+        case AGENT_WANTED:
         case AGENT_GONE: break; /* ours to send */
         }
         if (fd >= 0)
@@ -426,8 +534,9 @@ Agent *agent_free(Agent *agent)
                 return NULL;
         drop_commander(agent);
         program_free(agent->program);
-        vfio_user_device_free(agent->device);
+        drop_device(agent);
         vfio_user_device_free(agent->opening);
+        broker_free(agent->place.broker); /* behind the device, whose calls are the broker's too */
         close_data(agent);
         for (size_t i = 0; i < ARRAY_SIZE(events); i++)
                 if (events[i])
@@ -448,7 +557,7 @@ int agent_new(struct event_base *base, int listen_fd, Agent **ret)
 
         if (!agent)
                 return -ENOMEM;
-        agent->base = base;
+        agent->base = agent->place.base = base;
         agent->listen_fd = listen_fd;
         agent->commander_fd = agent->data_fd = -1;
         agent->state = DEVICE_STATE_UNKNOWN;

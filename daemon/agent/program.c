@@ -20,15 +20,16 @@ typedef enum Step {
 } Step;
 
 struct Program {
-        VfioUserDevice *device;
+        ProgramPlace *place;
+        VfioUserDevice *device; /* the place's */
         AgentRun run;
         uint32_t at; /* operation */
         Step step;
         bool looked, stopping, used_data;
         int data_fd;
         Stream *stream;
+        Pages *pages;
         uint64_t bytes;
-        struct event_base *base;
         struct event *deadline, *kick;
         AgentResultPacket result;
         ProgramEnd on_end;
@@ -36,7 +37,6 @@ struct Program {
 };
 
 static void next_operation(Program *p);
-static void begin_stream(Program *p);
 
 static const AgentOp *op(const Program *p)
 {
@@ -62,6 +62,7 @@ static void on_kick(evutil_socket_t fd, short what, void *userdata)
 static void end(Program *p)
 {
         p->stream = stream_free(p->stream);
+        p->pages = pages_free(p->pages);
         p->result.op = p->at;
         p->result.bytes = p->bytes;
         if (p->deadline)
@@ -87,6 +88,8 @@ static void fail(Program *p, int status)
 {
         p->bytes = program_bytes(p);
         p->stream = stream_free(p->stream);
+        p->pages = pages_free(p->pages);
+        p->place->precopy = stream_free(p->place->precopy);
         p->result.status = status;
         p->result.state = DEVICE_STATE_UNKNOWN;
         if (p->at < p->run.n_ops)
@@ -142,7 +145,7 @@ void program_stop(Program *p)
         p->stopping = true;
         if (p->at >= p->run.n_ops)
                 return;
-        if (p->step != STEP_ACT || (op(p)->type != DEVICE_OP_SEND && op(p)->type != DEVICE_OP_LOAD))
+        if (p->step != STEP_ACT || !device_op_transfers((DeviceOpType) op(p)->type))
                 return;
         set_text(p, "stopped");
         fail(p, -ECANCELED);
@@ -253,39 +256,130 @@ static void on_state(void *userdata, int status, DeviceState state)
         }
 }
 
-static void on_stream_end(void *userdata, int status, const char *text)
+static void read_back(Program *p)
+{
+        int r;
+
+        p->step = STEP_READ_BACK;
+        r = vfio_user_device_get(p->device, on_state, p);
+        if (r < 0)
+                fail(p, r);
+}
+
+static void on_transferred(void *userdata, int status, const char *text)
 {
         Program *p = userdata;
 
         p->bytes = program_bytes(p);
-        p->stream = stream_free(p->stream);
         if (status < 0) {
                 (void) snprintf(p->result.text, sizeof p->result.text, "%s: %s", text, strerror(-status));
                 fail(p, status);
                 return;
         }
-        p->step = STEP_READ_BACK; /* a stream must not have moved the device */
-        status = vfio_user_device_get(p->device, on_state, p);
-        if (status < 0)
-                fail(p, status);
+        p->stream = stream_free(p->stream);
+        p->pages = pages_free(p->pages);
+        read_back(p); /* a stream must not have moved the device */
 }
 
-static void begin_stream(Program *p)
+static void on_logged(void *userdata, int status)
 {
-        int r;
+        Program *p = userdata;
 
-        if (p->data_fd < 0 && op(p)->type == DEVICE_OP_LOAD)
-                return; /* program_attach() goes on */
-        if (p->data_fd < 0) {
-                set_text(p, "there is no data connection");
-                fail(p, -ENOTCONN);
+        if (status < 0) {
+                p->place->dirty = dirty_free(p->place->dirty);
+                on_acted(p, status);
                 return;
         }
-        p->used_data = true;
-        r = (op(p)->type == DEVICE_OP_SEND ? stream_out_new : stream_in_new)(p->base, p->device, p->data_fd,
-                                                                             on_stream_end, p, &p->stream);
+        if (op(p)->type == DEVICE_OP_LOG_STOP)
+                p->place->dirty = dirty_free(p->place->dirty);
+        read_back(p);
+}
+
+static int begin_log(Program *p)
+{
+        Dirty *dirty;
+        int r = dirty_new(p->place->broker, &dirty);
+
         if (r < 0)
-                fail(p, r);
+                return r;
+        dirty_free(p->place->dirty);
+        p->place->dirty = dirty;
+        return vfio_user_device_log_start(p->device, dirty->page_size, on_logged, p);
+}
+
+/* Memory that was mapped when nobody asked for a log any more would be lost in silence. */
+static int read_log(Program *p)
+{
+        const BrokerMap *maps;
+        int r;
+
+        if (!p->place->dirty && broker_maps(p->place->broker, &maps) > 0) {
+                set_text(p,
+                         "the VMM has mapped memory for it since the migration was checked: migrate again");
+                return -ESTALE;
+        }
+        if (!p->place->dirty) {
+                read_back(p);
+                return 0;
+        }
+        r = dirty_read(p->place->dirty, p->device, p->place->broker, on_logged, p);
+        if (r == 1)
+                read_back(p);
+        return MIN(r, 0);
+}
+
+static int begin_send(Program *p)
+{
+        if (!p->place->precopy)
+                return stream_out_new(p->place->base, p->device, p->data_fd, on_transferred, p, &p->stream);
+        p->stream = TAKE_PTR(p->place->precopy);
+        stream_finish(p->stream, on_transferred, p);
+        return 0;
+}
+
+static int begin_send_pages(Program *p)
+{
+        if (!p->place->dirty) { /* the other end waits for the end of nothing */
+                set_text(p, "what it has written was not read");
+                return -ENODATA;
+        }
+        return pages_out_new(p->place->base, p->data_fd, p->place->dirty, p->place->broker, on_transferred, p,
+                             &p->pages);
+}
+
+static void on_converged(void *userdata, int status, const char *text)
+{
+        Program *p = userdata;
+
+        p->bytes = program_bytes(p);
+        if (status == 0) {
+                p->place->precopy = TAKE_PTR(p->stream); /* it goes on */
+                read_back(p);
+                return;
+        }
+        on_transferred(p, status, text);
+}
+
+static int begin_transfer(Program *p)
+{
+        if (p->data_fd < 0 && op(p)->type == DEVICE_OP_LOAD)
+                return 0; /* program_attach() goes on */
+        if (p->data_fd < 0) {
+                set_text(p, "there is no data connection");
+                return -ENOTCONN;
+        }
+        p->used_data = true;
+        switch ((DeviceOpType) op(p)->type) {
+        case DEVICE_OP_PRECOPY:
+                return stream_precopy_new(p->place->base, p->device, p->data_fd, &p->run.limits, on_converged,
+                                          p, &p->stream);
+        case DEVICE_OP_SEND: return begin_send(p);
+        case DEVICE_OP_SEND_PAGES: return begin_send_pages(p);
+        case DEVICE_OP_LOAD_PAGES:
+                return pages_in_new(p->place->base, p->data_fd, p->place->broker, on_transferred, p,
+                                    &p->pages);
+        default: return stream_in_new(p->place->base, p->device, p->data_fd, on_transferred, p, &p->stream);
+        }
 }
 
 static int begin_operation(Program *p)
@@ -300,7 +394,13 @@ static int begin_operation(Program *p)
                 return vfio_user_device_get(p->device, on_state, p);
         case DEVICE_OP_RESET: return vfio_user_device_reset(p->device, on_acted, p);
         case DEVICE_OP_SEND:
-        case DEVICE_OP_LOAD: begin_stream(p); return 0;
+        case DEVICE_OP_LOAD:
+        case DEVICE_OP_PRECOPY:
+        case DEVICE_OP_SEND_PAGES:
+        case DEVICE_OP_LOAD_PAGES: return begin_transfer(p);
+        case DEVICE_OP_LOG_START: return begin_log(p);
+        case DEVICE_OP_LOG_STOP: return vfio_user_device_log_stop(p->device, on_logged, p);
+        case DEVICE_OP_DIRTY: return read_log(p);
         case DEVICE_OP_CLOSE: operation_done(p); return 0;
         case DEVICE_OP_REOPEN: /* the daemon's side does that, with OPEN */
         case DEVICE_OP_MAX:
@@ -334,14 +434,20 @@ static void next_operation(Program *p)
 
 void program_attach(Program *p, int data_fd)
 {
+        int r = 0;
+
         p->data_fd = data_fd;
         if (p->at < p->run.n_ops && op(p)->type == DEVICE_OP_LOAD && p->step == STEP_ACT && !p->stream &&
             p->result.status == 0)
-                begin_stream(p);
+                r = begin_transfer(p);
+        if (r < 0)
+                fail(p, r);
 }
 
 uint64_t program_bytes(const Program *p)
 {
+        if (p->pages)
+                return pages_bytes(p->pages);
         return p->stream ? stream_bytes(p->stream) : p->bytes;
 }
 
@@ -355,6 +461,7 @@ Program *program_free(Program *p)
         if (!p)
                 return NULL;
         stream_free(p->stream);
+        pages_free(p->pages);
         if (p->deadline)
                 event_free(p->deadline);
         if (p->kick)
@@ -365,25 +472,48 @@ Program *program_free(Program *p)
 
 DEFINE_CLEANUP(Program *, program_free);
 
-int program_new(struct event_base *base, VfioUserDevice *device, const AgentRun *run, ProgramEnd on_end,
-                void *userdata, Program **ret)
+void program_place_clear(ProgramPlace *place)
+{
+        place->precopy = stream_free(place->precopy);
+        place->dirty = dirty_free(place->dirty);
+}
+
+/* A pre-copy goes on beside what leads to the rest of its stream, and beside nothing else. */
+static bool keeps_precopy(const AgentRun *run)
+{
+        for (uint32_t i = 0; i < run->n_ops; i++)
+                switch ((DeviceOpType) run->ops[i].type) {
+                case DEVICE_OP_SET:
+                        if (run->ops[i].to != DEVICE_STATE_PRE_COPY_P2P &&
+                            run->ops[i].to != DEVICE_STATE_STOP_COPY)
+                                return false;
+                        break;
+                case DEVICE_OP_SEND: return true;
+                case DEVICE_OP_DIRTY: break;
+                default: return false;
+                }
+        return true;
+}
+
+int program_new(ProgramPlace *place, const AgentRun *run, int data_fd, ProgramEnd on_end, void *userdata,
+                Program **ret)
 {
         _cleanup_(program_freep) Program *p = calloc(1, sizeof *p);
 
         if (!p)
                 return -ENOMEM;
-        p->base = base;
-        p->device = device;
+        p->place = place;
+        p->device = place->device;
         p->run = *run;
-        p->data_fd = -1;
+        p->data_fd = data_fd;
         p->on_end = on_end;
         p->userdata = userdata;
         p->result = (AgentResultPacket){.head.type = AGENT_RESULT,
                                         .seq = run->seq,
                                         .state = DEVICE_STATE_UNKNOWN,
-                                        .flags = vfio_user_device_facts(device)->flags};
-        p->kick = event_new(base, -1, 0, on_kick, p);
-        p->deadline = event_new(base, -1, 0, on_deadline, p);
+                                        .flags = vfio_user_device_facts(place->device)->flags};
+        p->kick = event_new(place->base, -1, 0, on_kick, p);
+        p->deadline = event_new(place->base, -1, 0, on_deadline, p);
         if (!p->kick || !p->deadline)
                 return -ENOMEM;
         if (run->deadline_usec > 0) {
@@ -393,6 +523,8 @@ int program_new(struct event_base *base, VfioUserDevice *device, const AgentRun 
                 if (event_add(p->deadline, &tv) < 0)
                         return -ENOMEM;
         }
+        if (!keeps_precopy(run))
+                place->precopy = stream_free(place->precopy);
         *ret = p;
         next_operation(TAKE_PTR(p));
         return 0;

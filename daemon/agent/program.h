@@ -11,18 +11,30 @@
 #include <event2/event.h>
 
 #include "agent-protocol.h"
-#include "vfio-user-device.h"
+#include "pages.h"
 
 typedef struct Program Program;
 
 typedef void (*ProgramEnd)(void *userdata, const AgentResultPacket *result);
 
-/* Begins. `device` must outlive the program. -ENOMEM. */
-int program_new(struct event_base *base, VfioUserDevice *device, const AgentRun *run, ProgramEnd on_end,
-                void *userdata, Program **ret) _must_check_;
+/* What a program is run on; outlives it, the agent's. */
+typedef struct ProgramPlace {
+        struct event_base *base;
+        VfioUserDevice *device;
+        Broker *broker;  /* NULL: no VMM uses the device */
+        Stream *precopy; /* begun by one program and finished by another */
+        Dirty *dirty;    /* as long as DMA is logged */
+} ProgramPlace;
+
+/* Lets go of what programs have left behind: the device is another, or goes another way. */
+void program_place_clear(ProgramPlace *place);
+
+/* Begins. `data_fd`: as for program_attach(), or -1: there is none yet. -ENOMEM. */
+int program_new(ProgramPlace *place, const AgentRun *run, int data_fd, ProgramEnd on_end, void *userdata,
+                Program **ret) _must_check_;
 Program *program_free(Program *program);
 
-/* The data connection for SEND or LOAD; stays the caller's and must outlive the program. A LOAD waits for it. */
+/* The data connection for what sends or loads; stays the caller's and must outlive the program. A LOAD waits for it. */
 void program_attach(Program *program, int data_fd);
 
 /* End it at the next point where the device is not in the middle of something, with -ECANCELED. */

@@ -7,9 +7,18 @@
 
 #define VERSION_MAX 65536 /* bytes of a VERSION reply's text */
 
-/* What we say of ourselves. One file at least, or the server can't grant twin_socket. */
-static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576,"
-                                   "\"pgsizes\":4096,\"twin_socket\":{\"supported\":true}}}";
+/* What we say of ourselves, and with it of any VMM behind the broker. One file at least, or the server can't grant
+ * twin_socket. */
+static const char capabilities[] =
+        "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"pgsizes\":4096,"
+        "\"write_multiple\":true,\"twin_socket\":{\"supported\":true}}}";
+
+/* A device that can log its DMA has all three. */
+static const uint32_t logging_probes[] = {
+        VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_START,
+        VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_STOP,
+        VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_DMA_LOGGING_REPORT,
+};
 
 /* One open read or write. */
 typedef struct Transfer {
@@ -30,14 +39,26 @@ struct VfioUserDevice {
         VfioUserVersion version, version_reply;
         char *version_text;
         VfioUserFeature feature, feature_reply;
-        VfioUserFeatureState state, state_reply;
+        union { /* what goes out with a feature */
+                VfioUserFeatureState state;
+                VfioUserFeatureLogStart log;
+                VfioUserFeatureLogReport report;
+        } data, data_reply;
+        struct {
+                VfioUserFeature feature;
+                VfioUserFeatureLogReport report;
+        } report_reply;
+        VfioUserFeatureState state_reply;
         VfioUserFeatureMigration migration_reply;
+        size_t n_probed; /* of the features for DMA logging */
         DeviceDone on_done;
         void *done_userdata;
         DeviceGot on_got;
         void *got_userdata;
         DeviceGone on_gone;
         void *gone_userdata;
+        DeviceWatch watch;
+        void *watch_userdata;
 };
 
 static void on_client_gone(void *userdata, int status, const char *text)
@@ -85,11 +106,34 @@ const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device)
         return &device->facts;
 }
 
-void vfio_user_device_abandon(VfioUserDevice *device)
+void vfio_user_device_watch(VfioUserDevice *device, DeviceWatch watch, void *userdata)
 {
-        vfio_user_client_abandon(device->client);
+        device->watch = watch;
+        device->watch_userdata = userdata;
+}
+
+VfioUserClient *vfio_user_device_client(VfioUserDevice *device)
+{
+        return device->client;
+}
+
+const char *vfio_user_device_version(const VfioUserDevice *device, uint16_t *ret_minor)
+{
+        *ret_minor = device->version_reply.minor;
+        return device->version_text;
+}
+
+void vfio_user_device_abandon_transfers(VfioUserDevice *device)
+{
+        vfio_user_client_abandon(device->client, device->transfers);
         for (size_t i = 0; i < DEVICE_TRANSFERS_MAX; i++)
                 device->transfers[i].busy = false;
+}
+
+void vfio_user_device_abandon(VfioUserDevice *device)
+{
+        vfio_user_client_abandon(device->client, device);
+        vfio_user_device_abandon_transfers(device);
 }
 
 /* ---- DEVICE_FEATURE ------------------------------------------------------------------------------------------ */
@@ -99,7 +143,8 @@ static int call_feature(VfioUserDevice *device, uint32_t flags, size_t out_size,
 {
         VfioUserCall call = {
                 .command = VFIO_USER_DEVICE_FEATURE,
-                .out = {{&device->feature, sizeof device->feature}, {&device->state, out_size}},
+                .owner = device,
+                .out = {{&device->feature, sizeof device->feature}, {&device->data, out_size}},
                 .n_out = out_size > 0 ? 2 : 1,
                 .head = &device->feature_reply,
                 .head_size = sizeof device->feature_reply,
@@ -124,6 +169,8 @@ static void on_get_reply(void *userdata, int status, size_t size)
                 status = -EPROTO;
         if (status == 0)
                 state = (DeviceState) device->state_reply.state;
+        if (device->watch)
+                device->watch(device->watch_userdata, state, false);
         device->on_got(device->got_userdata, status, state);
 }
 
@@ -146,16 +193,75 @@ int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone o
 {
         device->on_done = on_done;
         device->done_userdata = userdata;
-        device->state = (VfioUserFeatureState){.state = (uint32_t) state, .data_fd = -1};
+        device->data.state = (VfioUserFeatureState){.state = (uint32_t) state, .data_fd = -1};
+        if (device->watch)
+                device->watch(device->watch_userdata, state, true);
         return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_MIG_DEVICE_STATE,
-                            sizeof device->state, &device->state_reply, sizeof device->state_reply,
+                            sizeof device->data.state, &device->state_reply, sizeof device->state_reply,
                             on_done_reply);
+}
+
+int vfio_user_device_log_start(VfioUserDevice *device, uint64_t page_size, DeviceDone on_done, void *userdata)
+{
+        device->on_done = on_done;
+        device->done_userdata = userdata;
+        device->data.log = (VfioUserFeatureLogStart){.page_size = page_size}; /* no ranges: everything */
+        return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_START,
+                            sizeof device->data.log, &device->data_reply, sizeof device->data.log,
+                            on_done_reply);
+}
+
+int vfio_user_device_log_stop(VfioUserDevice *device, DeviceDone on_done, void *userdata)
+{
+        device->on_done = on_done;
+        device->done_userdata = userdata;
+        return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_STOP, 0, NULL, 0,
+                            on_done_reply);
+}
+
+static void on_report_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+
+        if (status == 0 &&
+            memcmp(&device->report_reply.report, &device->data.report, sizeof device->data.report) != 0)
+                status = -EPROTO;
+        device->on_done(device->done_userdata, status);
+}
+
+int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
+                                void *bitmap, size_t bitmap_size, DeviceDone on_done, void *userdata)
+{
+        VfioUserCall call = {
+                .command = VFIO_USER_DEVICE_FEATURE,
+                .owner = device,
+                .out = {{&device->feature, sizeof device->feature},
+                        {&device->data.report, sizeof device->data.report}},
+                .n_out = 2,
+                .head = &device->report_reply,
+                .head_size = sizeof device->report_reply,
+                .data = bitmap,
+                .data_size = bitmap_size,
+                .least = sizeof device->report_reply + bitmap_size,
+                .on_reply = on_report_reply,
+                .userdata = device,
+        };
+
+        device->on_done = on_done;
+        device->done_userdata = userdata;
+        device->data.report = (VfioUserFeatureLogReport){address, size, page_size};
+        device->feature = (VfioUserFeature){
+                .argsz = (uint32_t) (sizeof device->feature + sizeof device->data.report + bitmap_size),
+                .flags = VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_DMA_LOGGING_REPORT};
+        return vfio_user_client_call(device->client, &call);
 }
 
 int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata)
 {
-        VfioUserCall call = {
-                .command = VFIO_USER_DEVICE_RESET, .on_reply = on_done_reply, .userdata = device};
+        VfioUserCall call = {.command = VFIO_USER_DEVICE_RESET,
+                             .owner = device,
+                             .on_reply = on_done_reply,
+                             .userdata = device};
 
         device->on_done = on_done;
         device->done_userdata = userdata;
@@ -193,8 +299,10 @@ static int take_capabilities(VfioUserDevice *device, size_t text_size)
         json_object *root, *caps, *value;
         int r = 0;
 
-        if (text_size == 0)
+        if (text_size == 0) {
+                device->version_text[0] = 0;
                 return 0;
+        }
         if (device->version_text[text_size - 1] != 0)
                 return -EPROTO;
         root = json_tokener_parse(device->version_text);
@@ -227,6 +335,31 @@ static void on_open_state(void *userdata, int status, DeviceState state)
         device->on_done(device->done_userdata, status);
 }
 
+static void probe_logging(VfioUserDevice *device, int status);
+
+static void on_probe_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+
+        device->n_probed++;
+        probe_logging(device, status);
+}
+
+/* `status`: of the probe before. The first that is refused is the last: without one of them the others are of no use. */
+static void probe_logging(VfioUserDevice *device, int status)
+{
+        int r;
+
+        if (status == 0 && device->n_probed == ARRAY_SIZE(logging_probes))
+                device->facts.flags |= DEVICE_DMA_LOGGING;
+        if (status == 0 && device->n_probed < ARRAY_SIZE(logging_probes))
+                r = call_feature(device, logging_probes[device->n_probed], 0, NULL, 0, on_probe_reply);
+        else
+                r = vfio_user_device_get(device, on_open_state, device);
+        if (r < 0)
+                device->on_done(device->done_userdata, r);
+}
+
 static void on_migration_reply(void *userdata, int status, size_t size)
 {
         VfioUserDevice *device = userdata;
@@ -242,10 +375,12 @@ static void on_migration_reply(void *userdata, int status, size_t size)
                 device->on_done(device->done_userdata, 0);
                 return;
         }
-        if (status == 0)
-                status = vfio_user_device_get(device, on_open_state, device);
-        if (status < 0)
+        if (status < 0) {
                 device->on_done(device->done_userdata, status);
+                return;
+        }
+        device->n_probed = 0;
+        probe_logging(device, 0);
 }
 
 static void on_version_reply(void *userdata, int status, size_t size)
@@ -268,6 +403,7 @@ int vfio_user_device_open(VfioUserDevice *device, DeviceDone on_done, void *user
 {
         VfioUserCall call = {
                 .command = VFIO_USER_VERSION,
+                .owner = device,
                 .out = {{&device->version, sizeof device->version},
                         {(void *) capabilities, sizeof capabilities}},
                 .n_out = 2,
@@ -329,6 +465,7 @@ int vfio_user_device_read(VfioUserDevice *device, void *data, size_t size, Devic
         t->userdata = userdata;
         call = (VfioUserCall){
                 .command = VFIO_USER_MIG_DATA_READ,
+                .owner = device->transfers,
                 .out = {{&t->request, sizeof t->request}},
                 .n_out = 1,
                 .head = &t->reply,
@@ -367,6 +504,7 @@ int vfio_user_device_write(VfioUserDevice *device, const void *data, size_t size
         t->userdata = userdata;
         call = (VfioUserCall){
                 .command = VFIO_USER_MIG_DATA_WRITE,
+                .owner = device->transfers,
                 .out = {{&t->request, sizeof t->request}, {(void *) data, size}},
                 .n_out = 2,
                 .on_reply = on_write_reply,

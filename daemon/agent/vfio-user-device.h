@@ -16,6 +16,7 @@
 #define DEVICE_TRANSFER_MAX  (1024 * 1024) /* bytes */
 
 typedef struct VfioUserDevice VfioUserDevice;
+typedef struct VfioUserClient VfioUserClient;
 
 /* `status` 0 or a negative errno. */
 typedef void (*DeviceDone)(void *userdata, int status);
@@ -25,7 +26,8 @@ typedef void (*DeviceRead)(void *userdata, int status, size_t size);
 typedef void (*DeviceGone)(void *userdata, int status, const char *text);
 
 typedef struct DeviceFacts {
-        uint32_t flags;      /* VFIO_DEVICE_FEATURE_MIGRATION; 0: the server has no migration */
+        uint32_t
+                flags; /* VFIO_DEVICE_FEATURE_MIGRATION and DEVICE_DMA_LOGGING; 0: the server has no migration */
         DeviceState state;   /* UNKNOWN without migration */
         size_t transfer_max; /* bytes that one transfer may have */
 } DeviceFacts;
@@ -35,13 +37,32 @@ int vfio_user_device_new(struct event_base *base, int fd, DeviceGone on_gone, vo
                          VfioUserDevice **ret) _must_check_;
 VfioUserDevice *vfio_user_device_free(VfioUserDevice *device);
 
-/* VERSION, feature 1, feature 2; the facts are there when `on_done` says 0. */
+/* What the device is about to become (`asked`: the SET is on its way) or was read to be. */
+typedef void (*DeviceWatch)(void *userdata, DeviceState state, bool asked);
+void vfio_user_device_watch(VfioUserDevice *device, DeviceWatch watch, void *userdata);
+
+/* Who passes on another client's commands needs the connection, and what the server said at VERSION: its minor, and its
+ * capabilities as text. */
+VfioUserClient *vfio_user_device_client(VfioUserDevice *device);
+const char *vfio_user_device_version(const VfioUserDevice *device, uint16_t *ret_minor);
+
+/* VERSION, features 1, 6 to 8 and 2; the facts are there when `on_done` says 0. */
 int vfio_user_device_open(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
 const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device);
 
 int vfio_user_device_get(VfioUserDevice *device, DeviceGot on_got, void *userdata) _must_check_;
 int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone on_done,
                          void *userdata) _must_check_;
+/* The device notes the pages that it writes, in steps of `page_size`, or no longer. */
+int vfio_user_device_log_start(VfioUserDevice *device, uint64_t page_size, DeviceDone on_done,
+                               void *userdata) _must_check_;
+int vfio_user_device_log_stop(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
+/* Which these were since it was asked last, for one mapping and with START's page size. `bitmap`, of u64 words, must
+ * stay until the answer. */
+int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
+                                void *bitmap, size_t bitmap_size, DeviceDone on_done,
+                                void *userdata) _must_check_;
+
 int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
 
 /* `data` must stay until the answer. `size` at most the facts' transfer_max. */
@@ -52,3 +73,5 @@ int vfio_user_device_write(VfioUserDevice *device, const void *data, size_t size
 
 /* Nobody waits for what is open any more; the buffers given are no longer touched. */
 void vfio_user_device_abandon(VfioUserDevice *device);
+/* The same for reads and writes of data alone. */
+void vfio_user_device_abandon_transfers(VfioUserDevice *device);

@@ -52,6 +52,22 @@ static int check_device(const ManifestDevice *device, Side side, Findings *findi
         return 0;
 }
 
+/* A device that writes the VM's memory: somebody must move that memory, and must be told where the device wrote. */
+static int check_dma(const ManifestDevice *device, const ManifestVmm *vmm, Findings *findings)
+{
+        if (device->status < 0 || !(device->migration_flags & DEVICE_HAS_DMA))
+                return 0;
+        if (vmm->type == VMM_TYPE_NONE)
+                return add_here(findings, SIDE_SOURCE, device->id, "memory",
+                                "mapped by a VMM that is not defined",
+                                "define the VMM whose memory it is: somebody must move it");
+        if (!(device->migration_flags & DEVICE_DMA_LOGGING))
+                return add_here(
+                        findings, SIDE_SOURCE, device->id, "DMA logging", "not supported",
+                        "what it writes into the VM's memory would be lost: use a server with DMA logging");
+        return 0;
+}
+
 static int check_list(Findings *findings, const char *property, uint32_t n,
                       const char (*list)[MANIFEST_TEXT_MAX], const char *remedy)
 {
@@ -130,8 +146,11 @@ int check_side(const Manifest *manifest, Side side, Findings *findings)
                                                  : "the destination says that the VM is there already");
         if (r == 0)
                 r = check_vmm(manifest, side, findings);
-        for (uint32_t i = 0; i < manifest->n_devices && r == 0; i++)
+        for (uint32_t i = 0; i < manifest->n_devices && r == 0; i++) {
                 r = check_device(&manifest->devices[i], side, findings);
+                if (r == 0 && side == SIDE_SOURCE)
+                        r = check_dma(&manifest->devices[i], &manifest->vmm, findings);
+        }
         return r;
 }
 

@@ -2,9 +2,19 @@
 #include "device-program.h"
 
 static const char *const device_op_names[DEVICE_OP_MAX] = {
-        [DEVICE_OP_GET] = "get",     [DEVICE_OP_SET] = "set",   [DEVICE_OP_RESET] = "reset",
-        [DEVICE_OP_SEND] = "send",   [DEVICE_OP_LOAD] = "load", [DEVICE_OP_REOPEN] = "reopen",
+        [DEVICE_OP_GET] = "get",
+        [DEVICE_OP_SET] = "set",
+        [DEVICE_OP_RESET] = "reset",
+        [DEVICE_OP_SEND] = "send",
+        [DEVICE_OP_LOAD] = "load",
+        [DEVICE_OP_REOPEN] = "reopen",
         [DEVICE_OP_CLOSE] = "close",
+        [DEVICE_OP_LOG_START] = "log-start",
+        [DEVICE_OP_LOG_STOP] = "log-stop",
+        [DEVICE_OP_DIRTY] = "dirty",
+        [DEVICE_OP_PRECOPY] = "precopy",
+        [DEVICE_OP_SEND_PAGES] = "send-pages",
+        [DEVICE_OP_LOAD_PAGES] = "load-pages",
 };
 
 static const char *const device_act_names[DEVICE_ACT_MAX] = {
@@ -12,22 +22,52 @@ static const char *const device_act_names[DEVICE_ACT_MAX] = {
         [DEVICE_ACT_LOOK] = "look",
         [DEVICE_ACT_REOPEN] = "reopen",
         [DEVICE_ACT_RECEIVE] = "receive",
+        [DEVICE_ACT_LOG] = "log",
+        [DEVICE_ACT_PRECOPY] = "precopy",
         [DEVICE_ACT_P2P] = "to-p2p",
         [DEVICE_ACT_STOP_REST] = "stop-rest",
+        [DEVICE_ACT_STOP] = "stop",
+        [DEVICE_ACT_DIRTY] = "dirty",
         [DEVICE_ACT_DRAIN] = "drain",
+        [DEVICE_ACT_SEND_PAGES] = "send-pages",
         [DEVICE_ACT_LOAD] = "load",
+        [DEVICE_ACT_LOAD_PAGES] = "load-pages",
         [DEVICE_ACT_INTAKE] = "intake",
         [DEVICE_ACT_ARRIVE] = "arrive",
         [DEVICE_ACT_RUN] = "run",
         [DEVICE_ACT_REPAIR] = "repair",
         [DEVICE_ACT_BACK_P2P] = "back-to-p2p",
+        [DEVICE_ACT_UNLOG] = "unlog",
         [DEVICE_ACT_UNARRIVE] = "back-to-stop",
         [DEVICE_ACT_DISCARD] = "discard",
         [DEVICE_ACT_CLOSE] = "close",
+        [DEVICE_ACT_RESET] = "reset",
 };
 
 DEFINE_STRING_TABLE(DeviceOpType, device_op, device_op_names);
 DEFINE_STRING_TABLE(DeviceAct, device_act, device_act_names);
+
+bool device_op_transfers(DeviceOpType type)
+{
+        switch (type) {
+        case DEVICE_OP_SEND:
+        case DEVICE_OP_LOAD:
+        case DEVICE_OP_PRECOPY:
+        case DEVICE_OP_SEND_PAGES:
+        case DEVICE_OP_LOAD_PAGES: return true;
+        case DEVICE_OP_GET:
+        case DEVICE_OP_SET:
+        case DEVICE_OP_RESET:
+        case DEVICE_OP_REOPEN:
+        case DEVICE_OP_CLOSE:
+        case DEVICE_OP_LOG_START:
+        case DEVICE_OP_LOG_STOP:
+        case DEVICE_OP_DIRTY:
+        case DEVICE_OP_MAX:
+        case DEVICE_OP_INVALID: break;
+        }
+        return false;
+}
 
 static void add(DeviceProgram *program, DeviceOpType type)
 {
@@ -107,13 +147,62 @@ static int repair(DeviceProgram *program, DeviceState state, uint32_t flags)
         return 0;
 }
 
+static bool pre_copies(DeviceState state)
+{
+        return state == DEVICE_STATE_PRE_COPY || state == DEVICE_STATE_PRE_COPY_P2P;
+}
+
+/* A device whose state is on its way already must not leave the saving states: by way of STOP all of it would have to
+ * be sent again. In STOP_COPY it stands as it does in STOP. */
+static int stop(DeviceProgram *program, DeviceState state, uint32_t flags)
+{
+        if (state == DEVICE_STATE_STOP_COPY)
+                return 0;
+        return add_path(program, state, pre_copies(state) ? DEVICE_STATE_STOP_COPY : DEVICE_STATE_STOP,
+                        flags);
+}
+
+static int to_p2p(DeviceProgram *program, DeviceState state, uint32_t flags)
+{
+        return add_path(program, state,
+                        pre_copies(state) ? DEVICE_STATE_PRE_COPY_P2P : DEVICE_STATE_RUNNING_P2P, flags);
+}
+
+static int precopy(DeviceProgram *program, DeviceState state, uint32_t flags)
+{
+        int r;
+
+        if (state != DEVICE_STATE_RUNNING)
+                return -EINVAL;
+        r = add_path(program, state, DEVICE_STATE_PRE_COPY, flags);
+        if (r < 0)
+                return r;
+        add(program, DEVICE_OP_PRECOPY);
+        return 0;
+}
+
+/* Servers take DEVICE_RESET in these states only: from any other it is led to RESUMING, where nothing runs. */
+static int reset(DeviceProgram *program, DeviceState state, uint32_t flags)
+{
+        if (state != DEVICE_STATE_RUNNING && state != DEVICE_STATE_ERROR && state != DEVICE_STATE_UNKNOWN) {
+                int r = add_path(program, state, DEVICE_STATE_RESUMING, flags);
+
+                if (r < 0)
+                        return r;
+        }
+        add(program, DEVICE_OP_RESET);
+        return 0;
+}
+
 static int back_p2p(DeviceProgram *program, DeviceState state, uint32_t flags)
 {
         if (state == DEVICE_STATE_ERROR) {
                 add(program, DEVICE_OP_RESET);
                 return 0;
         }
-        if (state == DEVICE_STATE_RUNNING || !(flags & DEVICE_MIGRATION_P2P))
+        /* In PRE_COPY it runs in full, and need not be slowed down on its way back to that. */
+        if (state == DEVICE_STATE_RUNNING || state == DEVICE_STATE_PRE_COPY ||
+            !(flags & DEVICE_MIGRATION_P2P))
                 return 0;
         return add_path(program, state, DEVICE_STATE_RUNNING_P2P, flags);
 }
@@ -121,6 +210,7 @@ static int back_p2p(DeviceProgram *program, DeviceState state, uint32_t flags)
 static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, DeviceProgram *program)
 {
         bool p2p = flags & DEVICE_MIGRATION_P2P;
+        bool logs = (flags & DEVICE_DMA_LOGGING) && (flags & DEVICE_HAS_DMA);
 
         switch (act) {
         case DEVICE_ACT_NONE:
@@ -139,16 +229,31 @@ static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, Dev
                 }
                 return discard(program, state, flags);
         case DEVICE_ACT_RECEIVE: return receive(program, state, flags);
-        case DEVICE_ACT_P2P:
+        case DEVICE_ACT_LOG:
+                if (logs)
+                        add(program, DEVICE_OP_LOG_START);
+                return 0;
+        case DEVICE_ACT_UNLOG:
+                if (logs)
+                        add(program, DEVICE_OP_LOG_STOP);
+                return 0;
+        case DEVICE_ACT_PRECOPY:
+                return flags & DEVICE_MIGRATION_PRE_COPY ? precopy(program, state, flags) : 0;
+        case DEVICE_ACT_P2P: return p2p ? to_p2p(program, state, flags) : 0;
         case DEVICE_ACT_ARRIVE: return p2p ? add_path(program, state, DEVICE_STATE_RUNNING_P2P, flags) : 0;
-        case DEVICE_ACT_STOP_REST: return p2p ? 0 : add_path(program, state, DEVICE_STATE_STOP, flags);
+        case DEVICE_ACT_STOP_REST: return p2p ? 0 : stop(program, state, flags);
+        case DEVICE_ACT_STOP: return stop(program, state, flags);
+        case DEVICE_ACT_DIRTY: add(program, DEVICE_OP_DIRTY); return 0;
         case DEVICE_ACT_DRAIN: return drain(program, state, flags);
+        case DEVICE_ACT_SEND_PAGES: add(program, DEVICE_OP_SEND_PAGES); return 0;
         case DEVICE_ACT_LOAD: add(program, DEVICE_OP_LOAD); return 0;
+        case DEVICE_ACT_LOAD_PAGES: add(program, DEVICE_OP_LOAD_PAGES); return 0;
         case DEVICE_ACT_INTAKE:
         case DEVICE_ACT_UNARRIVE: return add_path(program, state, DEVICE_STATE_STOP, flags);
         case DEVICE_ACT_RUN: return add_path(program, state, DEVICE_STATE_RUNNING, flags);
         case DEVICE_ACT_REPAIR: return repair(program, state, flags);
         case DEVICE_ACT_BACK_P2P: return back_p2p(program, state, flags);
+        case DEVICE_ACT_RESET: return reset(program, state, flags);
         }
         return -EINVAL;
 }

@@ -16,7 +16,13 @@ typedef enum DeviceOpType {
         DEVICE_OP_SEND,   /* read the state data to its end and send it over the data connection */
         DEVICE_OP_LOAD,   /* take state data from the data connection to its end frame and write it */
         DEVICE_OP_REOPEN, /* the agent or its connection is gone: start and connect anew, then read the state */
-        DEVICE_OP_CLOSE, /* let go of the device; the agent ends */
+        DEVICE_OP_CLOSE,     /* let go of the device; the agent ends */
+        DEVICE_OP_LOG_START, /* the device notes from now on which pages it writes */
+        DEVICE_OP_LOG_STOP,  /* ... and no longer */
+        DEVICE_OP_DIRTY,     /* read which pages these are */
+        DEVICE_OP_PRECOPY, /* send state data while the device runs, until little is left; goes on by itself after */
+        DEVICE_OP_SEND_PAGES, /* send what these pages hold, over the same data connection */
+        DEVICE_OP_LOAD_PAGES, /* take such pages in, up to their end frame */
         DEVICE_OP_MAX,
         DEVICE_OP_INVALID = -EINVAL,
 } DeviceOpType;
@@ -36,21 +42,29 @@ typedef struct DeviceProgram {
 /* What is asked of a device in a state of a half. */
 typedef enum DeviceAct {
         DEVICE_ACT_NONE,
-        DEVICE_ACT_LOOK,      /* say where you are; reopened when gone */
-        DEVICE_ACT_REOPEN,    /* connect anew; only those that did not say where they are */
-        DEVICE_ACT_RECEIVE,   /* reset, then RESUMING */
-        DEVICE_ACT_P2P,       /* RUNNING_P2P; only those that can */
-        DEVICE_ACT_STOP_REST, /* STOP; only those that have no P2P states */
-        DEVICE_ACT_DRAIN,     /* STOP_COPY, the whole state out, STOP */
-        DEVICE_ACT_LOAD,      /* the whole state in */
-        DEVICE_ACT_INTAKE,    /* RESUMING to STOP: accept or refuse the state */
-        DEVICE_ACT_ARRIVE,    /* RUNNING_P2P; only those that can */
-        DEVICE_ACT_RUN,       /* RUNNING */
-        DEVICE_ACT_REPAIR,    /* not RUNNING although it should be: reset it and run it without its state */
-        DEVICE_ACT_BACK_P2P,  /* on the way back: RUNNING_P2P, those that can; ERROR is reset */
-        DEVICE_ACT_UNARRIVE,  /* back to STOP without having run */
-        DEVICE_ACT_DISCARD,   /* abort the resuming and let go */
-        DEVICE_ACT_CLOSE,     /* let go as it is */
+        DEVICE_ACT_LOOK,       /* say where you are; reopened when gone */
+        DEVICE_ACT_REOPEN,     /* connect anew; only those that did not say where they are */
+        DEVICE_ACT_RECEIVE,    /* reset, then RESUMING */
+        DEVICE_ACT_LOG,        /* log DMA; only those that can */
+        DEVICE_ACT_PRECOPY,    /* PRE_COPY, and state data until little is left; only those that can */
+        DEVICE_ACT_P2P,        /* RUNNING_P2P, or PRE_COPY_P2P; only those that can */
+        DEVICE_ACT_STOP_REST,  /* STOP, or STOP_COPY from PRE_COPY; only those that have no P2P states */
+        DEVICE_ACT_STOP,       /* STOP, or STOP_COPY from PRE_COPY_P2P */
+        DEVICE_ACT_DIRTY,      /* which pages were written since DEVICE_ACT_LOG */
+        DEVICE_ACT_DRAIN,      /* STOP_COPY, the whole state out, STOP */
+        DEVICE_ACT_SEND_PAGES, /* what was written goes out */
+        DEVICE_ACT_LOAD,       /* the whole state in */
+        DEVICE_ACT_LOAD_PAGES, /* what was written comes in */
+        DEVICE_ACT_INTAKE,     /* RESUMING to STOP: accept or refuse the state */
+        DEVICE_ACT_ARRIVE,     /* RUNNING_P2P; only those that can */
+        DEVICE_ACT_RUN,        /* RUNNING */
+        DEVICE_ACT_REPAIR,     /* not RUNNING although it should be: reset it and run it without its state */
+        DEVICE_ACT_BACK_P2P,   /* on the way back: RUNNING_P2P, those that can; ERROR is reset */
+        DEVICE_ACT_UNLOG,      /* its DMA need not be logged any more */
+        DEVICE_ACT_UNARRIVE,   /* back to STOP without having run */
+        DEVICE_ACT_DISCARD,    /* abort the resuming and let go */
+        DEVICE_ACT_CLOSE,      /* let go as it is */
+        DEVICE_ACT_RESET,      /* somebody wants it reset, wherever it is */
         DEVICE_ACT_MAX,
         DEVICE_ACT_INVALID = -EINVAL,
 } DeviceAct;
@@ -58,7 +72,10 @@ typedef enum DeviceAct {
 DECLARE_STRING_TABLE(DeviceOpType, device_op);
 DECLARE_STRING_TABLE(DeviceAct, device_act);
 
-/* Plans `act` for a device with these migration flags that was last read in `state`. `gone`: its agent or connection
+/* Whether it moves data over the data connection. */
+bool device_op_transfers(DeviceOpType type);
+
+/* Plans `act` for a device with these flags (of migration, and what else is known) that was last read in `state`. `gone`: its agent or connection
  * is gone. An empty program: the device has nothing to do in this barrier. -EINVAL: there is no way from that state;
  * the device fails the barrier without being asked. */
 int device_program(DeviceAct act, DeviceState state, uint32_t flags, bool gone,

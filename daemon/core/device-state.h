@@ -36,6 +36,13 @@ enum {
         DEVICE_MIGRATION_MASK = (1 << 3) - 1,
 };
 
+/* What else is known of a device, in the same word. */
+enum {
+        DEVICE_DMA_LOGGING = 1 << 8, /* VFIO_DEVICE_FEATURE_DMA_LOGGING_START, _STOP and _REPORT */
+        DEVICE_HAS_DMA = 1 << 9,     /* its VMM has mapped memory for it */
+        DEVICE_FLAGS_MASK = DEVICE_MIGRATION_MASK | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA,
+};
+
 /* The longest planned path, RESUMING to PRE_COPY with P2P, has four arcs. */
 #define DEVICE_PATH_MAX 4
 

@@ -104,6 +104,7 @@ static JobResult result_of_cause(HalfCause cause)
         case HALF_CAUSE_TIMEOUT: return JOB_RESULT_TIMEOUT;
         case HALF_CAUSE_FAILED:
         case HALF_CAUSE_DEADLINE:
+        case HALF_CAUSE_BLACKOUT:
         case HALF_CAUSE_CUT:
         case HALF_CAUSE_DEVICE_GONE:
         case HALF_CAUSE_VMM_GONE:

@@ -9,7 +9,9 @@
 #define EMPTY (IN(DESTINATION_RECORD) | IN(DESTINATION_PREPARE))
 
 /* Not READY yet: the source will hear of a failure and take the VM back alone. */
-#define UNREADY (EMPTY | IN(DESTINATION_TAKE_IN) | IN(DESTINATION_LOADED) | IN(DESTINATION_INTAKE))
+#define UNREADY                                                                             \
+        (EMPTY | IN(DESTINATION_TAKE_IN) | IN(DESTINATION_PAGES) | IN(DESTINATION_LOADED) | \
+         IN(DESTINATION_INTAKE))
 
 /* owner=destination is durable, or being written: the VM may have run here. */
 #define OWNING                                                                             \
@@ -33,14 +35,17 @@ static const HalfRow rows[] = {
          .send = MESSAGE_REACHED, .send_phase = PHASE_PRECOPY},
         {IN(DESTINATION_TAKE_IN), SAID(BEGIN), .phase = PHASE_DRAIN, .next = HALF_STAY,
          .rearm = HALF_TIME_PHASE},
-        {IN(DESTINATION_TAKE_IN), HALF_REACHED, .when = WHEN_LINKED, .next = DESTINATION_LOADED,
+        {IN(DESTINATION_TAKE_IN), HALF_REACHED, .when = WHEN_PAGES, .next = DESTINATION_PAGES,
          .send = MESSAGE_REACHED, .send_phase = PHASE_DRAIN},
+        {IN(DESTINATION_TAKE_IN) | IN(DESTINATION_PAGES), HALF_REACHED, .when = WHEN_LINKED,
+         .next = DESTINATION_LOADED, .send = MESSAGE_REACHED, .send_phase = PHASE_DRAIN},
         {IN(DESTINATION_LOADED), SAID(BEGIN), .phase = PHASE_INTAKE, .next = DESTINATION_INTAKE},
 
         /* the source is gone in the middle: what it has sent may be all there is of the VM. The data connections say
          * by themselves whether everything came; if so it is made ready without a word from the source, and kept */
-        {IN(DESTINATION_TAKE_IN), HALF_CUT, .next = HALF_STAY, .rearm = HALF_TIME_PHASE},
-        {IN(DESTINATION_TAKE_IN), HALF_REACHED, .next = DESTINATION_INTAKE},
+        {IN(DESTINATION_TAKE_IN) | IN(DESTINATION_PAGES), HALF_CUT, .next = HALF_STAY,
+         .rearm = HALF_TIME_PHASE},
+        {IN(DESTINATION_TAKE_IN) | IN(DESTINATION_PAGES), HALF_REACHED, .next = DESTINATION_INTAKE},
         {IN(DESTINATION_LOADED), HALF_CUT, .next = DESTINATION_INTAKE},
         /* ... or the source asks: it has lost its VMM, and does not lead any more */
         {IN(DESTINATION_LOADED), SAID(ASK), .next = DESTINATION_INTAKE},

@@ -25,13 +25,21 @@ static const HalfRow rows[] = {
         /* forward, barrier by barrier */
         {IN(SOURCE_RECORD), HALF_REACHED, .next = SOURCE_PREPARE},
         {IN(SOURCE_PREPARE), HALF_REACHED, .next = SOURCE_CONNECT},
+        /* a page that is copied before its writes are noted may be lost: the log first, then the memory */
+        {IN(SOURCE_CONNECT), HALF_REACHED, .when = WHEN_LOGGING, .next = SOURCE_LOG},
         {IN(SOURCE_CONNECT), HALF_REACHED, .next = SOURCE_PRECOPY},
+        {IN(SOURCE_LOG), HALF_REACHED, .next = SOURCE_PRECOPY},
         {IN(SOURCE_PRECOPY), HALF_REACHED, .next = SOURCE_VIOMMU_GRACE},
         {IN(SOURCE_VIOMMU_GRACE), HALF_REACHED, .next = SOURCE_HALT},
         {IN(SOURCE_HALT), HALF_REACHED, .next = SOURCE_P2P_GRACE},
         {IN(SOURCE_P2P_GRACE), HALF_REACHED, .next = SOURCE_STOP_REST},
+        {IN(SOURCE_STOP_REST), HALF_REACHED, .when = WHEN_LOGGING, .next = SOURCE_STOP},
         {IN(SOURCE_STOP_REST), HALF_REACHED, .next = SOURCE_DRAIN},
+        {IN(SOURCE_STOP), HALF_REACHED, .next = SOURCE_DIRTY},
+        {IN(SOURCE_DIRTY), HALF_REACHED, .next = SOURCE_DRAIN},
+        {IN(SOURCE_DRAIN), HALF_REACHED, .when = WHEN_PAGES, .next = SOURCE_PAGES},
         {IN(SOURCE_DRAIN), HALF_REACHED, .next = SOURCE_INTAKE},
+        {IN(SOURCE_PAGES), HALF_REACHED, .next = SOURCE_INTAKE},
 
         /* rule 1: READY is in, the VMM is sealed, every device has read STOP */
         {IN(SOURCE_INTAKE), HALF_REACHED, .next = SOURCE_NOBODY},
@@ -61,6 +69,8 @@ static const HalfRow rows[] = {
          .cause = HALF_CAUSE_CANCELLED},
         {SOURCE_MOVING, HALF_TIMEOUT, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
          .cause = HALF_CAUSE_TIMEOUT},
+        {SOURCE_HALTED, HALF_BLACKOUT, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_BLACKOUT},
         {SOURCE_MOVING, HALF_DEVICE_GONE, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
          .cause = HALF_CAUSE_DEVICE_GONE},
         {SOURCE_MOVING, HALF_VMM_RESUMED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
@@ -137,12 +147,13 @@ static const HalfRow rows[] = {
         {IN(SOURCE_FIND), HALF_REACHED, .next = SOURCE_RUN_AGAIN},
         {IN(SOURCE_RUN_AGAIN), HALF_REACHED, .next = SOURCE_REPAIR},
         {IN(SOURCE_REPAIR), HALF_REACHED, .next = SOURCE_RESUME},
-        {IN(SOURCE_RESUME), HALF_REACHED, .next = SOURCE_END},
+        {IN(SOURCE_RESUME), HALF_REACHED, .next = SOURCE_UNLOG},
         {IN(SOURCE_RESUME), HALF_FAILED, .next = SOURCE_STUCK, .cause = HALF_CAUSE_FAILED},
-        {IN(SOURCE_STUCK), HALF_REACHED, .next = SOURCE_END},
+        {IN(SOURCE_STUCK), HALF_REACHED, .next = SOURCE_UNLOG},
         {IN(SOURCE_STUCK), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(SOURCE_STUCK), HALF_DEADLINE, .next = SOURCE_STUCK},
-        {IN(SOURCE_STUCK), HALF_VMM_RESUMED, .next = SOURCE_END},
+        {IN(SOURCE_STUCK), HALF_VMM_RESUMED, .next = SOURCE_UNLOG},
+        {IN(SOURCE_UNLOG), HALF_REACHED, .next = SOURCE_END},
 
         /* vCPUs and devices read running: END, until it is answered */
         {IN(SOURCE_END), SAID(ENDED), .next = SOURCE_OVER, .acked = true},

@@ -23,10 +23,13 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_CONNECT] = {
                 "source-connect", PHASE_PREPARE, JOB_STATE_RUNNING, .connect = true, .time = HALF_TIME_PHASE,
                 .doc = "One data connection for each device, one for the memory."},
+        [SOURCE_LOG] = {
+                "source-log", PHASE_PRECOPY, JOB_STATE_RUNNING, .device = DEVICE_ACT_LOG, .time = HALF_TIME_PHASE,
+                .doc = "Devices that write the VM's memory note where, before anybody copies it."},
         [SOURCE_PRECOPY] = {
-                "source-precopy", PHASE_PRECOPY, JOB_STATE_RUNNING, .skippable = true, .vmm = VMM_ACT_MIGRATE,
-                .send = MESSAGE_BEGIN, .expect = MESSAGE_REACHED, .time = HALF_TIME_PHASE,
-                .doc = "Memory goes out while the VM runs, until only the rest is missing."},
+                "source-precopy", PHASE_PRECOPY, JOB_STATE_RUNNING, .skippable = true, .device = DEVICE_ACT_PRECOPY,
+                .vmm = VMM_ACT_MIGRATE, .send = MESSAGE_BEGIN, .expect = MESSAGE_REACHED, .time = HALF_TIME_PHASE,
+                .doc = "Memory and device state go out while the VM runs, until only the rest is missing."},
         [SOURCE_VIOMMU_GRACE] = {
                 "source-viommu-grace", PHASE_VIOMMU_GRACE, JOB_STATE_RUNNING, .skippable = true,
                 .device = DEVICE_ACT_P2P, .time = HALF_TIME_PHASE,
@@ -40,10 +43,19 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_STOP_REST] = {
                 "source-stop-rest", PHASE_P2P_GRACE, JOB_STATE_RUNNING, .device = DEVICE_ACT_STOP_REST,
                 .time = HALF_TIME_PHASE, .doc = "Second barrier: the others, to STOP."},
+        [SOURCE_STOP] = {
+                "source-stop", PHASE_DRAIN, JOB_STATE_RUNNING, .device = DEVICE_ACT_STOP, .time = HALF_TIME_PHASE,
+                .doc = "Nothing writes the VM's memory any more."},
+        [SOURCE_DIRTY] = {
+                "source-dirty", PHASE_DRAIN, JOB_STATE_RUNNING, .device = DEVICE_ACT_DIRTY, .time = HALF_TIME_PHASE,
+                .doc = "Each device says which pages it has written; a VMM that takes them is told."},
         [SOURCE_DRAIN] = {
                 "source-drain", PHASE_DRAIN, JOB_STATE_RUNNING, .device = DEVICE_ACT_DRAIN, .vmm = VMM_ACT_SEAL,
                 .send = MESSAGE_BEGIN, .expect = MESSAGE_REACHED, .time = HALF_TIME_PHASE,
                 .doc = "All state goes out, then every device stands in STOP and the VMM is sealed."},
+        [SOURCE_PAGES] = {
+                "source-pages", PHASE_DRAIN, JOB_STATE_RUNNING, .device = DEVICE_ACT_SEND_PAGES, .expect = MESSAGE_REACHED,
+                .time = HALF_TIME_PHASE, .doc = "What devices wrote goes out, now that the VMM's memory is over there."},
         [SOURCE_INTAKE] = {
                 "source-intake", PHASE_INTAKE, JOB_STATE_RUNNING, .send = MESSAGE_BEGIN, .expect = MESSAGE_READY,
                 .time = HALF_TIME_PHASE, .doc = "The destination's devices accept or refuse their states."},
@@ -100,6 +112,9 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_RESUME] = {
                 "source-resume", PHASE_RUN, JOB_STATE_ROLLING_BACK, .vmm = VMM_ACT_RESUME, .time = HALF_TIME_PHASE,
                 .doc = "The vCPUs go on."},
+        [SOURCE_UNLOG] = {
+                "source-unlog", PHASE_RUN, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_UNLOG,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "The VM runs; DMA need not be logged any more."},
         [SOURCE_END] = {
                 "source-end", PHASE_RELEASE, JOB_STATE_FINISHED, .record = OWNER_ABORTED, .send = MESSAGE_END,
                 .time = HALF_TIME_DOUBT, .doc = "The source runs; the destination is told, until it says that it knows."},
@@ -131,6 +146,10 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 "destination-take-in", PHASE_DRAIN, JOB_STATE_RUNNING, .device = DEVICE_ACT_LOAD,
                 .vmm = VMM_ACT_TAKE_IN, .answer = MESSAGE_BUSY,
                 .doc = "State and memory come in, from the first connection to the last end frame."},
+        [DESTINATION_PAGES] = {
+                "destination-pages", PHASE_DRAIN, JOB_STATE_RUNNING, .device = DEVICE_ACT_LOAD_PAGES,
+                .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "Memory is complete but for what the source's devices wrote: that comes in over it."},
         [DESTINATION_LOADED] = {
                 "destination-loaded", PHASE_DRAIN, JOB_STATE_RUNNING, .answer = MESSAGE_BUSY,
                 .doc = "Everything is here; the source says when all its devices stand."},

@@ -56,14 +56,16 @@ enum {
         WHEN_LINKED = 1 << 12,    /* there is a control connection */
         WHEN_ALL_STAND = 1 << 13, /* no device runs, and none may still begin to */
         WHEN_CANCELLED = 1 << 14, /* ... and was not told that it is too late */
-        WHEN_MAX = 1 << 15,
+        WHEN_LOGGING = 1 << 15,   /* devices write the VM's memory, and say where */
+        WHEN_PAGES = 1 << 16,     /* ... and their agents copy it */
+        WHEN_MAX = 1 << 17,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */
 #define HALF_STAY HALF_STATE_MAX
 
 typedef struct HalfRow {
-        uint64_t in; /* set of states */
+        uint64_t in; /* set of states of this side */
         HalfEventType on;
         Message message; /* of HALF_MESSAGE */
         Phase phase;     /* of BEGIN; PHASE_CHECK (0) for any */
@@ -77,16 +79,24 @@ typedef struct HalfRow {
         HalfCause cause; /* why, if nothing went wrong before */
 } HalfRow;
 
-#define IN(state) (UINT64_C(1) << (state))
-_Static_assert(HALF_STATE_MAX <= 64, "a set of states is a uint64_t");
+/* A set holds states of one side only, for each side has rows of its own. */
+#define SOURCE_STATES      ((int) DESTINATION_RECORD)
+#define DESTINATION_STATES ((int) HALF_STATE_MAX - SOURCE_STATES)
+#define IN(state) \
+        (UINT64_C(1) << ((int) (state) < SOURCE_STATES ? (int) (state) : (int) (state) -SOURCE_STATES))
+_Static_assert(SOURCE_STATES <= 64 && DESTINATION_STATES <= 64, "a set of states is a uint64_t");
 
 /* ---- sets of the source's states that several rows share --------------------------------------------------------- */
 
 /* The source owns the VM and can take it back alone. */
-#define SOURCE_MOVING                                                                              \
-        (IN(SOURCE_RECORD) | IN(SOURCE_PREPARE) | IN(SOURCE_CONNECT) | IN(SOURCE_PRECOPY) |        \
-         IN(SOURCE_VIOMMU_GRACE) | IN(SOURCE_HALT) | IN(SOURCE_P2P_GRACE) | IN(SOURCE_STOP_REST) | \
-         IN(SOURCE_DRAIN) | IN(SOURCE_INTAKE))
+#define SOURCE_MOVING                                                                                        \
+        (IN(SOURCE_RECORD) | IN(SOURCE_PREPARE) | IN(SOURCE_CONNECT) | IN(SOURCE_LOG) | IN(SOURCE_PRECOPY) | \
+         SOURCE_HALTED)
+
+/* ... and its vCPUs stand, or are about to. */
+#define SOURCE_HALTED                                                                              \
+        (IN(SOURCE_VIOMMU_GRACE) | IN(SOURCE_HALT) | IN(SOURCE_P2P_GRACE) | IN(SOURCE_STOP_REST) | \
+         IN(SOURCE_STOP) | IN(SOURCE_DIRTY) | IN(SOURCE_DRAIN) | IN(SOURCE_PAGES) | IN(SOURCE_INTAKE))
 
 /* owner=nobody is durable: only the destination's word decides. */
 #define SOURCE_TRANSIT (IN(SOURCE_GO) | IN(SOURCE_ASK) | IN(SOURCE_DOUBT))
@@ -95,7 +105,7 @@ _Static_assert(HALF_STATE_MAX <= 64, "a set of states is a uint64_t");
 #define SOURCE_BACK                                                                         \
         (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) |     \
          IN(SOURCE_BACK_RUN) | IN(SOURCE_FIND) | IN(SOURCE_RUN_AGAIN) | IN(SOURCE_REPAIR) | \
-         IN(SOURCE_RESUME) | IN(SOURCE_STUCK))
+         IN(SOURCE_RESUME) | IN(SOURCE_STUCK) | IN(SOURCE_UNLOG))
 
 /* Where a restarted daemon goes on. -1 in a column: whatever it is. */
 typedef struct HalfRestore {

@@ -41,7 +41,7 @@ static const char *const half_event_names[HALF_EVENT_MAX] = {
         [HALF_LINKED] = "linked",     [HALF_DEVICE_GONE] = "device gone",
         [HALF_VMM_GONE] = "VMM gone", [HALF_VMM_RESUMED] = "VMM resumed by itself",
         [HALF_MESSAGE] = "message",   [HALF_REACHED] = "reached",
-        [HALF_FAILED] = "failed",
+        [HALF_FAILED] = "failed",     [HALF_BLACKOUT] = "blackout",
 };
 
 static const char *const half_who_names[HALF_WHO_MAX] = {
@@ -58,6 +58,7 @@ static const char *const half_cause_names[HALF_CAUSE_MAX] = {
         [HALF_CAUSE_DEADLINE] = "deadline",
         [HALF_CAUSE_CANCELLED] = "cancelled",
         [HALF_CAUSE_TIMEOUT] = "timeout",
+        [HALF_CAUSE_BLACKOUT] = "blackout",
         [HALF_CAUSE_CUT] = "cut",
         [HALF_CAUSE_DEVICE_GONE] = "device-gone",
         [HALF_CAUSE_VMM_GONE] = "vmm-gone",
@@ -406,6 +407,8 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_LINKED: return half->linked;
         case WHEN_ALL_STAND: return all_stand(half);
         case WHEN_CANCELLED: return half->cancelled;
+        case WHEN_LOGGING: return s->plan->logs_dma;
+        case WHEN_PAGES: return s->plan->copies_pages;
         }
         return false;
 }
@@ -503,7 +506,8 @@ static void device_result(Step *s)
                 }
         }
         device->pending = false;
-        if (event->status < 0) {
+        /* libvfio-user says of every device that it can pre-copy; one that can't says so by refusing the arc. */
+        if (event->status < 0 && !(act == DEVICE_ACT_PRECOPY && event->state == DEVICE_STATE_RUNNING)) {
                 device->failed = true;
                 note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
         }
@@ -701,6 +705,7 @@ int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEv
         case HALF_DEADLINE: deadline(&s); break;
         case HALF_CANCEL:
         case HALF_TIMEOUT:
+        case HALF_BLACKOUT:
                 if (!find_row(&s, event->type))
                         return HALF_E_TOO_LATE;
                 half->cancelled |= event->type == HALF_CANCEL;

@@ -28,12 +28,16 @@ typedef enum HalfState {
         SOURCE_RECORD,
         SOURCE_PREPARE,
         SOURCE_CONNECT,
+        SOURCE_LOG,
         SOURCE_PRECOPY,
         SOURCE_VIOMMU_GRACE,
         SOURCE_HALT,
         SOURCE_P2P_GRACE,
         SOURCE_STOP_REST,
+        SOURCE_STOP,
+        SOURCE_DIRTY,
         SOURCE_DRAIN,
+        SOURCE_PAGES,
         SOURCE_INTAKE,
         SOURCE_NOBODY,
         SOURCE_GO,
@@ -52,6 +56,7 @@ typedef enum HalfState {
         SOURCE_RUN_AGAIN,
         SOURCE_REPAIR,
         SOURCE_RESUME,
+        SOURCE_UNLOG,
         SOURCE_END,
         /* The source: a person is asked, or there is nothing left to ask about. */
         SOURCE_DOUBT,
@@ -63,6 +68,7 @@ typedef enum HalfState {
         DESTINATION_RECORD,
         DESTINATION_PREPARE,
         DESTINATION_TAKE_IN,
+        DESTINATION_PAGES,
         DESTINATION_LOADED,
         DESTINATION_INTAKE,
         DESTINATION_READY,
@@ -110,7 +116,7 @@ typedef enum VmmAct {
         VMM_ACT_NONE,
         VMM_ACT_LOOK,    /* gather facts for the manifest */
         VMM_ACT_PREPARE, /* source: ready to migrate, nothing stopped */
-        VMM_ACT_MIGRATE, /* source: memory goes out; answered when the vCPUs stand and only the rest is missing */
+        VMM_ACT_MIGRATE, /* source: memory goes out; answered when only the rest is missing. QEMU halts with that */
         VMM_ACT_HALT,    /* source: the vCPUs stand, confirmed */
         VMM_ACT_SEAL,    /* source: the rest goes out; answered when the VMM can't start again by itself */
         VMM_ACT_RESUME,  /* source: whatever it was doing, the vCPUs run again, confirmed */
@@ -135,6 +141,7 @@ typedef enum HalfEventType {
         HALF_DEADLINE,    /* the time of the step is up */
         HALF_CANCEL,      /* somebody wants the VM to stay */
         HALF_TIMEOUT,     /* the whole job took too long */
+        HALF_BLACKOUT,    /* source: the blackout has become longer than whoever asked wants it */
         HALF_CUT,         /* the control connection is gone, or could not be made */
         HALF_LINKED,      /* the control connection is there (again) */
         HALF_DEVICE_GONE, /* a device's agent or server is gone */
@@ -227,6 +234,7 @@ typedef enum HalfCause {
         HALF_CAUSE_DEADLINE, /* a participant did not answer */
         HALF_CAUSE_CANCELLED,
         HALF_CAUSE_TIMEOUT,
+        HALF_CAUSE_BLACKOUT,
         HALF_CAUSE_CUT,
         HALF_CAUSE_DEVICE_GONE,
         HALF_CAUSE_VMM_GONE,

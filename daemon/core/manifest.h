@@ -49,7 +49,7 @@ DECLARE_STRING_TABLE(Presence, presence);
 typedef struct ManifestDevice {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
-        uint32_t migration_flags; /* VFIO_DEVICE_FEATURE_MIGRATION; 0: the device cannot migrate */
+        uint32_t migration_flags; /* VFIO_DEVICE_FEATURE_MIGRATION, and DEVICE_DMA_LOGGING, _HAS_DMA */
         DeviceState state;        /* as last read */
         int status;               /* 0, or the negative errno with which the device could not be reached */
         char text[MANIFEST_TEXT_MAX]; /* what went wrong, when status is not 0 */

@@ -22,5 +22,6 @@ const Policy policy_default = {
                 },
         .connect_usec = 2 * USEC_PER_SEC,
         .doubt_usec = 10 * USEC_PER_SEC,
+        .limits = {.precopy_usec = 10 * USEC_PER_SEC, .precopy_rate = 1 * MIB},
         .retries = 0,
 };

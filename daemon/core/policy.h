@@ -7,10 +7,19 @@
 
 #include "phase.h"
 
+/* How fast a device's state goes out while it runs, and when that has gone on long enough. */
+typedef struct TransferLimits {
+        uint64_t bandwidth;     /* bytes a second; 0: as fast as it goes. Not in the blackout */
+        uint64_t precopy_usec;  /* at most so long; 0 for none, as below */
+        uint64_t precopy_bytes; /* at most so much */
+        uint64_t precopy_rate;  /* until the device gives less than this, in bytes a second */
+} TransferLimits;
+
 typedef struct Policy {
         uint64_t deadline_usec[PHASE_MAX]; /* for each participant in that phase */
         uint64_t connect_usec;             /* connecting to a device server and its VERSION answer */
         uint64_t doubt_usec;               /* GO without an answer for this long: the job is in doubt */
+        TransferLimits limits;             /* of each device; the bandwidth is a job's and not here */
         uint32_t retries;                  /* of a transition that failed and moved nothing */
 } Policy;
 

@@ -15,6 +15,7 @@ typedef enum Opening {
         OPENING_AGENT,   /* the helper starts one */
         OPENING_HELLO,   /* it is connected, and has not said anything yet */
         OPENING_BUSY,    /* it still does what a daemon before us asked of it */
+        OPENING_BROKER,  /* the helper makes a socket for the VMM */
         OPENING_CONNECT, /* the helper connects to the device's server */
         OPENING_DEVICE,  /* the agent talks to the device's server */
 } Opening;
@@ -38,6 +39,7 @@ struct Device {
         void *opened_userdata;
 
         bool is_open;
+        bool has_broker;     /* the agent listens for the VMM */
         bool nobody_listens; /* where its server should; as of the last attempt */
         DeviceState state;
         uint32_t flags;
@@ -74,6 +76,11 @@ bool device_is_open(const Device *device)
         return device->is_open;
 }
 
+bool device_is_opening(const Device *device)
+{
+        return device->opening != OPENING_NOT;
+}
+
 DeviceState device_state(const Device *device)
 {
         return device->state;
@@ -86,7 +93,8 @@ bool device_nobody_listens(const Device *device)
 
 uint32_t device_flags(const Device *device)
 {
-        return device->flags;
+        return device->definition.precopy_off ? device->flags & ~(uint32_t) DEVICE_MIGRATION_PRE_COPY
+                                              : device->flags;
 }
 
 const char *device_text(const Device *device)
@@ -127,7 +135,7 @@ static void drop_agent(Device *device)
         if (device->agent_fd >= 0)
                 (void) close(device->agent_fd);
         device->agent_fd = -1;
-        device->is_open = false;
+        device->is_open = device->has_broker = false;
         device->loaded_job[0] = 0;
 }
 
@@ -234,6 +242,29 @@ static void on_device_connected(void *userdata, int status, int fd, pid_t pid, c
                 opening_done(device, r, "its agent does not take commands");
 }
 
+static void on_broker_made(void *userdata, int status, int fd, pid_t pid, const char *text)
+{
+        Device *device = userdata;
+        AgentPacket packet = {.broker = {.head.type = AGENT_BROKER}};
+        char full[AGENT_TEXT_MAX];
+        int r;
+
+        if (status < 0 || fd < 0) {
+                (void) snprintf(full, sizeof full, "%s: %s", device->definition.broker, text);
+                opening_done(device, status < 0 ? status : -EBADF, full);
+                return;
+        }
+        memcpy(packet.broker.path, device->definition.broker, sizeof packet.broker.path);
+        r = send_packet(device, &packet, fd);
+        (void) close(fd);
+        if (r < 0) {
+                opening_done(device, r, "its agent does not take commands");
+                return;
+        }
+        device->has_broker = true;
+        open_step(device);
+}
+
 static void on_agent_started(void *userdata, int status, int fd, pid_t pid, const char *text)
 {
         Device *device = userdata;
@@ -253,6 +284,7 @@ static void on_agent_started(void *userdata, int status, int fd, pid_t pid, cons
 static void open_step(Device *device)
 {
         const char *start[] = {device->agent_path, device->definition.id};
+        const char *listen[] = {device->definition.broker, device->definition.socket};
         const char *connect[] = {device->definition.socket};
 
         if (device->agent_fd < 0) {
@@ -268,6 +300,11 @@ static void open_step(Device *device)
                 device->opening = OPENING_AGENT;
                 helper_client_ask(device->place.helper, HELPER_START_AGENT, start, 2, on_agent_started,
                                   device);
+                return;
+        }
+        if (device->definition.broker[0] && !device->has_broker) {
+                device->opening = OPENING_BROKER;
+                helper_client_ask(device->place.helper, HELPER_LISTEN, listen, 2, on_broker_made, device);
                 return;
         }
         device->opening = OPENING_CONNECT;
@@ -320,6 +357,7 @@ static void take_hello(Device *device, const AgentHelloPacket *hello)
                 (void) send_packet(device, &(AgentPacket){.stop = {.head.type = AGENT_STOP}}, -1);
                 return;
         }
+        device->has_broker = hello->broker;
         if (!hello->opened) {
                 open_step(device);
                 return;
@@ -327,7 +365,7 @@ static void take_hello(Device *device, const AgentHelloPacket *hello)
         device->loaded_job[0] = 0;
         if (hello->loaded)
                 memcpy(device->loaded_job, hello->job, sizeof device->loaded_job);
-        set_state(device, (DeviceState) hello->state, hello->flags & DEVICE_MIGRATION_MASK);
+        set_state(device, (DeviceState) hello->state, hello->flags & DEVICE_FLAGS_MASK);
         opening_done(device, 0, "");
 }
 
@@ -341,7 +379,7 @@ static void take_result(Device *device, const AgentResultPacket *result)
         }
         if (device->opening == OPENING_DEVICE && result->seq == device->seq) {
                 if (result->status == 0)
-                        set_state(device, (DeviceState) result->state, result->flags & DEVICE_MIGRATION_MASK);
+                        set_state(device, (DeviceState) result->state, result->flags & DEVICE_FLAGS_MASK);
                 opening_done(device, result->status, result->text);
                 return;
         }
@@ -350,18 +388,24 @@ static void take_result(Device *device, const AgentResultPacket *result)
         device->run_seq = 0;
         if (device->closing && result->status == 0)
                 agent_closed(device);
-        else
-                set_state(device, (DeviceState) result->state, device->flags);
+        else /* an agent that never had the device knows nothing of it */
+                set_state(device, (DeviceState) result->state,
+                          result->flags ? result->flags & DEVICE_FLAGS_MASK : device->flags);
         device->answered(device->answered_userdata, device->index, device->step, result);
 }
 
-static void take_packet(Device *device, const AgentPacket *packet)
+static void take_packet(Device *device, const AgentPacket *packet, int *fd)
 {
         switch ((AgentPacketType) packet->head.type) {
         case AGENT_HELLO: take_hello(device, &packet->hello); break;
         case AGENT_RESULT: take_result(device, &packet->result); break;
         case AGENT_PROGRESS:
                 device->listener->progress(device->userdata, device->index, packet->progress.bytes);
+                break;
+        case AGENT_DIRTY:
+                if (device->run_seq != 0 && *fd >= 0)
+                        device->listener->dirty(device->userdata, device->index, &packet->dirty,
+                                                TAKE_FD(*fd));
                 break;
         case AGENT_GONE:
                 device->is_open = false;
@@ -370,6 +414,8 @@ static void take_packet(Device *device, const AgentPacket *packet)
                 device->listener->gone(device->userdata, device->index, packet->gone.status,
                                        packet->gone.text);
                 break;
+        case AGENT_WANTED: device->listener->wanted(device->userdata, device->index); break;
+        case AGENT_BROKER:
         case AGENT_OPEN:
         case AGENT_ATTACH:
         case AGENT_RUN:
@@ -387,7 +433,7 @@ static void on_agent(void *userdata)
         if (r == -EAGAIN)
                 return;
         if (r > 0)
-                take_packet(device, &packet);
+                take_packet(device, &packet, &fd);
         else if (r == 0)
                 agent_gone(device, -ECONNRESET, "its agent is gone");
         else
@@ -430,14 +476,16 @@ static void on_reopened(void *userdata, uint32_t index, int status, const char *
         answer_ourselves(userdata, status, text);
 }
 
-void device_run(Device *device, const char *job, const DeviceProgram *program, uint64_t deadline_usec,
-                bool interrupt, uint32_t step, DeviceAnswered answered, void *userdata)
+void device_run(Device *device, const char *job, const DeviceProgram *program, const TransferLimits *limits,
+                uint64_t deadline_usec, bool interrupt, uint32_t step, DeviceAnswered answered,
+                void *userdata)
 {
         AgentPacket stop = {.stop = {.head.type = AGENT_STOP}};
         AgentPacket packet = {.run = {.head.type = AGENT_RUN,
                                       .seq = ++device->seq,
                                       .n_ops = program->n,
-                                      .deadline_usec = deadline_usec}};
+                                      .deadline_usec = deadline_usec,
+                                      .limits = *limits}};
         int r;
 
         device->step = step;

@@ -19,8 +19,12 @@ typedef struct DeviceListener {
         void (*gone)(void *userdata, uint32_t index, int status, const char *text);
         /* Bytes of the stream that runs. */
         void (*progress)(void *userdata, uint32_t index, uint64_t bytes);
+        /* Pages of the VM's memory that it has written; before the answer to what has read them. Takes over `fd`. */
+        void (*dirty)(void *userdata, uint32_t index, const AgentDirty *dirty, int fd);
         /* State or flags were read anew. */
         void (*changed)(void *userdata, uint32_t index);
+        /* Its VMM waits, and there is no connection to its server. */
+        void (*wanted)(void *userdata, uint32_t index);
 } DeviceListener;
 
 /* `text` says what went wrong when `status` is not 0. */
@@ -46,8 +50,9 @@ void device_open(Device *device, DeviceOpened opened, void *userdata);
 
 /* Has the agent run `program` for `job`, of at most `deadline_usec`; `interrupt`: what it does now is of no more use. A
  * program that is DEVICE_OP_REOPEN alone is carried out here. */
-void device_run(Device *device, const char *job, const DeviceProgram *program, uint64_t deadline_usec,
-                bool interrupt, uint32_t step, DeviceAnswered answered, void *userdata);
+void device_run(Device *device, const char *job, const DeviceProgram *program, const TransferLimits *limits,
+                uint64_t deadline_usec, bool interrupt, uint32_t step, DeviceAnswered answered,
+                void *userdata);
 
 /* Nobody waits for answers any more. */
 void device_forget(Device *device);
@@ -61,6 +66,8 @@ void device_close(Device *device);
 const char *device_id(const Device *device);
 DeviceType device_type(const Device *device);
 bool device_is_open(const Device *device);
+/* Somebody has asked for that and has no answer yet. */
+bool device_is_opening(const Device *device);
 DeviceState device_state(const Device *device);
 uint32_t device_flags(const Device *device);
 /* When it was last opened, its server's socket was not there or nobody accepted. */

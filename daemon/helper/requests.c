@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "common/process-id.h"
@@ -39,6 +40,32 @@ static int connect_device(Call *call)
                            "the device's server has a client already, and another one waiting");
         if (call->fd < 0)
                 return say(call, call->fd, strerror(-call->fd));
+        return 0;
+}
+
+/* Whoever may use the device's server may use the broker before it, and nobody else. */
+static int listen_for_vmm(Call *call)
+{
+        const char *path = call->strings[0];
+        _cleanup_(closep) int fd = -1;
+        struct stat st;
+
+        if (lstat(call->strings[1], &st) < 0 || !S_ISSOCK(st.st_mode))
+                return say(
+                        call, -ENOENT,
+                        "the device server's socket, whose owner and mode the broker's gets, is not there");
+        fd = socket_listen(path, SOCK_STREAM);
+        if (fd == -EADDRINUSE)
+                return say(call, fd, "somebody listens there already, or it is no socket");
+        if (fd < 0)
+                return say(call, fd, strerror(-fd));
+        if (chown(path, st.st_uid, st.st_gid) < 0 || chmod(path, st.st_mode & 0777) < 0) {
+                int r = -errno;
+
+                (void) unlink(path);
+                return say(call, r, "it cannot be given the owner and mode of the device server's socket");
+        }
+        call->fd = TAKE_FD(fd);
         return 0;
 }
 
@@ -127,6 +154,7 @@ static const Handler handlers[HELPER_REQUEST_MAX] = {
         [HELPER_START_AGENT] = {2, 2, start_agent},
         [HELPER_START_VMM] = {3, HELPER_STRINGS_MAX, start_vmm},
         [HELPER_KILL] = {3, 3, kill_process},
+        [HELPER_LISTEN] = {2, 2, listen_for_vmm},
 };
 
 void helper_answer(const HelperPlace *place, const HelperPacket *request, HelperPacket *answer, int *ret_fd)

@@ -37,11 +37,13 @@ int frame_decode(const uint8_t header[FRAME_HEADER_SIZE], Frame *ret)
                 return -EBADMSG;
         switch (type) {
         case FRAME_DATA:
+        case FRAME_PAGES:
                 if (length == 0 || length > FRAME_PAYLOAD_MAX)
                         return -EBADMSG;
                 break;
         case FRAME_END:
         case FRAME_ERROR:
+        case FRAME_MARK:
                 if (length != 0 || crc != 0)
                         return -EBADMSG;
                 break;

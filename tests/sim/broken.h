@@ -103,6 +103,12 @@ static void break_promise_while_hanging(void)
                   (HalfRow){IN(DESTINATION_UNARRIVE), HALF_REACHED, .next = DESTINATION_PROMISE});
 }
 
+static void break_ready_without_pages(void)
+{
+        first_row(SIDE_DESTINATION,
+                  (HalfRow){IN(DESTINATION_TAKE_IN), HALF_REACHED, .next = DESTINATION_INTAKE});
+}
+
 static void break_end_before_running(void)
 {
         first_row(SIDE_SOURCE,
@@ -149,6 +155,7 @@ static const struct Rule {
         bool caught;
         void (*apply)(void);
         int faults; /* at least so many are needed for it to show */
+        bool dma;   /* it takes a device that writes the VM's memory */
 } rules[] = {
         {"go-before-record", "source sends GO before owner=nobody is durable", true, break_go_before_record},
         {"start-before-record", "destination starts the VM before owner=destination is durable", true,
@@ -167,6 +174,8 @@ static const struct Rule {
          break_destroy_on_refusal, .faults = 1},
         {"promise-while-hanging", "destination promises although a device may yet begin to run", true,
          break_promise_while_hanging, .faults = 1},
+        {"ready-without-pages", "destination is READY with what has come when the source is gone", true,
+         break_ready_without_pages, .dma = true},
         {"end-before-running", "source says END when it has recorded the abort, before it runs", true,
          break_end_before_running},
         {"end-after-restart", "a restarted source with a dead VMM says END", true, break_end_after_restart},
@@ -207,6 +216,7 @@ static int try_all_rules(void)
                 int bad;
 
                 max_faults = MAX(asked, rules[i].faults);
+                set_plan(rules[i].dma);
                 (void) break_rule(rules[i].name);
                 bad = explore(false);
                 printf("%-20s %-9s %s\n", rules[i].name, bad == FINE ? "harmless" : "caught", bad_names[bad]);

@@ -2,7 +2,7 @@
 
 /* Drives the two real halves against each other, through every order of what can happen.
  *
- *   explorer [--crashes N] [--cuts N] [--faults N] [--break RULE | --rules | --all]
+ *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--break RULE | --rules | --all]
  *
  * The world around the halves is abstract: one device and one VMM on each side, two journals, two hosts, one link.
  * Commands take effect and are answered in separate steps, so that a daemon can die between the two. Messages take as
@@ -14,6 +14,7 @@
  *   stale       nothing runs a copy that the source has gone on without
  *   destroyed   a VMM is ended only when a better one exists
  *   no way back the source never runs again after vCPUs or a device have run at the destination
+ *   unpaged     the destination never runs without what the source's device wrote into the VM's memory (with --dma)
  *   unrecorded  no device or vCPU of the destination moves before owner=destination is durable; owner=nobody is
  *               durable only while source device and VMM stand still
  * and over all: from every state an end can be reached in which one side runs the VM and both halves are finished,
@@ -62,8 +63,8 @@ typedef struct Daemon {
         uint8_t vmm, unseen_death, unseen_resume;
         uint8_t degraded;             /* it has said that the device's state is lost */
         uint8_t restarted, was_ready; /* in this job */
-        uint8_t device, stream,
-                loaded; /* the device's state; at D: data has come to its end; the agent says loaded */
+        uint8_t device, stream, pages,
+                loaded; /* the device's state; at D: data, and pages, have come to their end; the agent says loaded */
         uint8_t late; /* 1 + the state to which the device was told to go and still may, at any time; 0: none */
         Command commands[4]; /* device, vmm, peer (connect), record */
         Packet queue[QUEUE]; /* to this side */
@@ -90,6 +91,7 @@ enum {
         DESTROYED_D,
         AGAIN,
         UNRECORDED,
+        UNPAGED,
         MOVING_NOBODY,
         NO_END,
         ASKED_IN_VAIN
@@ -102,6 +104,7 @@ static const char *const bad_names[] = {
         "the last copy, or the running VM, was destroyed at the destination",
         "the source runs again after something ran at the destination",
         "something moved at the destination before owner=destination was durable",
+        "the destination runs without pages that the source's device wrote",
         "owner=nobody became durable while something could still run at the source",
         "no way to an end",
         "a person is asked although nothing died"};
@@ -113,6 +116,7 @@ static const char *const bad_names[] = {
 static HalfTable table;
 static Plan plan;
 static HalfEffects effects;
+static uint32_t flags; /* of the device */
 static int max_crashes = 2, max_cuts = 1, max_faults = 1;
 static bool old_link, forget_discard, first_go_returns; /* broken rules that no table holds */
 
@@ -213,6 +217,8 @@ static void vmm_becomes(World *w, int side, int v)
                         flaw(w, UNRECORDED);
                 if (w->stale)
                         flaw(w, STALE);
+                if (plan.copies_pages && !d->pages)
+                        flaw(w, UNPAGED);
                 w->ran = 1;
         }
         if (w->side[S].vmm == V_RUNNING && w->side[D].vmm == V_RUNNING)
@@ -264,7 +270,8 @@ static bool is_complete(const World *w)
 {
         const Daemon *d = &w->side[D];
 
-        return d->was_ready || (d->stream && !d->restarted && w->faults == 0);
+        return d->was_ready ||
+               (d->stream && (d->pages || !plan.copies_pages) && !d->restarted && w->faults == 0);
 }
 
 static void end_vmm(World *w, int side)
@@ -288,7 +295,8 @@ static bool act_device(World *w, int side, int fail)
         Command *c = &d->commands[HALF_WHO_DEVICE];
 
         for (int i = 0; i < c->device.n; i++)
-                if (c->device.type[i] == DEVICE_OP_LOAD && !d->stream && fail < 0)
+                if (fail < 0 && ((c->device.type[i] == DEVICE_OP_LOAD && !d->stream) ||
+                                 (c->device.type[i] == DEVICE_OP_LOAD_PAGES && !d->pages)))
                         return false;
         /* A device that answers again has done what it was told before. */
         if (fail < 0)
@@ -312,8 +320,14 @@ static bool act_device(World *w, int side, int fail)
                         d->stream = d->loaded = 0;
                         break;
                 case DEVICE_OP_SEND: w->side[D].stream = w->side[D].device == DEVICE_STATE_RESUMING; break;
+                case DEVICE_OP_SEND_PAGES: w->side[D].pages = w->side[D].stream; break;
                 case DEVICE_OP_GET:
                 case DEVICE_OP_LOAD:
+                case DEVICE_OP_LOAD_PAGES:
+                case DEVICE_OP_LOG_START:
+                case DEVICE_OP_LOG_STOP:
+                case DEVICE_OP_DIRTY:
+                case DEVICE_OP_PRECOPY:
                 case DEVICE_OP_REOPEN:
                 case DEVICE_OP_CLOSE:
                 case DEVICE_OP_MAX:
@@ -334,8 +348,10 @@ static bool act_vmm(World *w, int side, bool fail)
         switch (c->vmm) {
         case VMM_ACT_START:
                 c->status = fail;
-                if (!fail)
+                if (!fail) {
                         d->vmm = V_INCOMING;
+                        d->pages = 0; /* they are in the VM's memory, whatever becomes of the device */
+                }
                 break;
         case VMM_ACT_END:
                 if (!fail)
@@ -395,7 +411,10 @@ static bool moves_nothing(const Command *c, int who)
         if (who == HALF_WHO_DEVICE)
                 return c->device.n == 1 &&
                        (c->device.type[0] == DEVICE_OP_GET || c->device.type[0] == DEVICE_OP_LOAD ||
-                        c->device.type[0] == DEVICE_OP_REOPEN || c->device.type[0] == DEVICE_OP_CLOSE);
+                        c->device.type[0] == DEVICE_OP_LOAD_PAGES ||
+                        c->device.type[0] == DEVICE_OP_LOG_START || c->device.type[0] == DEVICE_OP_LOG_STOP ||
+                        c->device.type[0] == DEVICE_OP_DIRTY || c->device.type[0] == DEVICE_OP_REOPEN ||
+                        c->device.type[0] == DEVICE_OP_CLOSE);
         return who == HALF_WHO_VMM &&
                (c->vmm == VMM_ACT_LOOK || c->vmm == VMM_ACT_PREPARE || c->vmm == VMM_ACT_HALT ||
                 c->vmm == VMM_ACT_VERIFY || c->vmm == VMM_ACT_TAKE_IN);
@@ -540,7 +559,7 @@ static void daemon_back(World *w, int side)
                 return;
         if (half_restore(&table, &d->half, side, 1, d->owner, d->noway, &sight) < 0)
                 abort();
-        half_set_device(&d->half, 0, 3, d->device);
+        half_set_device(&d->half, 0, flags, d->device);
         d->exists = 1;
         event(w, side, &(HalfEvent){.type = HALF_START});
 }
@@ -563,7 +582,7 @@ static void deliver(World *w, int side)
                         say(w, S, MESSAGE_CHECKED);
                 else if (side == D && p.message == MESSAGE_PREPARE && d->owner == OWNER_UNRECORDED) {
                         half_init(&d->half, SIDE_DESTINATION, 1, false);
-                        half_set_device(&d->half, 0, 3, d->device);
+                        half_set_device(&d->half, 0, flags, d->device);
                         d->exists = 1;
                         event(w, side, &(HalfEvent){.type = HALF_LINKED});
                         event(w, side, &(HalfEvent){.type = HALF_START});
@@ -619,7 +638,7 @@ static void make_move(World *w, Move m)
         case M_START:
                 w->started = 1;
                 half_init(&d->half, SIDE_SOURCE, 1, false);
-                half_set_device(&d->half, 0, 3, d->device);
+                half_set_device(&d->half, 0, flags, d->device);
                 d->exists = 1;
                 event(w, S, &(HalfEvent){.type = HALF_LINKED});
                 event(w, S, &(HalfEvent){.type = HALF_START});
@@ -688,7 +707,7 @@ static void make_move(World *w, Move m)
                 d->vmm = V_DEAD;
                 d->device = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
                 d->late = 0;
-                d->stream = d->loaded = 0;
+                d->stream = d->pages = d->loaded = 0;
                 break;
         case M_SEE_DEATH:
                 d->unseen_death = 0;
@@ -1106,22 +1125,41 @@ static int explore(bool verbose)
         return bad;
 }
 
+/* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. */
+static void set_plan(bool dma)
+{
+        flags = DEVICE_MIGRATION_STOP_COPY | DEVICE_MIGRATION_P2P;
+        if (dma)
+                flags |= DEVICE_MIGRATION_PRE_COPY | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA;
+        plan_build(&plan,
+                   &(Manifest){.vmm.type = VMM_TYPE_QMP,
+                               .n_devices = 1,
+                               .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
+                   &policy_default);
+}
+
 #include "broken.h"
 
 static int usage(FILE *f)
 {
-        fprintf(f, "explorer [--crashes N] [--cuts N] [--faults N] [--break RULE | --rules | --all]\n");
+        fprintf(f,
+                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--break RULE | --rules | --all]\n");
         return 2;
 }
 
 int main(int argc, char **argv)
 {
-        static const struct option options[] = {
-                {"crashes", required_argument, NULL, 'c'}, {"cuts", required_argument, NULL, 'u'},
-                {"faults", required_argument, NULL, 'f'},  {"break", required_argument, NULL, 'b'},
-                {"rules", no_argument, NULL, 'r'},         {"all", no_argument, NULL, 'a'},
-                {"help", no_argument, NULL, 'h'},          {}};
+        static const struct option options[] = {{"crashes", required_argument, NULL, 'c'},
+                                                {"cuts", required_argument, NULL, 'u'},
+                                                {"faults", required_argument, NULL, 'f'},
+                                                {"break", required_argument, NULL, 'b'},
+                                                {"rules", no_argument, NULL, 'r'},
+                                                {"all", no_argument, NULL, 'a'},
+                                                {"dma", no_argument, NULL, 'd'},
+                                                {"help", no_argument, NULL, 'h'},
+                                                {}};
         const char *broken = NULL;
+        bool dma = false;
         int c, r;
 
         while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
@@ -1132,14 +1170,11 @@ int main(int argc, char **argv)
                 case 'b': broken = optarg; break;
                 case 'r': print_rules(); return 0;
                 case 'a': broken = "--all"; break;
+                case 'd': dma = true; break;
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);
                 }
-        plan_build(&plan,
-                   &(Manifest){.vmm.type = VMM_TYPE_QMP,
-                               .n_devices = 1,
-                               .devices = (ManifestDevice[1]){{.migration_flags = 3}}},
-                   &policy_default);
+        set_plan(dma);
         if (half_effects_init(&effects, 1) < 0)
                 return 2;
         if (broken && streq(broken, "--all"))

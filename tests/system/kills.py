@@ -94,7 +94,7 @@ class Case:
         self.name, self.victim, self.state, self.lab = name, victim, state, lab
         self.hit, self.killed = threading.Event(), []
         self.a, self.b = lab.host("a", config=CONFIG), lab.host("b", config=CONFIG)
-        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), os.path.join(self.b.runtime, "peer.sock"))
+        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), self.b.dest)
         self.servers = {}
         for side in ("a", "b"):
             for device, spec in (("d0", "p2p=on"), ("d1", "p2p=off")):

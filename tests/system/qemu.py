@@ -60,8 +60,7 @@ class Move:
         self.servers = {(h.name, d): lab.server(h.name + d, {
             d: f"size=256K,seed={(h is self.b) * 4 + (d == 'd1') + 1},delay=*>*:{arc_ms},{spec}"})
             for h in (self.a, self.b) for d, spec in self.devices.items()}
-        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), os.path.join(self.b.runtime, "peer.sock")) \
-            if relay else None
+        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), self.b.dest) if relay else None
         self.dest = self.relay.dest if relay else self.b.dest
         self.a.register(self.definition(self.a))
         argv = incoming(self.guest.argv_at(self.b)) if incoming else None

@@ -14,7 +14,7 @@ import threading
 import time
 import unittest
 
-from lab import PACE, Lab, definition, new_uuid, wait_for
+from lab import PACE, Lab, definition, new_uuid, peer_address, peer_socket, wait_for
 
 NOBODY = 65534
 HELPER_MAGIC = 0x3148474d
@@ -78,7 +78,8 @@ class Helper(Case):
 MESSAGES = ["HELLO", "CHECK", "CHECKED", "PREPARE", "PREPARED", "BEGIN", "REACHED", "FAILED", "READY", "GO", "ASK", "ABORT",
             "STARTED", "NOTSTARTED", "MAYBE", "BUSY", "UNKNOWN", "END", "ENDED", "DONE", "DONEACK"]
 MEMBERS = ["manifest", "report", "vm", "plan", "plan_hash", "tokens", "memory", "phase", "cause", "who", "device", "from", "to",
-           "state", "errno", "text", "noway", "lost", "timeline", "copy", "spans", "vmm_only_usec", "version", "host"]
+           "state", "errno", "text", "noway", "lost", "timeline", "copy", "spans", "vmm_only_usec", "version", "host",
+           "bandwidth", "max_blackout_usec"]
 NONSENSE = [None, True, -1, 1 << 63, 0.5, "", "x" * 70000, "\x01\x7f", [], {}, [None, -1, "", {}, []] * 100, {"": {"ok": 1}},
             {"ok": True, "findings": [{}, None, 3], "devices": [1, None], "phases": {}, "uuid": 3}]
 
@@ -174,12 +175,19 @@ class Hostile(Case):
             self.addCleanup(server.stop)
         self.fds_before = fds(self.b.daemon.pid)
 
+    def connect_b(self):
+        s = peer_socket(self.b.dest)
+        self.addCleanup(s.close)
+        s.settimeout(10 * PACE)
+        s.connect(peer_address(self.b.dest))
+        return s
+
     def dial(self):
-        return Peer(self.connect(os.path.join(self.b.runtime, "peer.sock")))
+        return Peer(self.connect_b())
 
     def data(self, token, index=0, kind=1, magic=b"MGH1", version=1, rest=bytes(20)):
         """The answer to a data connection's first bytes; None: it was closed without one."""
-        s = self.connect(os.path.join(self.b.runtime, "peer.sock"))
+        s = self.connect_b()
         s.sendall(magic + struct.pack("<HH", version, kind) + token + struct.pack("<I", index) + rest)
         try:
             answer = s.recv(1)
@@ -228,7 +236,7 @@ class Hostile(Case):
         self.moves()
 
     def test_five_hundred_that_never_speak(self):
-        silent = [self.connect(os.path.join(self.b.runtime, "peer.sock")) for _ in range(500)]
+        silent = [self.connect_b() for _ in range(500)]
         for i, s in enumerate(silent):
             s.sendall((b"", b"M", b"MGH1" + bytes(20), b"\x10\0\0\0{")[i % 4])
         self.moves()
@@ -361,7 +369,7 @@ class Hostile(Case):
 
     def test_somebody_else_says_he_is_the_source(self):
         """The link is displaced again and again, in the middle: a definite end, and the VM runs at one side."""
-        source = Peer(self.connect(os.path.join(self.b.runtime, "peer.sock"))).hello()
+        source = Peer(self.connect_b()).hello()
         host_a = next(line for line in self.a.daemon.output().splitlines() if line.startswith("ready, host id ")).split()[-1]
         for server in self.servers:
             server.command("delay", device="d0", arcs="*>*:40") if False else None

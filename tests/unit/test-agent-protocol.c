@@ -12,7 +12,8 @@
 #define UUID "01234567-89ab-cdef-0123-456789abcdef"
 
 static const AgentPacketType types[] = {AGENT_OPEN,  AGENT_ATTACH, AGENT_RUN,      AGENT_STOP,
-                                        AGENT_HELLO, AGENT_RESULT, AGENT_PROGRESS, AGENT_GONE};
+                                        AGENT_HELLO, AGENT_RESULT, AGENT_PROGRESS, AGENT_GONE,
+                                        AGENT_DIRTY, AGENT_BROKER, AGENT_WANTED};
 
 static void make(AgentPacket *p, AgentPacketType type)
 {
@@ -30,7 +31,9 @@ static void make(AgentPacket *p, AgentPacketType type)
                                 (AgentOp){DEVICE_OP_MAX - 1, DEVICE_STATE_MAX - 1, DEVICE_STATE_MAX - 1};
                 break;
         case AGENT_STOP:
+        case AGENT_WANTED:
         case AGENT_PROGRESS: break;
+        case AGENT_BROKER: memset(p->broker.path, '/', SOCKET_PATH_MAX); break;
         case AGENT_HELLO:
                 memcpy(p->hello.job, UUID, sizeof UUID);
                 p->hello.state = DEVICE_STATE_MAX - 1;
@@ -40,6 +43,7 @@ static void make(AgentPacket *p, AgentPacketType type)
                 p->result.from = p->result.to = p->result.state = DEVICE_STATE_MAX - 1;
                 memset(p->result.text, 'x', AGENT_TEXT_MAX - 1);
                 break;
+        case AGENT_DIRTY: p->dirty = (AgentDirty){p->head, 4096, 4096, 1000}; break;
         case AGENT_GONE:
                 p->gone.status = -EPIPE;
                 memset(p->gone.text, 'x', AGENT_TEXT_MAX - 1);
@@ -98,9 +102,9 @@ static void test_every_packet_comes_as_it_was_sent(void **state)
         }
 }
 
-static void test_there_are_eight_types(void **state)
+static void test_there_are_eleven_types(void **state)
 {
-        static const uint32_t outside[] = {0, AGENT_GONE + 1, 100, INT32_MAX, 0x80000000, UINT32_MAX};
+        static const uint32_t outside[] = {0, AGENT_DIRTY + 1, 100, INT32_MAX, 0x80000000, UINT32_MAX};
         AgentPacket p, got;
 
         for (size_t i = 0; i < ARRAY_SIZE(outside); i++) {
@@ -193,6 +197,18 @@ static const struct {
         {"empty text", AGENT_RESULT, AT(AgentResultPacket, text[0]), 0, true},
         {"gone well", AGENT_GONE, AT(AgentGone, status), 0, true},
         {"gone better than well", AGENT_GONE, AT(AgentGone, status), INT32_MAX, false},
+        {"pages of a byte", AGENT_DIRTY, AT(AgentDirty, page_size), 1, false},
+        {"pages of no power of two", AGENT_DIRTY, AT(AgentDirty, page_size), 12288, false},
+        {"large pages", AGENT_DIRTY, AT(AgentDirty, page_size), 1 << 21, true},
+        {"no pages", AGENT_DIRTY, AT(AgentDirty, n_pages), 0, false},
+        {"most pages", AGENT_DIRTY, AT(AgentDirty, n_pages), AGENT_DIRTY_PAGES_MAX, true},
+        {"more than most pages", AGENT_DIRTY, AT(AgentDirty, n_pages), AGENT_DIRTY_PAGES_MAX + 1, false},
+        {"pages up to the end of all", AGENT_DIRTY, AT(AgentDirty, address), UINT64_MAX - 4096000, true},
+        {"pages beyond it", AGENT_DIRTY, AT(AgentDirty, address), UINT64_MAX - 4095999, false},
+        {"broker at a relative path", AGENT_BROKER, AT(AgentBroker, path[0]), 'x', false},
+        {"broker nowhere", AGENT_BROKER, AT(AgentBroker, path[0]), 0, false},
+        {"broker at a short path", AGENT_BROKER, AT(AgentBroker, path[1]), 0, true},
+        {"broker at a path without an end", AGENT_BROKER, AT(AgentBroker, path[SOCKET_PATH_MAX]), 'x', false},
         {"gone without an end", AGENT_GONE, AT(AgentGone, text[AGENT_TEXT_MAX - 1]), 'x', false},
 };
 
@@ -256,7 +272,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_packet_comes_as_it_was_sent),
-                cmocka_unit_test(test_there_are_eight_types),
+                cmocka_unit_test(test_there_are_eleven_types),
                 cmocka_unit_test(test_a_packet_of_any_other_length_is_refused),
                 cmocka_unit_test(test_a_packet_that_is_larger_than_any_is_refused),
                 cmocka_unit_test(test_the_magic_is_as_written),

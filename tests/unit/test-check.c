@@ -359,6 +359,39 @@ static void test_all_reasons_are_listed_and_long_ones_cut(void **state)
         pair_deinit(&pair);
 }
 
+/* Somebody moves the memory, and the device says where it wrote; at the destination neither matters. */
+static void test_memory_that_a_device_writes_must_be_moved_and_its_writes_known(void **state)
+{
+        static const struct {
+                VmmType vmm;
+                uint32_t flags;
+                const char *property;
+        } rules[] = {
+                {VMM_TYPE_QMP, 0, NULL},
+                {VMM_TYPE_NONE, DEVICE_DMA_LOGGING, NULL},
+                {VMM_TYPE_QMP, DEVICE_HAS_DMA | DEVICE_DMA_LOGGING, NULL},
+                {VMM_TYPE_QMP, DEVICE_HAS_DMA, "DMA logging"},
+                {VMM_TYPE_NONE, DEVICE_HAS_DMA | DEVICE_DMA_LOGGING, "memory"},
+                {VMM_TYPE_NONE, DEVICE_HAS_DMA, "memory"},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+                for (int side = 0; side < 2; side++) {
+                        uint32_t expect = side == 0 && rules[i].property ? 1 : 0;
+                        Pair pair;
+
+                        pair_init(&pair, rules[i].vmm);
+                        pair.side[side].devices[1].migration_flags |= rules[i].flags;
+                        assert_int_equal(pair_check(&pair), expect);
+                        if (expect > 0) {
+                                assert_string_equal(pair.findings.items[0].property, rules[i].property);
+                                assert_string_equal(pair.findings.items[0].device,
+                                                    pair.side[0].devices[1].id);
+                        }
+                        pair_deinit(&pair);
+                }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -370,6 +403,7 @@ int main(void)
                 cmocka_unit_test(test_flags_pair_when_the_destination_knows_what_the_source_uses),
                 cmocka_unit_test(test_both_sets_of_flags_are_shown),
                 cmocka_unit_test(test_devices_pair_by_id_whatever_their_order),
+                cmocka_unit_test(test_memory_that_a_device_writes_must_be_moved_and_its_writes_known),
                 cmocka_unit_test(test_all_reasons_are_listed_and_long_ones_cut),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -100,6 +100,19 @@ static void test_a_set_of_devices_is_read(void **state)
         definition_free(d);
 }
 
+#define BROKERED(id, socket, broker) \
+        "{\"id\":\"" id "\",\"type\":\"vfio-user\",\"socket\":\"" socket "\",\"broker\":\"" broker "\"}"
+
+static void test_where_the_vmm_connects_is_read(void **state)
+{
+        Definition *d = parse_good(&(Members){.devices = "[" DEVICE "," BROKERED("b", "/s", "/b") "]"});
+
+        assert_string_equal(d->devices[0].broker, "");
+        assert_string_equal(d->devices[1].socket, "/s");
+        assert_string_equal(d->devices[1].broker, "/b");
+        definition_free(d);
+}
+
 static void test_a_vm_under_qemu_is_read(void **state)
 {
         Definition *d = parse_good(
@@ -199,6 +212,17 @@ static const struct {
         {{.devices = "[" DEVICE "," DEVICE "]"}, "two devices are called \"nic0\""},
         {{.devices = "[" DEVICE ",{\"id\":\"b\",\"type\":\"vfio-user\",\"socket\":\"/run/nic0.sock\"}]"},
          "devices \"nic0\" and \"b\" have the same socket"},
+        {{.devices = "[" BROKERED("a", "/s", "b") "]"}, "\"broker\": b... is no absolute path"},
+        {{.devices = "[" BROKERED("a", "/s", "") "]"}, "is no absolute path"},
+        {{.devices = "[" BROKERED("a", "/s", "/s") "]"}, "device \"a\": \"broker\" is its server's socket"},
+        {{.devices = "[" BROKERED("a", "/s", "/b") "," BROKERED("c", "/t", "/b") "]"},
+         "devices \"a\" and \"c\" have the same socket"},
+        {{.devices = "[" BROKERED("a", "/s", "/b") "," BROKERED("c", "/b", "/d") "]"},
+         "devices \"a\" and \"c\" have the same socket"},
+        {{.devices = "[" BROKERED("a", "/s", "/b") "," BROKERED("c", "/t", "/s") "]"},
+         "devices \"a\" and \"c\" have the same socket"},
+        {{.devices = "[{\"id\":\"a\",\"type\":\"vfio-user\",\"socket\":\"/s\",\"broker\":7}]"},
+         "\"broker\" is not of type string"},
         {{.devices = "[{\"id\":\"a\",\"type\":\"vfio-user\",\"socket\":\"/s\",\"mode\":1}]"},
          "unknown key \"mode\""},
         {{.more = ",\"device\":[]"}, "unknown key \"device\""},
@@ -430,10 +454,34 @@ static void test_a_definition_has_at_most_256_kib(void **state)
         free(good);
 }
 
+static void test_the_order_of_keys_makes_no_other_definition(void **state)
+{
+        static const char *const texts[] = {
+                "{\"name\":\"a\",\"uuid\":\"4c1d6a3e-2f53-4a52-9d43-1c6f0c0f7b11\",\"vmm\":{\"type\":\"none\"},"
+                "\"devices\":[{\"id\":\"x\",\"type\":\"vfio-user\",\"socket\":\"/x\"}]}",
+                "{\"devices\":[{\"socket\":\"/x\",\"id\":\"x\",\"type\":\"vfio-user\"}],  \"vmm\":{\"type\":\"none\"},"
+                "\"uuid\":\"4c1d6a3e-2f53-4a52-9d43-1c6f0c0f7b11\",\"name\":\"a\"}",
+                "{\"name\":\"a\",\"uuid\":\"4c1d6a3e-2f53-4a52-9d43-1c6f0c0f7b11\",\"vmm\":{\"type\":\"none\"},"
+                "\"devices\":[{\"id\":\"x\",\"type\":\"vfio-user\",\"socket\":\"/y\"}]}",
+        };
+        Definition *d[3];
+        char error[JSON_TEXT_MAX];
+
+        for (size_t i = 0; i < 3; i++)
+                assert_int_equal(definition_parse(texts[i], strlen(texts[i]), &d[i], error), 0);
+        assert_true(definition_equal(d[0], d[0]));
+        assert_true(definition_equal(d[0], d[1]));
+        assert_false(definition_equal(d[0], d[2]));
+        for (size_t i = 0; i < 3; i++)
+                definition_free(d[i]);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_the_order_of_keys_makes_no_other_definition),
                 cmocka_unit_test(test_a_set_of_devices_is_read),
+                cmocka_unit_test(test_where_the_vmm_connects_is_read),
                 cmocka_unit_test(test_a_vm_under_qemu_is_read),
                 cmocka_unit_test(test_the_text_that_is_kept_says_the_same),
                 cmocka_unit_test(test_what_is_wrong_is_refused_and_its_place_named),

@@ -30,7 +30,7 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
                 fill(d->id, sizeof d->id, 'd');
                 (void) snprintf(d->id, sizeof d->id, "%u", i);
                 d->id[strlen(d->id)] = '-';
-                d->migration_flags = i % 8;
+                d->migration_flags = i % 8 | (i % 2 ? DEVICE_DMA_LOGGING | DEVICE_HAS_DMA : 0);
                 d->state = (DeviceState) (i % DEVICE_STATE_MAX);
                 d->status = i % 2 ? -4095 : 0;
                 fill(d->text, sizeof d->text, 't');
@@ -184,6 +184,7 @@ static const struct {
         {"device", "state", "\"\""},
         {"device", "flags", "-1"},
         {"device", "flags", "8"},
+        {"device", "flags", "1024"},
         {"device", "flags", "4294967297"},
         {"device", "status", "1"},
         {"device", "status", "-4096"},

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Which pages of the VM's memory a device has written, mapping by mapping, as its DMA log says.
+ *
+ * The agent owns it from the start of the log to its end. What is read is added to what was read before, so that nothing
+ * is forgotten when a mapping goes while the log runs.
+ */
+
+#include "broker.h"
+#include "vfio-user-device.h"
+
+typedef struct DirtyRange {
+        uint64_t address, n_pages;
+        uint64_t *bitmap; /* owned; bit i: the page at address + i * page_size */
+        bool any;         /* one of them is set */
+} DirtyRange;
+
+typedef struct Dirty {
+        uint64_t page_size;
+        uint32_t n;
+        DirtyRange *ranges; /* owned */
+} Dirty;
+
+/* For a log that starts now, with pages so large that one answer tells of the largest mapping. -ENOMEM. */
+int dirty_new(const Broker *broker, Dirty **ret) _must_check_;
+Dirty *dirty_free(Dirty *dirty);
+
+/* Reads the log for every mapping with a file: what goes by message the VMM writes itself, and knows. Returns 1 when
+ * there is nothing to ask; else it is told through `on_done`. */
+int dirty_read(Dirty *dirty, VfioUserDevice *device, const Broker *broker, DeviceDone on_done,
+               void *userdata) _must_check_;
+
+/* The first run of such pages at or after page `*at` of a range, at most `max` bytes long; false: there is none. Moves
+ * `*at` behind it. */
+bool dirty_next(const Dirty *dirty, uint32_t range, uint64_t max, uint64_t *at, uint64_t *ret_address,
+                uint64_t *ret_size);
+
+/* The bitmap of a range in a file of its own, in little-endian words. */
+int dirty_file(const Dirty *dirty, uint32_t range) _must_check_;

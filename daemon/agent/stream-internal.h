@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The inside of a stream, shared by its files: stream.c (life and end), stream-out.c, stream-in.c. Nobody else includes
+ * this. */
+
+#include "daemon/peer/frame.h"
+#include "stream.h"
+
+/* Larger pieces save no more time, and a device server need not take more than 64 KiB in one. */
+#define STREAM_CHUNK_MAX (256 * 1024)
+#define STREAM_BUFFERS   DEVICE_TRANSFERS_MAX
+
+typedef enum BufferUse {
+        BUFFER_FREE,
+        BUFFER_FILLING, /* out: being read from the device; in: being read from the connection */
+        BUFFER_FULL,    /* out: waits to be sent; in: waits to be written, or is */
+} BufferUse;
+
+typedef struct Buffer {
+        Stream *stream;
+        BufferUse use;
+        uint8_t *payload;
+        size_t room, size;
+        size_t done;    /* bytes of it that are sent, or handed to the device */
+        uint32_t parts; /* in: writes that are not answered */
+        bool last;      /* out: was asked for in STOP_COPY, where nothing means the end */
+        uint8_t header[FRAME_HEADER_SIZE];
+} Buffer;
+
+/* Out: what is only there while the device runs. */
+typedef struct Precopy {
+        TransferLimits limits;
+        struct event *tick;
+        bool under_way;                      /* until stream_finish() */
+        bool mark_wanted, mark_sent, marked; /* marked: the destination has taken what there was at first */
+        bool empty;                          /* what was asked for last was nothing */
+        bool slow;                           /* in the last window little came */
+        bool held_back;                      /* ... but by us, for its bandwidth's sake */
+        bool converged;
+        uint64_t start_usec, tick_usec, window_usec; /* CLOCK_MONOTONIC */
+        uint64_t window_bytes;
+        int64_t tokens; /* bytes that may go out now */
+} Precopy;
+
+struct Stream {
+        VfioUserDevice *device;
+        int fd;
+        struct event *readable, *writable, *kick;
+        Buffer buffers[STREAM_BUFFERS];
+        uint32_t head, tail; /* ring: filled at head, emptied at tail */
+        uint32_t transfers;  /* open at the device */
+        size_t chunk;        /* out: how much is asked for next */
+        uint64_t offset;     /* of the next frame */
+        uint64_t bytes;
+        bool at_end;     /* out: the device has no more; in: the end frame is in */
+        bool in_control; /* out: the end frame or a mark is being sent */
+        bool end_sent;
+        bool ack_owed;   /* in: a mark has come */
+        size_t n_header; /* in: bytes of the next header that are in; out: of the control frame that are out */
+        uint8_t header[FRAME_HEADER_SIZE];
+        Frame frame; /* in: whose payload is being read */
+        Precopy precopy;
+        int status; /* 0: it goes on; 1: it has ended well; or the negative errno */
+        const char *text;
+        StreamEnd on_end; /* NULL: told already, or there is nobody to be told now */
+        void *userdata;
+        void (*pump)(Stream *stream);
+};
+
+int stream_new(struct event_base *base, VfioUserDevice *device, int fd, void (*pump)(Stream *),
+               StreamEnd on_end, void *userdata, Stream **ret) _must_check_;
+
+/* The end, told from the loop. `text` must be a literal. */
+void stream_end(Stream *stream, int status, const char *text);
+
+bool stream_make_room(Buffer *buffer, size_t size);

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* From the device to the data connection. */
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "common/clock.h"
+#include "common/crc32c.h"
+#include "stream-internal.h"
+
+/* While a device runs it is asked so often whether there is something new, */
+#define TICK_USEC (20 * USEC_PER_MSEC)
+/* and over such a time its rate is taken. */
+#define WINDOW_USEC (100 * USEC_PER_MSEC)
+
+static void pump_out(Stream *stream);
+
+/* ---- from the device ----------------------------------------------------------------------------------------- */
+
+static void on_device_read(void *userdata, int status, size_t size)
+{
+        Buffer *buffer = userdata;
+        Stream *stream = buffer->stream;
+
+        stream->transfers--;
+        if (stream->status != 0)
+                return;
+        if (status < 0) {
+                stream_end(stream, status, "the device refused to give its state");
+                return;
+        }
+        if (size > 0 && stream->at_end) {
+                stream_end(stream, -EPROTO, "the device gave more state after its end");
+                return;
+        }
+        buffer->size = size;
+        buffer->done = 0;
+        buffer->use = BUFFER_FULL;
+        stream->precopy.empty = size == 0;
+        stream->precopy.tokens -= (int64_t) size;
+        if (size == 0 && buffer->last)
+                stream->at_end = true;
+        stream->pump(stream);
+}
+
+/* While the device runs it is asked again when the next tick comes, and no faster than is allowed. */
+static bool must_wait(Stream *stream)
+{
+        Precopy *p = &stream->precopy;
+
+        if (!p->under_way)
+                return false;
+        if (p->limits.bandwidth > 0 && p->tokens <= 0) {
+                p->held_back = true;
+                return true;
+        }
+        return p->empty;
+}
+
+static void fill_from_device(Stream *stream)
+{
+        size_t most = MIN(vfio_user_device_facts(stream->device)->transfer_max, (size_t) STREAM_CHUNK_MAX);
+
+        while (!stream->at_end && stream->status == 0 && !must_wait(stream)) {
+                Buffer *buffer = &stream->buffers[stream->head % STREAM_BUFFERS];
+                size_t chunk = MIN(stream->chunk, most);
+                int r;
+
+                if (buffer->use != BUFFER_FREE)
+                        return;
+                if (!stream_make_room(buffer, chunk)) {
+                        stream_end(stream, -ENOMEM, "out of memory");
+                        return;
+                }
+                r = vfio_user_device_read(stream->device, buffer->payload, chunk, on_device_read, buffer);
+                if (r < 0) {
+                        stream_end(stream, r, "the device cannot be asked for its state");
+                        return;
+                }
+                buffer->use = BUFFER_FILLING;
+                buffer->last = !stream->precopy.under_way;
+                stream->chunk = MIN(2 * chunk, most);
+                stream->transfers++;
+                stream->head++;
+        }
+}
+
+/* ---- to the data connection ---------------------------------------------------------------------------------- */
+
+/* Sends what is left of header and payload. Returns 1 when all is out, 0 when the connection is full. */
+static int send_piece(Stream *stream, const uint8_t *header, const uint8_t *payload, size_t size,
+                      size_t *done)
+{
+        size_t in_header = *done < FRAME_HEADER_SIZE ? FRAME_HEADER_SIZE - *done : 0;
+        size_t in_payload = *done > FRAME_HEADER_SIZE ? *done - FRAME_HEADER_SIZE : 0;
+        struct iovec iov[2] = {
+                {(void *) (header + FRAME_HEADER_SIZE - in_header), in_header},
+                {size > 0 ? (void *) (payload + in_payload) : NULL, size - in_payload},
+        };
+        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = size > 0 ? 2 : 1};
+        ssize_t n = sendmsg(stream->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+                (void) event_add(stream->writable, NULL);
+                return 0;
+        }
+        if (n < 0) {
+                stream_end(stream, -errno, "the data connection broke");
+                return 0;
+        }
+        *done += (size_t) n;
+        return *done == FRAME_HEADER_SIZE + size;
+}
+
+static void begin_control(Stream *stream, FrameType type)
+{
+        frame_encode(&(Frame){.type = type, .offset = stream->offset}, stream->header);
+        stream->n_header = 0;
+        stream->in_control = true;
+}
+
+/* Whether no frame without payload is left over. */
+static bool send_control(Stream *stream)
+{
+        if (stream->in_control && send_piece(stream, stream->header, NULL, 0, &stream->n_header) == 1)
+                stream->in_control = false;
+        return !stream->in_control;
+}
+
+/* Between two data frames only. */
+static bool send_mark(Stream *stream)
+{
+        Precopy *p = &stream->precopy;
+
+        if (p->mark_wanted && !p->mark_sent && !stream->in_control) {
+                begin_control(stream, FRAME_MARK);
+                p->mark_sent = true;
+        }
+        return send_control(stream);
+}
+
+static bool send_buffer(Stream *stream, Buffer *buffer)
+{
+        int r;
+
+        if (buffer->done == 0)
+                frame_encode(&(Frame){FRAME_DATA, stream->offset, (uint32_t) buffer->size,
+                                      crc32c(buffer->payload, buffer->size)},
+                             buffer->header);
+        do
+                r = send_piece(stream, buffer->header, buffer->payload, buffer->size, &buffer->done);
+        while (r == 0 && stream->status == 0 && !event_pending(stream->writable, EV_WRITE, NULL));
+        if (r == 0)
+                return false;
+        stream->offset += buffer->size;
+        stream->bytes = stream->offset;
+        return true;
+}
+
+/* Returns whether everything that has come from the device is out. */
+static bool send_buffers(Stream *stream)
+{
+        while (stream->tail != stream->head) {
+                Buffer *buffer = &stream->buffers[stream->tail % STREAM_BUFFERS];
+
+                if (buffer->use != BUFFER_FULL)
+                        return false;
+                if (buffer->done == 0 && !send_mark(stream))
+                        return false;
+                if (buffer->size > 0 && !send_buffer(stream, buffer))
+                        return false;
+                buffer->use = BUFFER_FREE;
+                stream->tail++;
+        }
+        return send_mark(stream);
+}
+
+/* The other agent has one thing to say, once. What comes else is the end of its side, or nonsense. */
+static bool peer_is_there(Stream *stream)
+{
+        Precopy *p = &stream->precopy;
+        uint8_t byte;
+        ssize_t n;
+
+        while ((n = recv(stream->fd, &byte, 1, MSG_DONTWAIT)) == 1 && byte == FRAME_ACK && p->mark_sent &&
+               !p->marked)
+                p->marked = true;
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return true;
+        stream_end(stream, n > 0 ? -EPROTO : -ECONNRESET,
+                   n > 0 ? "the other side talks on the data connection"
+                         : "the other side closed the data connection");
+        return false;
+}
+
+/* ---- pre-copy ------------------------------------------------------------------------------------------------ */
+
+static void look_at_convergence(Stream *stream)
+{
+        Precopy *p = &stream->precopy;
+        const TransferLimits *limits = &p->limits;
+        bool little = p->empty || p->slow;
+
+        if (!p->under_way || p->converged)
+                return;
+        if (little)
+                p->mark_wanted = true;
+        if ((p->marked && little) ||
+            (limits->precopy_usec > 0 && clock_monotonic_usec() - p->start_usec >= limits->precopy_usec) ||
+            (limits->precopy_bytes > 0 && stream->bytes >= limits->precopy_bytes)) {
+                p->converged = true;
+                event_active(stream->kick, EV_TIMEOUT, 0);
+        }
+}
+
+static void take_rate(Stream *stream, uint64_t now)
+{
+        Precopy *p = &stream->precopy;
+        uint64_t usec = now - p->window_usec;
+
+        if (usec < WINDOW_USEC)
+                return;
+        p->slow = !p->held_back &&
+                  (stream->bytes - p->window_bytes) * USEC_PER_SEC < p->limits.precopy_rate * usec;
+        p->held_back = false;
+        p->window_usec = now;
+        p->window_bytes = stream->bytes;
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *userdata)
+{
+        Stream *stream = userdata;
+        Precopy *p = &stream->precopy;
+        uint64_t now = clock_monotonic_usec();
+        int64_t most = (int64_t) (p->limits.bandwidth * WINDOW_USEC / USEC_PER_SEC);
+
+        /* What was not used is not saved up: a burst would be no limit. */
+        p->tokens =
+                MIN(p->tokens + (int64_t) (p->limits.bandwidth * (now - p->tick_usec) / USEC_PER_SEC), most);
+        p->tick_usec = now;
+        take_rate(stream, now);
+        p->empty = false;
+        stream->pump(stream);
+        look_at_convergence(stream);
+}
+
+static void pump_out(Stream *stream)
+{
+        bool all_out;
+
+        if (!peer_is_there(stream))
+                return;
+        fill_from_device(stream);
+        all_out = stream->status == 0 && send_buffers(stream);
+        if (stream->status != 0)
+                return;
+        fill_from_device(stream); /* sending has made room */
+        look_at_convergence(stream);
+        if (!all_out || !stream->at_end || stream->transfers > 0)
+                return;
+        if (!stream->end_sent) {
+                begin_control(stream, FRAME_END);
+                stream->end_sent = true;
+        }
+        if (send_control(stream))
+                stream_end(stream, 0, "");
+}
+
+int stream_out_new(struct event_base *base, VfioUserDevice *device, int fd, StreamEnd on_end, void *userdata,
+                   Stream **ret)
+{
+        return stream_new(base, device, fd, pump_out, on_end, userdata, ret);
+}
+
+int stream_precopy_new(struct event_base *base, VfioUserDevice *device, int fd, const TransferLimits *limits,
+                       StreamEnd on_converged, void *userdata, Stream **ret)
+{
+        Stream *stream;
+        Precopy *p;
+        int r = stream_new(base, device, fd, pump_out, on_converged, userdata, &stream);
+
+        if (r < 0)
+                return r;
+        p = &stream->precopy;
+        p->limits = *limits;
+        p->under_way = true;
+        p->start_usec = p->tick_usec = p->window_usec = clock_monotonic_usec();
+        p->tokens = 1;
+        p->tick = event_new(base, -1, EV_PERSIST, on_tick, stream);
+        if (!p->tick || event_add(p->tick, &(struct timeval){.tv_usec = TICK_USEC}) < 0) {
+                stream_free(stream);
+                return -ENOMEM;
+        }
+        *ret = stream;
+        return 0;
+}
+
+void stream_finish(Stream *stream, StreamEnd on_end, void *userdata)
+{
+        stream->on_end = on_end;
+        stream->userdata = userdata;
+        stream->precopy.under_way = stream->precopy.mark_wanted = false;
+        stream->precopy.empty = false;
+        if (stream->precopy.tick)
+                (void) event_del(stream->precopy.tick);
+        event_active(stream->kick, EV_TIMEOUT, 0);
+}
