@@ -373,6 +373,10 @@ static void give_memory(Rig *rig, int *ret_peer)
         int fds[2];
 
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        /* Whoever waits for its end in vain fails, and does not hang. */
+        assert_int_equal(
+                setsockopt(fds[1], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){2, 0}, sizeof(struct timeval)),
+                0);
         vmm_give_memory(rig->vmm, fds[0]);
         *ret_peer = fds[1];
 }
