@@ -158,6 +158,17 @@ def system_bus(lab):
     return "done"
 
 
+@case("success: what whoever asks for it allows reaches both")
+def limits(lab):
+    move = moving(lab).migrate("--bandwidth=1G", "--max-blackout=2500")
+    for host, side in ((move.a, "source"), (move.b, "destination")):
+        told = re.findall(r"^Prepare (\w+) (.*)$", move.guest.delegates[host.name].output(), re.M)
+        assert [t[0] for t in told] == [side], told
+        options = json.loads(told[0][1])
+        assert options["max-blackout-usec"] == 2500000 and 0 < options["bandwidth"] <= 1 << 30, options
+    return move.judge("done")
+
+
 @case("success: again after a failure")
 def again(lab):
     move = moving(lab, there=["--fail=Load@1"]).migrate()
@@ -514,6 +525,7 @@ def survive(lab):
         kill_ours(move)
         move.guest.wait_counts(5)
         move.revive()
+        wait_for("devices", lambda: all(d["State"] == "running" for d in source.devices("vm").values()))
         assert source.vm("vm")["presence"] == "here" and destination.vm("vm")["presence"] == "away"
         go(move, source, destination)
     return "done"
