@@ -71,11 +71,11 @@ static const struct {
          "the VMM here died on the way back, and nobody saw whether it ran again: the destination's "
          "copy may be out of date. Find out, then decide; nothing runs now"},
         {SOURCE_STUCK,
-         "the VM belongs to this host again, but its VMM does not resume it: look at its monitor. It is "
+         "the VM belongs to this host again, but its VMM does not resume it: look at the VMM. It is "
          "tried again every second"},
         {DESTINATION_STALLED,
          "the VM belongs to this host and its devices run, but its vCPUs do not start: look at "
-         "its monitor. It is tried again every second"},
+         "the VMM. It is tried again every second"},
         {DESTINATION_MAYBE,
          "the VM belonged to this host and may have run here, but its VMM is gone. If its memory "
          "matters more than what it may have done since, start it at the source by hand; else "
