@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "access.h"
 
-#define PCI_REGIONS    9
-#define PCI_INTERRUPTS 5
+#include "region.h"
 
 int access_info(Client *client)
 {
@@ -14,8 +13,8 @@ int access_info(Client *client)
                 return -EINVAL;
         info = (VfioUserDeviceInfo){.argsz = sizeof info,
                                     .flags = VFIO_USER_DEVICE_FLAG_RESET | VFIO_USER_DEVICE_FLAG_PCI,
-                                    .num_regions = PCI_REGIONS,
-                                    .num_irqs = PCI_INTERRUPTS};
+                                    .num_regions = REGIONS,
+                                    .num_irqs = IRQ_INDEXES};
         reply = client_reply(client, sizeof info);
         if (!reply)
                 return -ENOMEM;
@@ -26,13 +25,8 @@ int access_info(Client *client)
 /* The limit is what we said, not what the client said: so does libvfio-user, for regions. */
 static int get_access(const Client *client, VfioUserRegionAccess *ret_access)
 {
-        const Device *d = client->device;
-
         memcpy(ret_access, client->main.payload, sizeof *ret_access);
-        if (ret_access->region != 0 || ret_access->count > d->config.max_data ||
-            !memory_has(&d->memory, ret_access->offset, ret_access->count))
-                return -EINVAL;
-        return 0;
+        return ret_access->count <= client->device->config.max_data ? 0 : -EINVAL;
 }
 
 static uint8_t *reply_access(Client *client, const VfioUserRegionAccess *a, size_t data_size)
@@ -55,8 +49,7 @@ int access_read(Client *client)
         data = reply_access(client, &a, a.count);
         if (!data)
                 return -ENOMEM;
-        memcpy(data, client->device->memory.data + a.offset, a.count);
-        return 0;
+        return region_read(client->device, a.region, a.offset, a.count, data);
 }
 
 int access_write(Client *client)
@@ -67,8 +60,7 @@ int access_write(Client *client)
                 return -EINVAL;
         if (!reply_access(client, &a, 0))
                 return -ENOMEM;
-        memory_write(&client->device->memory, a.offset, client->main.payload + sizeof a, a.count);
-        return 0;
+        return region_write(client->device, a.region, a.offset, a.count, client->main.payload + sizeof a);
 }
 
 int access_reset(Client *client)

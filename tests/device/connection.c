@@ -7,8 +7,12 @@
 int connection_init(Connection *c, struct event_base *base, int fd, size_t message_max,
                     event_callback_fn ready, void *userdata)
 {
-        *c = (Connection){
-                .fd = fd, .message_max = message_max, .ready = ready, .userdata = userdata, .out_fd = -1};
+        *c = (Connection){.fd = fd,
+                          .message_max = message_max,
+                          .ready = ready,
+                          .userdata = userdata,
+                          .out_fd = -1,
+                          .next_out_fd = -1};
         c->event = event_new(base, fd, 0, ready, userdata);
         return c->event ? 0 : -ENOMEM;
 }
@@ -17,10 +21,12 @@ void connection_done(Connection *c)
 {
         if (c->event)
                 event_free(TAKE_PTR(c->event));
+        connection_next(c);
         free(TAKE_PTR(c->payload));
         closep(&c->out_fd);
+        closep(&c->next_out_fd);
         closep(&c->fd);
-        c->fd = c->out_fd = -1;
+        c->fd = c->out_fd = c->next_out_fd = -1;
 }
 
 void connection_wait(Connection *c, short what)
@@ -38,7 +44,7 @@ void connection_wait(Connection *c, short what)
 
 /* ---- in ------------------------------------------------------------------------------------------------------ */
 
-static void drop_fds(Connection *c, struct msghdr *msg)
+static void take_fds(Connection *c, struct msghdr *msg)
 {
         for (struct cmsghdr *m = CMSG_FIRSTHDR(msg); m; m = CMSG_NXTHDR(msg, m)) {
                 size_t n = (m->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -49,9 +55,12 @@ static void drop_fds(Connection *c, struct msghdr *msg)
                         int fd;
 
                         memcpy(&fd, CMSG_DATA(m) + i * sizeof fd, sizeof fd);
-                        (void) close(fd);
+                        if (c->n_fds < CONNECTION_FDS_MAX)
+                                c->fds[c->n_fds] = fd;
+                        else
+                                (void) close(fd);
+                        c->n_fds++;
                 }
-                c->n_fds += (unsigned) n;
         }
 }
 
@@ -69,7 +78,7 @@ static int receive_some(Connection *c, void *buffer, size_t n)
 
         if (r < 0)
                 return errno == EAGAIN || errno == EINTR ? 0 : -ECONNRESET;
-        drop_fds(c, &msg);
+        take_fds(c, &msg);
         if (r == 0)
                 return -ECONNRESET;
         c->received += (size_t) r;
@@ -112,6 +121,8 @@ int connection_receive(Connection *c)
 
 void connection_next(Connection *c)
 {
+        for (unsigned i = 0; i < MIN(c->n_fds, CONNECTION_FDS_MAX); i++)
+                closep(&c->fds[i]);
         c->received = 0;
         c->n_fds = 0;
 }
@@ -120,9 +131,23 @@ void connection_next(Connection *c)
 
 void connection_send(Connection *c, const void *data, size_t n, int fd)
 {
-        c->out = data;
-        c->out_left = n;
-        c->out_fd = fd;
+        if (c->out_left > 0) {
+                c->next_out = data;
+                c->next_out_left = n;
+                c->next_out_fd = fd;
+        } else {
+                c->out = data;
+                c->out_left = n;
+                c->out_fd = fd;
+        }
+}
+
+static void turn_to_next(Connection *c)
+{
+        c->out = c->next_out;
+        c->out_left = c->next_out_left;
+        c->out_fd = TAKE_FD(c->next_out_fd);
+        c->next_out_left = 0;
 }
 
 static ssize_t send_some(Connection *c)
@@ -160,6 +185,8 @@ int connection_flush(Connection *c)
                 c->out_left -= (size_t) n;
                 closep(&c->out_fd);
                 c->out_fd = -1;
+                if (c->out_left == 0 && c->next_out_left > 0)
+                        turn_to_next(c);
         }
         return 1;
 }

@@ -6,6 +6,7 @@
 #include "number.h"
 
 #define SIZE_MAX_BYTES     (4096 * MIB)
+#define DIRTY_RATE_MAX     UINT32_MAX /* more than anybody has pages */
 #define MAX_DATA_MAX_BYTES (64 * MIB) /* QEMU refuses a server that says more */
 
 uint32_t device_config_flags(const DeviceConfig *c)
@@ -99,6 +100,21 @@ static int key_work(DeviceConfig *c, const char *value)
         return set_switch(&c->work, value);
 }
 
+static int key_worker(DeviceConfig *c, const char *value)
+{
+        return set_switch(&c->worker, value);
+}
+
+static int key_quiesce(DeviceConfig *c, const char *value)
+{
+        return number_parse_msec(value, &c->quiesce_usec);
+}
+
+static int key_dirty_rate(DeviceConfig *c, const char *value)
+{
+        return number_parse(value, 0, DIRTY_RATE_MAX, &c->dirty_rate);
+}
+
 static int key_size(DeviceConfig *c, const char *value)
 {
         return number_parse_bytes(value, SIZE_MAX_BYTES, &c->size);
@@ -167,6 +183,9 @@ static const struct {
         {"max-data", key_max_data},
         {"fault", key_fault, true},
         {"work", key_work},
+        {"worker", key_worker},
+        {"quiesce", key_quiesce},
+        {"dirty-rate", key_dirty_rate},
 };
 
 /* One `key=value`; skipped if it is not of this pass. */

@@ -14,12 +14,14 @@ typedef enum DeviceResetMode {
 
 typedef struct DeviceConfig {
         char *id, *socket_path;
-        bool migration, p2p, pre_copy, twin_socket, work;
+        bool migration, p2p, pre_copy, twin_socket, work, worker;
+        bool strict; /* what libvfio-user refuses while stopped is refused */
         DeviceResetMode reset_mode;
         uint64_t size, seed, max_data;
         uint64_t arc_delay_usec[ARC_STATES][ARC_STATES];
         uint64_t read_delay_usec, write_delay_usec; /* for each MiB */
-        uint64_t reset_delay_usec;
+        uint64_t reset_delay_usec, quiesce_usec;
+        uint64_t dirty_rate; /* pages a second */
         FaultList faults;
 } DeviceConfig;
 

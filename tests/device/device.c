@@ -2,14 +2,23 @@
 #include "device.h"
 
 static void task_timer(evutil_socket_t fd, short what, void *userdata);
+static void worker_stopped(void *userdata);
 
 int device_init(Device *d, DeviceConfig *config, struct event_base *base)
 {
         *d = (Device){.config = *config, .state = DEVICE_STATE_RUNNING};
         *config = (DeviceConfig){0};
         d->timer = evtimer_new(base, task_timer, d);
+        dma_init(&d->dma);
+        irqs_init(&d->irqs);
         if (!d->timer)
                 return -ENOMEM;
+        if (d->config.worker) {
+                d->worker = worker_new(base, &d->dma, &d->irqs, worker_stopped, d);
+                if (!d->worker)
+                        return -ENOMEM;
+                worker_start(d->worker);
+        }
         return memory_init(&d->memory, d->config.size, d->config.seed);
 }
 
@@ -24,6 +33,9 @@ void device_done(Device *d)
         drop_data(d);
         if (d->timer)
                 event_free(TAKE_PTR(d->timer));
+        d->worker = worker_free(d->worker);
+        irqs_clear(&d->irqs);
+        dma_clear(&d->dma);
         memory_done(&d->memory);
         history_clear(&d->history);
         page_sums_done(&d->saved);
@@ -31,31 +43,68 @@ void device_done(Device *d)
         device_config_done(&d->config);
 }
 
+static bool is_running(DeviceState s)
+{
+        return s == DEVICE_STATE_RUNNING || s == DEVICE_STATE_RUNNING_P2P || s == DEVICE_STATE_PRE_COPY ||
+               s == DEVICE_STATE_PRE_COPY_P2P;
+}
+
 bool device_is_running(const Device *d)
 {
-        return d->state == DEVICE_STATE_RUNNING || d->state == DEVICE_STATE_RUNNING_P2P ||
-               d->state == DEVICE_STATE_PRE_COPY || d->state == DEVICE_STATE_PRE_COPY_P2P;
+        return is_running(d->state);
+}
+
+/* As the state says, whatever was tried. */
+static void set_worker(Device *d)
+{
+        if (!d->worker)
+                return;
+        if (device_is_running(d))
+                worker_start(d->worker);
+        else
+                worker_halt(d->worker);
 }
 
 /* The one door. */
 static void enter(Device *d, DeviceState state)
 {
+        if (d->worker && is_running(state) && !device_is_running(d))
+                worker_remember(d->worker); /* who lets it run has set it up */
         d->state = state;
+        set_worker(d);
         d->moved(d, d->userdata);
 }
 
 /* ---- arcs ---------------------------------------------------------------------------------------------------- */
 
+static uint64_t appendix_size(const Device *d)
+{
+        return d->worker ? WORKER_STATE_SIZE : 0;
+}
+
+/* The device stands still from here on, the worker too. */
+static void end_changes(Device *d)
+{
+        uint8_t *appendix = saver_finish(d->saver);
+
+        if (d->worker)
+                worker_save(d->worker, appendix);
+}
+
 static int begin_saving(Device *d, bool pre_copy)
 {
-        d->saver = saver_new(&d->memory, pre_copy);
-        return d->saver ? 0 : -ENOMEM;
+        d->saver = saver_new(&d->memory, appendix_size(d), pre_copy);
+        if (!d->saver)
+                return -ENOMEM;
+        if (!pre_copy)
+                end_changes(d);
+        return 0;
 }
 
 static int begin_loading(Device *d)
 {
         d->loader = loader_free(d->loader);
-        d->loader = loader_new(&d->memory);
+        d->loader = loader_new(&d->memory, appendix_size(d));
         d->load_dropped = false;
         return d->loader ? 0 : -ENOMEM;
 }
@@ -63,10 +112,14 @@ static int begin_loading(Device *d)
 static int end_loading(Device *d)
 {
         if (!d->load_dropped || !loader_is_fresh(d->loader)) {
-                int r = loader_finish(d->loader, &d->loaded);
+                const uint8_t *appendix;
+                int r = loader_check(d->loader, &appendix);
 
+                if (r == 0 && d->worker)
+                        r = worker_load(d->worker, appendix);
                 if (r < 0)
                         return r;
+                loader_finish(d->loader, &d->loaded);
                 d->stats.loads++;
         }
         d->loader = loader_free(d->loader);
@@ -82,7 +135,7 @@ static int act(Device *d, DeviceState to)
         case DEVICE_STATE_STOP_COPY:
                 if (!d->saver)
                         return begin_saving(d, false);
-                saver_finish(d->saver);
+                end_changes(d);
                 return 0;
         case DEVICE_STATE_RESUMING: return begin_loading(d);
         case DEVICE_STATE_STOP:
@@ -124,6 +177,7 @@ static int end_arc(Device *d)
         DeviceTask *t = &d->task;
         const Fault *f = &t->fault;
 
+        t->stops_worker = false; /* it stands */
         if (f->kind == FAULT_EXIT)
                 _exit(EXIT_FAILURE);
         if (f->kind == FAULT_HANG) {
@@ -148,6 +202,13 @@ static int end_arc(Device *d)
         return take_arc(d);
 }
 
+/* The worker begins nothing more; whether that is already all. */
+static bool quiesce(Device *d, DeviceState to)
+{
+        d->task.stops_worker = d->worker && device_is_running(d) && !is_running(to);
+        return !d->task.stops_worker || worker_stop(d->worker);
+}
+
 static void wait_usec(Device *d, uint64_t usec)
 {
         struct timeval tv = {.tv_sec = (time_t) (usec / USEC_PER_SEC),
@@ -165,16 +226,26 @@ static int walk(Device *d)
         while (r == 0 && t->at < t->n) {
                 DeviceState to = t->path[t->at];
                 uint64_t usec = d->config.arc_delay_usec[d->state][to];
+                bool still = quiesce(d, to);
 
                 t->start_usec = history_now_usec();
                 t->fault = fault_list_take_arc(&d->config.faults, d->state, to);
                 usec += t->fault.kind == FAULT_LATE ? t->fault.delay_usec : 0;
-                if (usec > 0) {
+                usec += device_is_running(d) && !is_running(to) ? d->config.quiesce_usec : 0;
+                if (usec > 0)
                         wait_usec(d, usec);
+                if (usec > 0 || !still)
                         return DEVICE_UNDER_WAY;
-                }
                 r = end_arc(d);
         }
+        return r;
+}
+
+/* A walk that has ended where it should not leaves the device as it was. */
+static int end_walk(Device *d, int r)
+{
+        if (r != DEVICE_UNDER_WAY)
+                set_worker(d);
         return r;
 }
 
@@ -188,7 +259,7 @@ int device_set_state(Device *d, DeviceState to)
         if (n < 0)
                 return n;
         d->task.n = n;
-        return walk(d);
+        return end_walk(d, walk(d));
 }
 
 /* ---- reset --------------------------------------------------------------------------------------------------- */
@@ -196,6 +267,8 @@ int device_set_state(Device *d, DeviceState to)
 static void restore_memory(Device *d)
 {
         memory_restore(&d->memory);
+        if (d->worker)
+                worker_reset(d->worker);
         if (!d->loader)
                 return;
         if (begin_loading(d) < 0)
@@ -220,7 +293,7 @@ static int end_reset(Device *d)
 
 int device_reset(Device *d)
 {
-        if (d->config.reset_mode == DEVICE_RESET_LIBVFIO_USER &&
+        if ((d->config.reset_mode == DEVICE_RESET_LIBVFIO_USER || d->config.strict) &&
             (d->state == DEVICE_STATE_STOP || d->state == DEVICE_STATE_STOP_COPY))
                 return -EINVAL;
 
@@ -238,14 +311,31 @@ static int go_on(Device *d)
 {
         int r = d->task.is_reset ? end_reset(d) : end_arc(d);
 
-        return r == 0 ? walk(d) : r; /* after a reset there is nothing to walk */
+        return end_walk(d, r == 0 ? walk(d) : r); /* after a reset there is nothing to walk */
+}
+
+static bool worker_is_awaited(const Device *d)
+{
+        return d->task.stops_worker && !worker_is_still(d->worker);
+}
+
+/* Not from within: whoever has brought the last answer is still busy with it. */
+static void worker_stopped(void *userdata)
+{
+        Device *d = userdata;
+
+        if (d->task.stops_worker && !evtimer_pending(d->timer, NULL))
+                event_active(d->timer, EV_TIMEOUT, 1);
 }
 
 static void task_timer(evutil_socket_t fd, short what, void *userdata)
 {
         Device *d = userdata;
-        int r = go_on(d);
+        int r;
 
+        if (worker_is_awaited(d))
+                return; /* worker_stopped() comes back here */
+        r = go_on(d);
         if (r != DEVICE_UNDER_WAY)
                 d->done(d, r);
 }
@@ -261,6 +351,7 @@ void device_abandon(Device *d)
 {
         d->task.hung = false;
         d->spoiled = FAULT_NONE;
+        set_worker(d);
 }
 
 /* ---- by force ------------------------------------------------------------------------------------------------ */
@@ -280,8 +371,37 @@ void device_force_running(Device *d)
 
         drop_data(d);
         if (half_loaded)
-                memory_restore(&d->memory);
+                restore_memory(d);
         enter(d, DEVICE_STATE_RUNNING);
+}
+
+/* ---- the client and the clock -------------------------------------------------------------------------------- */
+
+void device_forget_client(Device *d)
+{
+        if (d->worker)
+                worker_forget(d->worker);
+        dma_clear(&d->dma);
+        irqs_clear(&d->irqs);
+        worker_stopped(d); /* an arc that waits for the worker goes on */
+}
+
+bool device_waits_for_client(const Device *d)
+{
+        return worker_is_awaited(d) && !evtimer_pending(d->timer, NULL);
+}
+
+/* One page after the other, so that so many really are different ones; all of them at most, for more is the same. */
+void device_dirty(Device *d, uint64_t usec)
+{
+        uint64_t pages = d->memory.size / MEMORY_PAGE;
+
+        if (pages == 0)
+                return;
+        d->dirt_credit += usec * d->config.dirty_rate;
+        for (uint64_t n = MIN(d->dirt_credit / USEC_PER_SEC, pages); n > 0; n--)
+                memory_change(&d->memory, d->dirt_page++ % pages);
+        d->dirt_credit %= USEC_PER_SEC;
 }
 
 /* ---- data ---------------------------------------------------------------------------------------------------- */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* An emulated device: memory, migration state, and the arcs between states with their delays and faults. It knows
- * nothing of sockets. Each Server owns one and is told through `done` when something that took time has ended.
+/* An emulated device: memory, migration state, and the arcs between states with their delays and faults; and, if it has
+ * one, its worker and what a VMM has set up for it. It knows nothing of sockets. Each Server owns one and is told through
+ * `done` when something that took time has ended.
  *
  * The device side of the uAPI, written from its text and sharing no code with the daemon that is tested with it.
  */
@@ -12,6 +13,7 @@
 #include "device-config.h"
 #include "history.h"
 #include "image.h"
+#include "worker.h"
 
 typedef struct DeviceStats {
         uint64_t resets, saves, loads, saved_bytes, loaded_bytes;
@@ -24,6 +26,7 @@ typedef struct DeviceTask {
         DeviceState path[ARC_PATH_MAX];
         int at, n;
         bool is_reset, hung;
+        bool stops_worker;   /* the arc does not end before what the worker has under way */
         uint64_t start_usec; /* of this arc, or of the reset */
         Fault fault;         /* of this arc */
 } DeviceTask;
@@ -33,6 +36,10 @@ struct Device {
         DeviceConfig config; /* delays and faults change later too */
         DeviceState state;
         Memory memory;
+        Dma dma;
+        Irqs irqs;
+        Worker *worker;                  /* NULL: has none */
+        uint64_t dirt_page, dirt_credit; /* of dirty-rate: the next page, and what is due, in pages * usec */
         History history;
         DeviceStats stats;
         PageSums saved, loaded; /* of the last complete save and load */
@@ -71,6 +78,15 @@ void device_break(Device *d, uint64_t start_usec, int error);
 
 /* To RUNNING without any arc, as libvfio-user did of old when its client left. A half-taken-in state is dropped. */
 void device_force_running(Device *d);
+
+/* Its client has gone, and with it what it had set up. */
+void device_forget_client(Device *d);
+
+/* Whether what it is asked for waits for an answer of the client. */
+bool device_waits_for_client(const Device *d);
+
+/* It has run for so long since it was last told: what dirty-rate asks for. */
+void device_dirty(Device *d, uint64_t usec);
 
 /* Migration data; the caller has looked at the state. Reading gives 0 when there is nothing now, or nothing more. */
 uint64_t device_read_data(Device *d, uint8_t *buffer, uint64_t n);

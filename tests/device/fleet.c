@@ -2,6 +2,8 @@
 #include "fleet.h"
 
 #define TICK_USEC 10000
+#define LATE_MAX_USEC \
+        100000 /* of a tick that comes late, because others needed the time, no more is caught up */
 
 static void tick(evutil_socket_t fd, short what, void *userdata);
 
@@ -22,31 +24,41 @@ void fleet_done(Fleet *f)
                 event_free(TAKE_PTR(f->clock));
 }
 
+static bool counts(const Fleet *f, const Device *d)
+{
+        return memory_has_counter(&d->memory) && (d->config.work || f->n_watchers > 0);
+}
+
 static bool works(const Fleet *f, const Device *d)
 {
-        return device_is_running(d) && memory_has_counter(&d->memory) &&
-               (d->config.work || f->n_watchers > 0);
+        return device_is_running(d) && (counts(f, d) || d->config.dirty_rate > 0);
 }
 
 static void wind(Fleet *f)
 {
         struct timeval period = {.tv_usec = TICK_USEC};
 
-        if (!evtimer_pending(f->clock, NULL))
-                (void) event_add(f->clock, &period);
+        if (evtimer_pending(f->clock, NULL))
+                return;
+        f->last_tick_usec = history_now_usec();
+        (void) event_add(f->clock, &period);
 }
 
 static void tick(evutil_socket_t fd, short what, void *userdata)
 {
         Fleet *f = userdata;
+        uint64_t now = history_now_usec(), passed = MIN(now - f->last_tick_usec, LATE_MAX_USEC);
         bool any = false;
 
+        f->last_tick_usec = now;
         for (size_t i = 0; i < f->n; i++) {
                 Device *d = &f->servers[i]->device;
 
                 if (!works(f, d))
                         continue;
-                memory_count(&d->memory);
+                if (counts(f, d))
+                        memory_count(&d->memory);
+                device_dirty(d, passed);
                 any = true;
         }
         if (!any)

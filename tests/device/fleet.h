@@ -4,7 +4,7 @@
 /* All devices of the process and the one clock that makes them work. Owned by main().
  *
  * A device that works counts up every 10 ms while it runs. It works if it was started so, or while anybody watches,
- * which is to say that a control connection is open. When none has anything to do the clock stands still: a thousand
+ * which is to say that a control connection is open. One with a dirty-rate changes its pages too. When none has anything to do the clock stands still: a thousand
  * idle devices cause no wake-ups.
  */
 
@@ -16,6 +16,7 @@ typedef struct Fleet {
         size_t n;
         unsigned n_watchers; /* control connections */
         struct event *clock;
+        uint64_t last_tick_usec;
 } Fleet;
 
 /* -ENOMEM. */

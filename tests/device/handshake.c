@@ -7,7 +7,6 @@
 
 #include <json-c/json.h>
 
-#define OUR_FDS_MAX   8    /* libvfio-user says so; more are dropped like the first ones */
 #define THEIR_FDS_MAX 1024 /* libvfio-user refuses a client that says more */
 
 typedef struct Capabilities {
@@ -120,7 +119,7 @@ static int reply_version(Client *client, VfioUserVersion version)
                                 sysconf(_SC_PAGESIZE));
         n = snprintf(json, sizeof json,
                      "{\"capabilities\":{\"max_msg_fds\":%d,\"max_data_xfer_size\":%" PRIu64 "%s%s}}",
-                     OUR_FDS_MAX, client->device->config.max_data, page_size,
+                     CONNECTION_FDS_MAX, client->device->config.max_data, page_size,
                      client->twin.fd >= 0 ? ",\"twin_socket\":{\"supported\":true,\"fd_index\":0}" : "");
         reply = client_reply(client, sizeof version + (size_t) n + 1);
         if (!reply)
@@ -149,7 +148,5 @@ int handshake_version(Client *client)
                 r = reply_version(client, version);
         if (r < 0)
                 return r;
-        client->max_data = MIN((uint64_t) c.data_max, client->device->config.max_data);
-        client->negotiated = true;
-        return 0;
+        return client_accept(client, MIN((uint64_t) c.data_max, client->device->config.max_data));
 }

@@ -8,6 +8,8 @@
 #define IMAGE_MAGIC    UINT64_C(0x6563697665644d45) /* "EMdevice" */
 #define IMAGE_VERSION  UINT32_C(1)
 #define IMAGE_PRE_COPY UINT32_C(1) /* flag: pages can come more than once */
+#define IMAGE_APPENDED UINT32_C(2) /* flag: there is an appendix */
+#define IMAGE_APPENDIX (UINT64_C(1) << 63)
 #define IMAGE_END      UINT64_MAX
 
 typedef struct ImageHeader {
@@ -34,6 +36,29 @@ typedef union ImagePiece {
         };
         uint8_t bytes[sizeof(ImageRecord) + MEMORY_PAGE];
 } ImagePiece;
+
+/* The pages of the appendix come behind those of the memory. */
+typedef struct Appendix {
+        uint8_t *data;
+        uint64_t size;
+} Appendix;
+
+static int appendix_init(Appendix *a, uint64_t size)
+{
+        a->size = size;
+        a->data = calloc(size + 1, 1);
+        return a->data ? 0 : -ENOMEM;
+}
+
+static uint64_t appendix_pages(const Appendix *a)
+{
+        return (a->size + MEMORY_PAGE - 1) / MEMORY_PAGE;
+}
+
+static uint64_t appendix_page_size(const Appendix *a, uint64_t page)
+{
+        return MIN(MEMORY_PAGE, a->size - page * MEMORY_PAGE);
+}
 
 void page_sums_done(PageSums *p)
 {
@@ -69,12 +94,14 @@ typedef enum SaverPass {
         SAVER_HEADER,
         SAVER_ALL,     /* every page once */
         SAVER_CHANGED, /* what has changed since it was read */
-        SAVER_END,     /* the end is being read */
+        SAVER_APPENDIX,
+        SAVER_END, /* the end is being read */
         SAVER_OVER,
 } SaverPass;
 
 struct Saver {
         Memory *memory;
+        Appendix appendix;
         PageSums sums;
         SaverPass pass;
         bool pre_copy, finishing, completed;
@@ -84,17 +111,18 @@ struct Saver {
         ImagePiece piece;
 };
 
-Saver *saver_new(Memory *memory, bool pre_copy)
+Saver *saver_new(Memory *memory, uint64_t appendix_size, bool pre_copy)
 {
         _cleanup_(saver_freep) Saver *s = calloc(1, sizeof *s);
 
-        if (!s || page_sums_init(&s->sums, memory) < 0)
+        if (!s)
                 return NULL;
         s->memory = memory;
-        s->pre_copy = pre_copy;
-        s->finishing = !pre_copy;
+        if (page_sums_init(&s->sums, memory) < 0 || appendix_init(&s->appendix, appendix_size) < 0)
+                return NULL;
         if (pre_copy && memory_watch(memory) < 0)
                 return NULL;
+        s->pre_copy = pre_copy;
         return TAKE_PTR(s);
 }
 
@@ -105,13 +133,15 @@ Saver *saver_free(Saver *s)
         if (s->pre_copy)
                 memory_unwatch(s->memory);
         page_sums_done(&s->sums);
+        free(s->appendix.data);
         free(s);
         return NULL;
 }
 
-void saver_finish(Saver *s)
+uint8_t *saver_finish(Saver *s)
 {
         s->finishing = true;
+        return s->appendix.data;
 }
 
 void saver_cut(Saver *s)
@@ -135,7 +165,8 @@ static size_t put_header(Saver *s, uint8_t *to)
 {
         ImageHeader header = {.magic = IMAGE_MAGIC,
                               .version = IMAGE_VERSION,
-                              .flags = s->pre_copy ? IMAGE_PRE_COPY : 0,
+                              .flags = (s->pre_copy ? IMAGE_PRE_COPY : 0) |
+                                       (s->appendix.size > 0 ? IMAGE_APPENDED : 0),
                               .size = s->memory->size};
 
         memcpy(to, &header, sizeof header);
@@ -163,6 +194,16 @@ static size_t put_page(Saver *s, uint64_t page, uint8_t *to)
         return put_record(s, &record, to) + record.length;
 }
 
+static size_t put_appendix(Saver *s, uint64_t page, uint8_t *to)
+{
+        ImageRecord record = {.offset = IMAGE_APPENDIX + page * MEMORY_PAGE,
+                              .length = (uint32_t) appendix_page_size(&s->appendix, page)};
+
+        memcpy(to + sizeof record, s->appendix.data + page * MEMORY_PAGE, record.length);
+        record.sum = checksum_add(0, to + sizeof record, record.length);
+        return put_record(s, &record, to) + record.length;
+}
+
 static size_t put_end(Saver *s, uint8_t *to)
 {
         return put_record(s, &(ImageRecord){.offset = IMAGE_END, .sum = s->headers_sum}, to);
@@ -186,6 +227,12 @@ static size_t next_piece(Saver *s, uint8_t *to)
                         s->page = memory_next_dirty(s->memory, s->page);
                 if (s->pre_copy && s->page < memory_pages(s->memory))
                         return put_page(s, s->page++, to);
+                s->pass = SAVER_APPENDIX;
+                s->page = 0;
+                return next_piece(s, to);
+        case SAVER_APPENDIX:
+                if (s->page < appendix_pages(&s->appendix))
+                        return put_appendix(s, s->page++, to);
                 s->pass = SAVER_END;
                 return put_end(s, to);
         case SAVER_END:
@@ -235,9 +282,10 @@ typedef enum LoaderStep {
 
 struct Loader {
         Memory *memory;
+        Appendix appendix;
         PageSums sums;
-        uint8_t *seen; /* one byte a page */
-        uint64_t n_seen;
+        uint8_t *seen;         /* one byte a page */
+        uint64_t n_seen, page; /* of the record whose data comes */
         LoaderStep step;
         bool fresh;
         uint32_t headers_sum;
@@ -252,13 +300,13 @@ static void loader_expect(Loader *l, LoaderStep step, size_t size)
         l->piece_want = size;
 }
 
-Loader *loader_new(Memory *memory)
+Loader *loader_new(Memory *memory, uint64_t appendix_size)
 {
         _cleanup_(loader_freep) Loader *l = calloc(1, sizeof *l);
 
-        if (!l || page_sums_init(&l->sums, memory) < 0)
+        if (!l || page_sums_init(&l->sums, memory) < 0 || appendix_init(&l->appendix, appendix_size) < 0)
                 return NULL;
-        l->seen = calloc(memory_pages(memory) + 1, 1);
+        l->seen = calloc(memory_pages(memory) + appendix_pages(&l->appendix) + 1, 1);
         if (!l->seen)
                 return NULL;
         l->memory = memory;
@@ -272,6 +320,7 @@ Loader *loader_free(Loader *l)
         if (!l)
                 return NULL;
         page_sums_done(&l->sums);
+        free(l->appendix.data);
         free(l->seen);
         free(l);
         return NULL;
@@ -287,7 +336,7 @@ static void take_header(Loader *l)
         const ImageHeader *h = &l->piece.header;
 
         if (h->magic != IMAGE_MAGIC || h->version != IMAGE_VERSION || h->size != l->memory->size ||
-            (h->flags & ~IMAGE_PRE_COPY) != 0) {
+            (h->flags & ~IMAGE_PRE_COPY) != (l->appendix.size > 0 ? IMAGE_APPENDED : 0)) {
                 l->step = LOADER_BROKEN;
                 return;
         }
@@ -295,18 +344,31 @@ static void take_header(Loader *l)
         loader_expect(l, LOADER_RECORD, sizeof(ImageRecord));
 }
 
+/* Which page the record is of: of the memory, or behind it of the appendix. */
+static bool find_page(const Loader *l, const ImageRecord *r, uint64_t *ret_page)
+{
+        bool appended = r->offset >= IMAGE_APPENDIX;
+        uint64_t page = (r->offset & ~IMAGE_APPENDIX) / MEMORY_PAGE;
+        uint64_t pages = appended ? appendix_pages(&l->appendix) : memory_pages(l->memory);
+
+        if (r->offset % MEMORY_PAGE != 0 || page >= pages ||
+            r->length !=
+                    (appended ? appendix_page_size(&l->appendix, page) : memory_page_size(l->memory, page)))
+                return false;
+        *ret_page = page + (appended ? memory_pages(l->memory) : 0);
+        return true;
+}
+
 static void take_record(Loader *l)
 {
         const ImageRecord *r = &l->piece.record;
-        uint64_t page = r->offset / MEMORY_PAGE;
 
         if (r->offset == IMAGE_END && r->length == 0 && r->sum == l->headers_sum &&
-            l->n_seen == memory_pages(l->memory)) {
+            l->n_seen == memory_pages(l->memory) + appendix_pages(&l->appendix)) {
                 loader_expect(l, LOADER_END, 0);
                 return;
         }
-        if (r->offset % MEMORY_PAGE != 0 || page >= memory_pages(l->memory) ||
-            r->length != memory_page_size(l->memory, page)) {
+        if (!find_page(l, r, &l->page)) {
                 l->step = LOADER_BROKEN;
                 return;
         }
@@ -318,16 +380,19 @@ static void take_record(Loader *l)
 static void take_data(Loader *l, const uint8_t *data)
 {
         const ImageRecord *r = &l->piece.record;
-        uint64_t page = r->offset / MEMORY_PAGE;
 
         if (checksum_add(0, data, r->length) != r->sum) {
                 l->step = LOADER_BROKEN;
                 return;
         }
-        memory_write(l->memory, r->offset, data, r->length);
-        l->sums.sums[page] = r->sum;
-        l->n_seen += l->seen[page] == 0;
-        l->seen[page] = 1;
+        if (l->page < memory_pages(l->memory)) {
+                memory_write(l->memory, r->offset, data, r->length);
+                l->sums.sums[l->page] = r->sum;
+        } else {
+                memcpy(l->appendix.data + (r->offset - IMAGE_APPENDIX), data, r->length);
+        }
+        l->n_seen += l->seen[l->page] == 0;
+        l->seen[l->page] = 1;
         loader_expect(l, LOADER_RECORD, sizeof(ImageRecord));
 }
 
@@ -368,10 +433,15 @@ void loader_write(Loader *l, const uint8_t *data, uint64_t n)
         }
 }
 
-int loader_finish(Loader *l, PageSums *ret_sums)
+int loader_check(const Loader *l, const uint8_t **ret_appendix)
 {
         if (l->step != LOADER_END)
                 return -EINVAL;
-        page_sums_move(ret_sums, &l->sums);
+        *ret_appendix = l->appendix.data;
         return 0;
+}
+
+void loader_finish(Loader *l, PageSums *ret_sums)
+{
+        page_sums_move(ret_sums, &l->sums);
 }

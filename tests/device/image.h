@@ -10,6 +10,9 @@
  * Host byte order, as vfio-user. Every page is in the stream at least once; the last one counts. That makes a
  * pre-copy and the stop-copy after it one stream and one load.
  *
+ * What else a device has is its appendix, of a size that both ends know: records too, at offsets from 2^63, made when the
+ * device stands still and before the end.
+ *
  * A Saver or a Loader is one such stream under way. Both are owned by the Device and point to its memory.
  */
 
@@ -30,13 +33,14 @@ void page_sums_move(PageSums *p, PageSums *from);
 /* Of the whole memory. The caller has asked for p->sums. */
 uint32_t page_sums_total(const PageSums *p);
 
-/* A stream from `memory`. With `pre_copy` the device goes on changing its memory meanwhile: it is watched, and the
+/* A stream from `memory`, with an appendix of so many bytes. With `pre_copy` the device goes on changing its memory meanwhile: it is watched, and the
  * stream pauses after the first pass, until saver_finish(). NULL: out of memory. */
-Saver *saver_new(Memory *memory, bool pre_copy);
+Saver *saver_new(Memory *memory, uint64_t appendix_size, bool pre_copy);
 Saver *saver_free(Saver *s);
 
-/* The device stands still now: what has changed is read too, and then the end. */
-void saver_finish(Saver *s);
+/* The device stands still now: what has changed is read too, and then the end. Needed without `pre_copy` too. Returns where
+ * the appendix has to be put, now. */
+uint8_t *saver_finish(Saver *s);
 
 /* Fills `buffer` as far as there is something; 0: nothing now, or nothing more. */
 uint64_t saver_read(Saver *s, uint8_t *buffer, uint64_t n);
@@ -47,15 +51,17 @@ void saver_cut(Saver *s);
 /* True once, when the end has just been read; the sums are the caller's then. */
 bool saver_completed(Saver *s, PageSums *ret_sums);
 
-/* A stream into `memory`, from now on. NULL: out of memory. */
-Loader *loader_new(Memory *memory);
+/* A stream into `memory`, from now on, with an appendix of so many bytes. NULL: out of memory. */
+Loader *loader_new(Memory *memory, uint64_t appendix_size);
 Loader *loader_free(Loader *l);
 
 /* Takes in everything: a stream is judged at its end. */
 void loader_write(Loader *l, const uint8_t *data, uint64_t n);
 
-/* Whether all of one good stream came, and nothing after it: 0 and the sums, or -EINVAL. */
-int loader_finish(Loader *l, PageSums *ret_sums) _must_check_;
+/* Whether all of one good stream came, and nothing after it: 0 and the appendix, which is the loader's, or -EINVAL. */
+int loader_check(const Loader *l, const uint8_t **ret_appendix) _must_check_;
+/* It was good, and nobody has found fault with the appendix. */
+void loader_finish(Loader *l, PageSums *ret_sums);
 
 /* Whether anything came at all. */
 bool loader_is_fresh(const Loader *l);

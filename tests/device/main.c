@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 
 #include "control.h"
+#include "guard.h"
 #include "number.h"
 
 #define EXIT_USAGE 2
@@ -17,6 +18,7 @@
 static const char *arg_control;
 static DeviceResetMode arg_reset = DEVICE_RESET_UAPI;
 static ServerOnDisconnect arg_on_disconnect = SERVER_KEEP;
+static bool arg_strict;
 static int arg_ready_fd = -1;
 
 static const char usage[] =
@@ -27,6 +29,7 @@ static const char usage[] =
         "  --control=PATH                       listen for orders there, one JSON object a line\n"
         "  --reset=uapi|libvfio-user            what DEVICE_RESET does (default: uapi)\n"
         "  --on-disconnect=keep|running|exit    what becomes of the state when the client leaves (default: keep)\n"
+        "  --strict=libvfio-user                refuse what libvfio-user refuses of a device that is stopped\n"
         "  --ready-fd=N                         write \"ready\" and a newline there when all sockets listen\n"
         "  --help                               print this\n"
         "\n"
@@ -45,6 +48,9 @@ static const char usage[] =
         "  twin-socket=on|off     whether it is granted when asked for (on)\n"
         "  max-data=BYTES         max_data_xfer_size (1M)\n"
         "  work=on|off            change the memory while running, also when nobody watches (off)\n"
+        "  dirty-rate=PAGES       change so many pages of 4K of the memory a second while running (0)\n"
+        "  worker=on|off          a PCI device that a guest can use: registers, DMA, interrupts (off)\n"
+        "  quiesce=MS             how long it takes to stand still when it is stopped\n"
         "  fault=FAULT            repeatable; WHERE:KIND[:ARG][@COUNT]\n"
         "\n"
         "WHERE  an ARC, read, write, reset, version, feature, info, any\n"
@@ -80,6 +86,7 @@ static int set_option(const char *option, const char *value)
                 [DEVICE_RESET_UAPI] = "uapi", [DEVICE_RESET_LIBVFIO_USER] = "libvfio-user", NULL};
         static const char *const ends[] = {
                 [SERVER_KEEP] = "keep", [SERVER_RUNNING] = "running", [SERVER_EXIT] = "exit", NULL};
+        static const char *const models[] = {"libvfio-user", NULL};
         uint64_t number;
         int r;
 
@@ -92,6 +99,10 @@ static int set_option(const char *option, const char *value)
                         return complain("--ready-fd: not a file descriptor: '%s'", value);
                 arg_ready_fd = (int) number;
                 return 0;
+        }
+        if (streq(option, "strict")) {
+                arg_strict = true;
+                return choose(option, value, models);
         }
         r = choose(option, value, streq(option, "reset") ? resets : ends);
         if (r < 0)
@@ -110,6 +121,7 @@ static int parse_options(int argc, char **argv)
                 {"control", required_argument},
                 {"reset", required_argument},
                 {"on-disconnect", required_argument},
+                {"strict", required_argument},
                 {"ready-fd", required_argument},
                 {"help", no_argument},
                 {0},
@@ -140,6 +152,7 @@ static int add_device(Fleet *fleet, const char *text)
         if (r < 0)
                 return complain("device '%s': wrong or impossible: '%s'", text, wrong ? wrong : strerror(-r));
         config.reset_mode = arg_reset;
+        config.strict = arg_strict;
         if (fleet_get(fleet, config.id))
                 r = complain("device '%s': there is another one of this id", text);
         else if ((r = fleet_add(fleet, &config, arg_on_disconnect)) < 0)
@@ -243,6 +256,7 @@ int main(int argc, char **argv)
                 return r < 0 ? EXIT_USAGE : EXIT_SUCCESS;
         allow_descriptors();
         (void) signal(SIGPIPE, SIG_IGN);
+        guard_init();
         base = new_base();
         if (!base) {
                 (void) complain("no event loop");

@@ -77,6 +77,15 @@ void memory_count(Memory *m)
         memory_write(m, 0, &counter, sizeof counter);
 }
 
+void memory_change(Memory *m, uint64_t page)
+{
+        uint64_t offset = page * MEMORY_PAGE + sizeof(uint64_t), word;
+
+        memcpy(&word, m->data + offset, sizeof word);
+        word++;
+        memory_write(m, offset, &word, sizeof word);
+}
+
 int memory_watch(Memory *m)
 {
         uint8_t *dirty = calloc(memory_pages(m) / 8 + 1, 1);

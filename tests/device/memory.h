@@ -41,6 +41,9 @@ static inline bool memory_has_counter(const Memory *m)
 uint64_t memory_counter(const Memory *m); /* 0 without one */
 void memory_count(Memory *m);             /* one up */
 
+/* Changes one word of a page, which must be a whole one; never the counter. */
+void memory_change(Memory *m, uint64_t page);
+
 static inline uint64_t memory_pages(const Memory *m)
 {
         return (m->size + MEMORY_PAGE - 1) / MEMORY_PAGE;

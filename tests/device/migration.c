@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "migration.h"
 
+#include "logging.h"
+
 #define OPERATIONS (VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_PROBE)
 
 static uint32_t feature_operations(const Device *d, uint32_t feature)
@@ -11,18 +13,12 @@ static uint32_t feature_operations(const Device *d, uint32_t feature)
                 return VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_GET;
         if (feature == VFIO_USER_FEATURE_MIG_DEVICE_STATE)
                 return OPERATIONS;
-        return 0;
-}
-
-/* The reply of PROBE and SET is the request. */
-static int repeat_request(Client *client)
-{
-        size_t n = client_payload_size(client);
-        uint8_t *reply = client_reply(client, n);
-
-        if (!reply)
-                return -ENOMEM;
-        memcpy(reply, client->main.payload, n);
+        if (!d->worker)
+                return 0;
+        if (feature == VFIO_USER_FEATURE_DMA_LOGGING_START || feature == VFIO_USER_FEATURE_DMA_LOGGING_STOP)
+                return VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_SET;
+        if (feature == VFIO_USER_FEATURE_DMA_LOGGING_REPORT)
+                return VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_GET;
         return 0;
 }
 
@@ -35,6 +31,8 @@ static int get_feature(Client *client, VfioUserFeature f)
         bool wants_flags = (f.flags & VFIO_USER_FEATURE_MASK) == VFIO_USER_FEATURE_MIGRATION;
         uint8_t *reply;
 
+        if ((f.flags & VFIO_USER_FEATURE_MASK) == VFIO_USER_FEATURE_DMA_LOGGING_REPORT)
+                return logging_report(client, f);
         if (f.argsz < sizeof f + sizeof flags)
                 return -EINVAL;
         reply = client_reply(client, sizeof f + sizeof flags);
@@ -56,8 +54,17 @@ static int set_state(Client *client)
         memcpy(&state, client->main.payload + sizeof(VfioUserFeature), sizeof state);
         if (state.state >= ARC_STATES)
                 return -EINVAL;
-        r = repeat_request(client);
+        r = client_reply_request(client);
         return r < 0 ? r : device_set_state(client->device, (DeviceState) state.state);
+}
+
+static int set_feature(Client *client, uint32_t feature)
+{
+        if (feature == VFIO_USER_FEATURE_DMA_LOGGING_START)
+                return logging_start(client);
+        if (feature == VFIO_USER_FEATURE_DMA_LOGGING_STOP)
+                return logging_stop(client);
+        return set_state(client);
 }
 
 int migration_feature(Client *client)
@@ -75,9 +82,11 @@ int migration_feature(Client *client)
                 return get_feature(client, f);
         if (f.argsz < client_payload_size(client))
                 return -EINVAL;
+        /* The reply of PROBE and SET is the request. */
         if (operations & VFIO_USER_FEATURE_PROBE)
-                return repeat_request(client);
-        return operations == VFIO_USER_FEATURE_SET ? set_state(client) : -EINVAL;
+                return client_reply_request(client);
+        return operations == VFIO_USER_FEATURE_SET ? set_feature(client, f.flags & VFIO_USER_FEATURE_MASK)
+                                                   : -EINVAL;
 }
 
 /* ---- data ---------------------------------------------------------------------------------------------------- */

@@ -3,6 +3,8 @@
 
 #include <ctype.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 #include <json-c/json.h>
 #include <openssl/evp.h>
@@ -55,6 +57,23 @@ static int get_number(const Order *o, const char *name, uint64_t *ret_number)
 
 /* ---- asking -------------------------------------------------------------------------------------------------- */
 
+/* The chain is a number of 64 bits: as text, because not every reader of JSON has those. */
+static struct json_object *describe_worker(const Device *d)
+{
+        const WorkerState *s = &d->worker->s;
+        struct json_object *o = json_object_new_object();
+        char chain[17];
+
+        (void) snprintf(chain, sizeof chain, "%016" PRIx64, s->chain);
+        add(o, "doorbell", json_object_new_uint64(s->doorbell));
+        add(o, "done", json_object_new_uint64(s->done));
+        add(o, "chain", json_object_new_string(chain));
+        add(o, "ticks", json_object_new_uint64(s->ticks));
+        add(o, "maps", json_object_new_uint64(d->dma.n));
+        add(o, "logging", json_object_new_boolean(d->dma.log_page > 0));
+        return o;
+}
+
 static struct json_object *describe(const Server *s)
 {
         const Device *d = &s->device;
@@ -79,6 +98,8 @@ static struct json_object *describe(const Server *s)
         add(o, "connected", json_object_new_boolean(s->client != NULL));
         for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
                 add(o, numbers[i].name, json_object_new_uint64(numbers[i].value));
+        if (d->worker)
+                add(o, "worker", describe_worker(d));
         return o;
 }
 

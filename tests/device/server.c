@@ -67,6 +67,7 @@ static void client_is_gone(Client *client, void *userdata)
         DeviceState from = s->device.state;
 
         s->client = client_free(client);
+        device_forget_client(&s->device);
         device_abandon(&s->device);
         if (s->on_disconnect == SERVER_RUNNING && from != DEVICE_STATE_RUNNING)
                 device_force_running(&s->device);
