@@ -320,7 +320,7 @@ static bool only_closes(const AgentRun *run)
 
 static int run_program(Agent *agent, const AgentRun *run)
 {
-        int r;
+        int r, data_fd = streq(agent->data_job, run->job) ? agent->data_fd : -1;
 
         memcpy(agent->job, run->job, sizeof agent->job);
         if (only_closes(run)) {
@@ -335,11 +335,9 @@ static int run_program(Agent *agent, const AgentRun *run)
         }
         if (!agent->place.device)
                 return -ENOTCONN;
-        r = program_new(&agent->place, run, on_program_end, agent, &agent->program);
+        r = program_new(&agent->place, run, data_fd, on_program_end, agent, &agent->program);
         if (r < 0)
                 return r;
-        if (agent->data_fd >= 0 && streq(agent->data_job, run->job))
-                program_attach(agent->program, agent->data_fd);
         if (has_stream(run))
                 (void) event_add(agent->progress, &(struct timeval){.tv_usec = PROGRESS_USEC});
         return 1;

@@ -495,7 +495,8 @@ static bool keeps_precopy(const AgentRun *run)
         return true;
 }
 
-int program_new(ProgramPlace *place, const AgentRun *run, ProgramEnd on_end, void *userdata, Program **ret)
+int program_new(ProgramPlace *place, const AgentRun *run, int data_fd, ProgramEnd on_end, void *userdata,
+                Program **ret)
 {
         _cleanup_(program_freep) Program *p = calloc(1, sizeof *p);
 
@@ -504,7 +505,7 @@ int program_new(ProgramPlace *place, const AgentRun *run, ProgramEnd on_end, voi
         p->place = place;
         p->device = place->device;
         p->run = *run;
-        p->data_fd = -1;
+        p->data_fd = data_fd;
         p->on_end = on_end;
         p->userdata = userdata;
         p->result = (AgentResultPacket){.head.type = AGENT_RESULT,
