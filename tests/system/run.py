@@ -104,6 +104,7 @@ STEPS = [
     Step("faults, sanitized", python("faults.py", "-j", "6", FAULTS), count_table, SANITIZED),
     Step("kills, sanitized", python("kills.py", "-j", "4", KILLS), count_table, SANITIZED),
     Step("bus, sanitized", python("test_bus.py"), count_unittest, SANITIZED),
+    Step("precopy, sanitized", python("test_precopy.py"), count_unittest, SANITIZED),
     Step("migctl, sanitized", python("test_migctl.py"), count_unittest, SANITIZED),
     Step("hostile, sanitized", python("test_hostile.py"), count_unittest, SANITIZED),
     Step("service, sanitized", python("test_service.py"), count_unittest, SANITIZED),
