@@ -79,7 +79,7 @@ def sources():
 
 
 # With sanitizers, where memory is worked on most: all kinds, in the two places that move state.
-FAULTS = "p2p=on (read|write) "
+FAULTS = "p2p=on(,pre-copy=on)? (read|write) "
 # A spread over victims, phases and both ways of going back; all of them are in tests/bench/kills.
 KILLS = ("^(source-daemon in source-(drain|go)|destination-daemon in destination-(owner|run)|source-agent in source-drain"
          "|destination-agent in destination-intake|source-device in source-p2p-grace|destination-device in "
