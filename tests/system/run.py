@@ -81,10 +81,11 @@ def sources():
 # With sanitizers, where memory is worked on most: all kinds, in the two places that move state.
 FAULTS = "p2p=on(,pre-copy=on)? (read|write) "
 # A spread over victims, phases and both ways of going back; all of them are in tests/bench/kills.
-KILLS = ("^(source-daemon in source-(drain|go)|destination-daemon in destination-(owner|run)|source-agent in source-drain"
-         "|destination-agent in destination-intake|source-device in source-p2p-grace|destination-device in "
-         "destination-run-devices|link in source-(precopy|intake|go)|source-helper in source-drain|source-daemon in "
-         r"source-back-run|link in destination-promise|destination-daemon in destination-promised)( \(.*\))?$")
+KILLS = ("^(source-daemon in source-(precopy|drain|go)|destination-daemon in destination-(owner|run)|source-agent in "
+         "source-(precopy|drain)|destination-agent in destination-intake|source-device in source-p2p-grace|"
+         "destination-device in destination-(take-in|run-devices)|link in source-(precopy|intake|go)|source-helper in "
+         "source-drain|source-daemon in source-back-run|link in destination-promise|destination-daemon in "
+         r"destination-promised)( \(.*\))?$")
 
 # What git knows and `make dist` forgets.
 TARBALL = r"""
