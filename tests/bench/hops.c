@@ -22,6 +22,7 @@
 
 #include "common/crc32c.h"
 #include "daemon/peer/frame.h"
+#include "tests/device/checksum.h"
 
 #define PIECE       FRAME_PAYLOAD_MAX
 #define PAGE        4096u
@@ -74,7 +75,7 @@ static void copy_and_sum(uint8_t *to, const uint8_t *from, size_t size)
                 size_t n = MIN((size_t) PAGE, size - at);
 
                 memcpy(to + at, from + at, n);
-                sums ^= crc32c(to + at, n);
+                sums ^= checksum_add(0, to + at, n);
         }
 }
 
@@ -83,7 +84,7 @@ static void sum_and_copy(uint8_t *to, const uint8_t *from, size_t size)
         for (size_t at = 0; at < size; at += PAGE) {
                 size_t n = MIN((size_t) PAGE, size - at);
 
-                sums ^= crc32c(from + at, n);
+                sums ^= checksum_add(0, from + at, n);
                 memcpy(to + at, from + at, n);
         }
 }
