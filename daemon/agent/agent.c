@@ -352,7 +352,7 @@ static bool only_closes(const AgentRun *run)
 
 static int run_program(Agent *agent, const AgentRun *run)
 {
-        int r;
+        int r, data_fd = streq(agent->data_job, run->job) ? agent->data_fd : -1;
 
         memcpy(agent->job, run->job, sizeof agent->job);
         if (only_closes(run)) {
@@ -367,8 +367,7 @@ static int run_program(Agent *agent, const AgentRun *run)
         }
         if (!agent->place.device)
                 return -ENOTCONN;
-        r = program_new(&agent->place, run, streq(agent->data_job, run->job) ? agent->data_fd : -1,
-                        on_program_end, agent, &agent->program);
+        r = program_new(&agent->place, run, data_fd, on_program_end, agent, &agent->program);
         if (r < 0)
                 return r;
         if (has_stream(run))
