@@ -480,8 +480,8 @@ void worker_save(const Worker *w, uint8_t *to)
 
 static bool is_possible(const WorkerState *s)
 {
-        if (s->doorbell < s->done || s->doorbell - s->done > WORKER_SLOTS ||
-            !worker_tick_pages_are_good(s->tick_pages) || !config_is_good(s->config))
+        if (s->doorbell - s->done > WORKER_SLOTS || !worker_tick_pages_are_good(s->tick_pages) ||
+            !config_is_good(s->config))
                 return false;
         if (!s->has_command)
                 return true;

@@ -1392,7 +1392,8 @@ class Moving(WorkerCase):
         doorbell, done, pages_at, config, waits, has, slot = 8, 16, 40, 128, 392, 400, 408
         self.assertEqual(data[state + slot:state + slot + 8], u64(1), "the layout is as here")
         b.load(forge(0, u64(BASE)))
-        for at, value in ((doorbell, u64(65)), (done, u64(1)), (done, u64(2)), (pages_at, u64(3)),
+        for at, value in ((doorbell, u64(65)), (done, u64(1)), (done, u64(2)),
+                          (doorbell, u64(0)), (pages_at, u64(3)),
                           (pages_at, u64(8192)), (config, b"\0"), (config + 4, b"\1"), (waits, u64(10 ** 9 + 1)),
                           (has, u64(2)), (slot, u64(2)), (slot + 12, u64(65537)),
                           (slot + 32, struct.pack("<II", 32768, 1)), (slot + 48, u64(1))):
@@ -1400,7 +1401,7 @@ class Moving(WorkerCase):
                 b.set(RESUMING)
                 b.write_all(forge(at, value))
                 self.refused(errno.EINVAL, b.set, STOP)
-        b.reset()
+                b.reset()  # a load that failed is not begun again by itself
         b.load(forge(has, u64(0)))
 
     def test_only_workers_take_workers(self):
@@ -1547,6 +1548,9 @@ class Logging(WorkerCase):
         guest.feature(LOG_STOP, SET)
         guest.feature(LOG_STOP, SET)
         self.refused(errno.EINVAL, guest.report)
+        guest.command(0)
+        guest.ring()
+        self.done(guest, 1)
         guest.log(8192)
         self.assertEqual(guest.report(page=8192), [])
         for state in (STOP, STOP_COPY, RESUMING):
