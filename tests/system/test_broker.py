@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import random
+import resource
 import select
 import signal
 import socket
@@ -46,10 +47,16 @@ class Agent:
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen([program("migmgr-agent"), "test"], stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=self.log, close_fds=False,
-                                        preexec_fn=lambda: os.dup2(listener.fileno(), 3))
+                                        preexec_fn=lambda: self.prepare(listener.fileno()))
         listener.close()
         self.packets = []
         self.connect()
+
+    @staticmethod
+    def prepare(listener):
+        os.dup2(listener, 3)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 
     def connect(self):
         self.s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -813,6 +820,19 @@ class Coming(Case):
         self.server.before.clear()
         self.reopened()
         self.assertEqual(vmm.peek(0, 8), bytes(8))
+
+    def test_many_interrupts(self):
+        """More than a process may have open files when nobody cares."""
+        vmm = self.vmm()
+        event = self.eventfd()
+        for i in range(0, 512, 8):
+            vmm.irqs(2, i, [event] * 8)
+        self.server.drop_client()
+        self.reopened()
+        vmm.peek(0, 8)
+        self.assertEqual(set(self.server.irqs), {(2, i) for i in range(512)})
+        self.server.interrupt(2, 511)
+        self.assertEqual(os.eventfd_read(event), 1)
 
     def test_a_region_that_the_vmm_has_mapped_is_still_the_same(self):
         vmm = self.vmm()
