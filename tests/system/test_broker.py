@@ -1176,6 +1176,7 @@ class Daemons(unittest.TestCase):
         self.register()
         vmm = self.vmm(self.a)
         self.servers[0].kill()
+        wait_for("that to be seen", lambda: not self.a.devices(self.name)["d0"]["Open"])
         vmm.start_peek(0, 8)
         self.assertTrue(vmm.is_silent(0.7))
         self.servers[0].start()
