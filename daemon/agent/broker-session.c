@@ -46,7 +46,8 @@ typedef struct Region {
 struct Session {
         Map *maps; /* in order of address, then size */
         uint32_t n_maps, room_maps;
-        Vector *vectors; /* in order of index, action, vector */
+        uint32_t going, coming; /* no map before these must go, or come: there may be many */
+        Vector *vectors;        /* in order of index, action, vector */
         uint32_t n_vectors, room_vectors;
         Region regions[SESSION_REGIONS_MAX];
         File *files;
@@ -360,6 +361,7 @@ int session_has_room(const Session *session, const VfioUserMessage *command)
 
 int session_accepted(Session *session, VfioUserMessage *command, bool wanted)
 {
+        session->going = session->coming = 0;
         switch (command->header.command) {
         case VFIO_USER_DMA_MAP: return map_accepted(session, command, wanted);
         case VFIO_USER_DMA_UNMAP: unmap_accepted(session, command); return 0;
@@ -370,6 +372,7 @@ int session_accepted(Session *session, VfioUserMessage *command, bool wanted)
 
 void session_unwant(Session *session)
 {
+        session->going = session->coming = 0;
         memset(session->regions, 0, sizeof session->regions);
         for (uint32_t i = session->n_maps; i-- > 0;) {
                 Map *map = &session->maps[i];
@@ -397,6 +400,7 @@ void session_unwant(Session *session)
 
 void session_lose(Session *session)
 {
+        session->going = session->coming = 0;
         for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++)
                 session->regions[i].wish = (Wish){.wanted = session->regions[i].wish.wanted};
         for (uint32_t i = session->n_maps; i-- > 0;)
@@ -516,7 +520,7 @@ static int region_command(uint32_t index, VfioUserMessage **ret)
 }
 
 /* What must go goes first: what comes may be in its place. */
-int session_next(const Session *session, uint32_t files_max, VfioUserMessage **ret)
+int session_next(Session *session, uint32_t files_max, VfioUserMessage **ret)
 {
         *ret = NULL;
         for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++)
@@ -525,12 +529,12 @@ int session_next(const Session *session, uint32_t files_max, VfioUserMessage **r
         for (uint32_t i = 0; i < session->n_vectors; i++)
                 if (must_go(&session->vectors[i].wish))
                         return disable_command(&session->vectors[i], ret);
-        for (uint32_t i = 0; i < session->n_maps; i++)
-                if (must_go(&session->maps[i].wish))
-                        return unmap_command(&session->maps[i], ret);
-        for (uint32_t i = 0; i < session->n_maps; i++)
-                if (must_come(&session->maps[i].wish))
-                        return map_command(&session->maps[i], ret);
+        for (; session->going < session->n_maps; session->going++)
+                if (must_go(&session->maps[session->going].wish))
+                        return unmap_command(&session->maps[session->going], ret);
+        for (; session->coming < session->n_maps; session->coming++)
+                if (must_come(&session->maps[session->coming].wish))
+                        return map_command(&session->maps[session->coming], ret);
         for (uint32_t i = 0; i < session->n_vectors; i++)
                 if (must_come(&session->vectors[i].wish))
                         return vectors_command(&session->vectors[i], session->vectors + session->n_vectors,

@@ -42,7 +42,7 @@ void session_lose(Session *session);
 
 /* The command that the server must be given next, as a message with number and payload, or NULL when both agree.
  * `files_max`: what the server takes at once. -ENOMEM and others: it can't be made now. */
-int session_next(const Session *session, uint32_t files_max, VfioUserMessage **ret) _must_check_;
+int session_next(Session *session, uint32_t files_max, VfioUserMessage **ret) _must_check_;
 
 /* What came of that command. `reply` NULL: it was refused; `give_up`: don't ask again before the next session_lose().
  * -ESTALE: the VMM has mapped a region's memory that the server does not have any more. */

@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import random
+import resource
 import select
 import signal
 import socket
@@ -46,10 +47,16 @@ class Agent:
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen([program("migmgr-agent"), "test"], stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=self.log, close_fds=False,
-                                        preexec_fn=lambda: os.dup2(listener.fileno(), 3))
+                                        preexec_fn=lambda: self.prepare(listener.fileno()))
         listener.close()
         self.packets = []
         self.connect()
+
+    @staticmethod
+    def prepare(listener):
+        os.dup2(listener, 3)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 
     def connect(self):
         self.s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -491,7 +498,7 @@ class Holding(Case):
         self.assertEqual(len(self.server.seen(REGION_READ)), 1)
 
     def test_what_waits_is_bounded_and_nothing_is_lost(self):
-        for size, many in ((8, 400), (65536, 60)):
+        for size, many in ((8, 1000), (65536, 60)):
             with self.subTest(size):
                 vmm = self.vmm()
                 self.agent.set(RUNNING, STOP)
@@ -502,9 +509,8 @@ class Holding(Case):
                         vmm.post(0, struct.pack("=Q", i) + bytes(size - 8))
                 thread = threading.Thread(target=post)
                 thread.start()
-                wait_for("the VMM to wait in its own write", lambda: not thread.is_alive() or self.is_stuck(vmm))
-                with open(f"/proc/{self.agent.process.pid}/statm") as f:
-                    self.assertLess(int(f.read().split()[0]) * 4096, (1 << 45))
+                wait_for("the VMM to wait in its own write", lambda: self.is_stuck(vmm))
+                self.assertTrue(thread.is_alive())
                 self.agent.set(STOP, RUNNING)
                 thread.join(20)
                 vmm.peek(0, 8)
@@ -814,6 +820,19 @@ class Coming(Case):
         self.server.before.clear()
         self.reopened()
         self.assertEqual(vmm.peek(0, 8), bytes(8))
+
+    def test_many_interrupts(self):
+        """More than a process may have open files when nobody cares."""
+        vmm = self.vmm()
+        event = self.eventfd()
+        for i in range(0, 512, 8):
+            vmm.irqs(2, i, [event] * 8)
+        self.server.drop_client()
+        self.reopened()
+        vmm.peek(0, 8)
+        self.assertEqual(set(self.server.irqs), {(2, i) for i in range(512)})
+        self.server.interrupt(2, 511)
+        self.assertEqual(os.eventfd_read(event), 1)
 
     def test_a_region_that_the_vmm_has_mapped_is_still_the_same(self):
         vmm = self.vmm()
@@ -1134,6 +1153,17 @@ class Daemons(unittest.TestCase):
         status, job = self.a.migrate(self.name, self.b)
         self.assertEqual(status, 0, job)
 
+    def test_a_daemon_that_dies_with_the_server(self):
+        """The agent listens for the VMM, and nobody else can."""
+        self.register()
+        self.servers[0].kill()
+        wait_for("that to be seen", lambda: not self.a.devices(self.name)["d0"]["Open"])
+        self.a.daemon.kill()
+        self.servers[0].start()
+        self.a.start_daemon()
+        wait_for("the device", lambda: self.a.devices(self.name)["d0"]["Open"])
+        self.vmm(self.a).peek(0, 8)
+
     def test_an_agent_that_dies_is_replaced(self):
         self.register()
         vmm = self.vmm(self.a)
@@ -1146,6 +1176,7 @@ class Daemons(unittest.TestCase):
         self.register()
         vmm = self.vmm(self.a)
         self.servers[0].kill()
+        wait_for("that to be seen", lambda: not self.a.devices(self.name)["d0"]["Open"])
         vmm.start_peek(0, 8)
         self.assertTrue(vmm.is_silent(0.7))
         self.servers[0].start()

@@ -403,6 +403,16 @@ static void test_there_is_room_for_so_much(void **state)
         assert_int_equal(session_has_room(f.session, m), -ENOSPC);
         vfio_user_message_free(m);
         assert_int_equal(n_maps(f.session), SESSION_MAPS_MAX);
+        /* So many are given again in no time. */
+        session_lose(f.session);
+        for (uint64_t i = 0; i < SESSION_MAPS_MAX; i++) {
+                assert_int_equal(session_next(f.session, 8, &m), 0);
+                assert_non_null(m);
+                assert_int_equal(((const VfioUserDmaMap *) (const void *) m->payload)->address, i);
+                assert_int_equal(session_next_done(f.session, m, m, false), 0);
+                vfio_user_message_free(m);
+        }
+        assert_string_equal(carry_out(f.session, 8, 0, false), "");
         accept_it(f.session, unmap(0, 0, VFIO_USER_UNMAP_ALL), true);
         end(&f);
 }
