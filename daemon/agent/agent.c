@@ -352,7 +352,7 @@ static bool only_closes(const AgentRun *run)
 
 static int run_program(Agent *agent, const AgentRun *run)
 {
-        int r;
+        int r, data_fd = streq(agent->data_job, run->job) ? agent->data_fd : -1;
 
         memcpy(agent->job, run->job, sizeof agent->job);
         if (only_closes(run)) {
@@ -367,8 +367,7 @@ static int run_program(Agent *agent, const AgentRun *run)
         }
         if (!agent->place.device)
                 return -ENOTCONN;
-        r = program_new(&agent->place, run, streq(agent->data_job, run->job) ? agent->data_fd : -1,
-                        on_program_end, agent, &agent->program);
+        r = program_new(&agent->place, run, data_fd, on_program_end, agent, &agent->program);
         if (r < 0)
                 return r;
         if (has_stream(run))
@@ -436,6 +435,15 @@ static void on_wanted(void *userdata)
                 say(agent, &(AgentPacket){.wanted = {.head.type = AGENT_WANTED}});
 }
 
+/* What the device has written there is known to its log only as long as the memory is mapped. */
+static void on_unmap(void *userdata, const BrokerMap *map)
+{
+        Agent *agent = userdata;
+
+        if (agent->place.dirty && agent->place.device)
+                dirty_note(agent->place.dirty, agent->place.device, map);
+}
+
 static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
 {
         int r;
@@ -447,6 +455,8 @@ static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
                 return;
         }
         r = broker_new(agent->base, fd, packet->path, on_wanted, agent, &agent->place.broker);
+        if (r >= 0)
+                broker_set_unmap(agent->place.broker, on_unmap);
         if (r < 0)
                 log_error(NULL, "no VMM can use the device by %s: %s", packet->path, strerror(-r));
         else if (agent->place.device)

@@ -29,12 +29,13 @@ typedef struct ProgramPlace {
 /* Lets go of what programs have left behind: the device is another, or goes another way. */
 void program_place_clear(ProgramPlace *place);
 
-/* Begins. `data_fd`: as for program_attach(), or -1: there is none yet. -ENOMEM. */
+/* Begins. `data_fd`: what sends or loads goes over it; stays the caller's and must outlive the program; -1: there is none yet.
+ * -ENOMEM. */
 int program_new(ProgramPlace *place, const AgentRun *run, int data_fd, ProgramEnd on_end, void *userdata,
                 Program **ret) _must_check_;
 Program *program_free(Program *program);
 
-/* The data connection for what sends or loads; stays the caller's and must outlive the program. A LOAD waits for it. */
+/* The data connection, when it comes later: a LOAD waits for it. */
 void program_attach(Program *program, int data_fd);
 
 /* End it at the next point where the device is not in the middle of something, with -ECANCELED. */

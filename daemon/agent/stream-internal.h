@@ -9,7 +9,9 @@
 
 /* Larger pieces save no more time, and a device server need not take more than 64 KiB in one. */
 #define STREAM_CHUNK_MAX (256 * 1024)
-#define STREAM_BUFFERS   DEVICE_TRANSFERS_MAX
+/* A small state must not pay for a large one. */
+#define STREAM_CHUNK_FIRST (16 * 1024)
+#define STREAM_BUFFERS     DEVICE_TRANSFERS_MAX
 
 typedef enum BufferUse {
         BUFFER_FREE,
@@ -22,6 +24,7 @@ typedef struct Buffer {
         BufferUse use;
         uint8_t *payload;
         size_t room, size;
+        size_t asked;   /* out: of the device */
         size_t done;    /* bytes of it that are sent, or handed to the device */
         uint32_t parts; /* in: writes that are not answered */
         bool last;      /* out: was asked for in STOP_COPY, where nothing means the end */

@@ -34,6 +34,9 @@ static void on_device_read(void *userdata, int status, size_t size)
                 stream_end(stream, -EPROTO, "the device gave more state after its end");
                 return;
         }
+        /* More is asked for where there was enough: a reply is as long as was asked for, however little there is. */
+        stream->chunk = size == buffer->asked ? MIN(2 * size, (size_t) STREAM_CHUNK_MAX)
+                                              : MAX(size, (size_t) STREAM_CHUNK_FIRST);
         buffer->size = size;
         buffer->done = 0;
         buffer->use = BUFFER_FULL;
@@ -80,7 +83,7 @@ static void fill_from_device(Stream *stream)
                 }
                 buffer->use = BUFFER_FILLING;
                 buffer->last = !stream->precopy.under_way;
-                stream->chunk = MIN(2 * chunk, most);
+                buffer->asked = chunk;
                 stream->transfers++;
                 stream->head++;
         }

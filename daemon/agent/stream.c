@@ -2,8 +2,6 @@
 #include "common/socket.h"
 #include "stream-internal.h"
 
-/* A reply is as long as was asked for, however little state there is: a small state must not pay for a large one. */
-#define CHUNK_FIRST (16 * 1024)
 /* Two frames: the other agent takes one while the next is being read. More falls out of the processor's cache when many
  * devices stream at a time. */
 #define SEND_BUFFER (2 * STREAM_CHUNK_MAX)
@@ -78,7 +76,7 @@ int stream_new(struct event_base *base, VfioUserDevice *device, int fd, void (*p
                 return -ENOMEM;
         stream->device = device;
         stream->fd = fd;
-        stream->chunk = CHUNK_FIRST;
+        stream->chunk = STREAM_CHUNK_FIRST;
         stream->pump = pump;
         stream->text = "";
         stream->on_end = on_end;

@@ -4,7 +4,10 @@
  * move has (device server, agent, agent, device server), each in a plain blocking loop with nothing else to do. Prints
  * one JSON object with the bytes per second of all streams together. The benchmarks compare migmgr with that.
  *
- *   hops STREAMS BYTES_OF_EACH
+ *   hops [--devices] STREAMS BYTES_OF_EACH
+ *
+ * With --devices the two at the ends do what the emulated device does with each page of its memory: at the source it is
+ * copied and summed, at the destination summed and copied.
  */
 
 #include <errno.h>
@@ -19,8 +22,10 @@
 
 #include "common/crc32c.h"
 #include "daemon/peer/frame.h"
+#include "tests/device/checksum.h"
 
 #define PIECE       FRAME_PAYLOAD_MAX
+#define PAGE        4096u
 #define STREAMS_MAX 64
 #define MEMORY_MAX  (64u << 20)
 
@@ -28,6 +33,8 @@ typedef struct Piece {
         uint64_t length;
         uint32_t crc;
 } Piece;
+
+static bool arg_devices;
 
 static uint8_t *memory_or_exit(size_t size)
 {
@@ -59,6 +66,29 @@ static void move_or_exit(int fd, void *data, size_t size, bool out)
         }
 }
 
+/* Keeps the compiler from leaving out sums that nobody looks at. */
+static volatile uint32_t sums;
+
+static void copy_and_sum(uint8_t *to, const uint8_t *from, size_t size)
+{
+        for (size_t at = 0; at < size; at += PAGE) {
+                size_t n = MIN((size_t) PAGE, size - at);
+
+                memcpy(to + at, from + at, n);
+                sums ^= checksum_add(0, to + at, n);
+        }
+}
+
+static void sum_and_copy(uint8_t *to, const uint8_t *from, size_t size)
+{
+        for (size_t at = 0; at < size; at += PAGE) {
+                size_t n = MIN((size_t) PAGE, size - at);
+
+                sums ^= checksum_add(0, from + at, n);
+                memcpy(to + at, from + at, n);
+        }
+}
+
 static void tell(const Place *place)
 {
         uint8_t byte = 0;
@@ -70,7 +100,7 @@ static void tell(const Place *place)
 static void run_generator(const Place *place, uint64_t bytes)
 {
         uint64_t size = MIN(bytes, (uint64_t) MEMORY_MAX);
-        uint8_t *memory = memory_or_exit(size), byte;
+        uint8_t *memory = memory_or_exit(size), *buffer = memory_or_exit(PIECE), byte;
 
         tell(place);
         if (read(place->go, &byte, 1) != 0)
@@ -78,7 +108,9 @@ static void run_generator(const Place *place, uint64_t bytes)
         for (uint64_t done = 0; done < bytes;) {
                 uint64_t n = MIN(MIN((uint64_t) PIECE, bytes - done), size - done % size);
 
-                move_or_exit(place->out, memory + done % size, n, true);
+                if (arg_devices)
+                        copy_and_sum(buffer, memory + done % size, n);
+                move_or_exit(place->out, arg_devices ? buffer : memory + done % size, n, true);
                 done += n;
         }
 }
@@ -120,13 +152,15 @@ static void run_receiver(const Place *place, uint64_t bytes)
 static void run_sink(const Place *place, uint64_t bytes)
 {
         uint64_t size = MIN(bytes, (uint64_t) MEMORY_MAX);
-        uint8_t *memory = memory_or_exit(size);
+        uint8_t *memory = memory_or_exit(size), *buffer = memory_or_exit(PIECE);
 
         tell(place);
         for (uint64_t done = 0; done < bytes;) {
                 uint64_t n = MIN(MIN((uint64_t) PIECE, bytes - done), size - done % size);
 
-                move_or_exit(place->in, memory + done % size, n, false);
+                move_or_exit(place->in, arg_devices ? buffer : memory + done % size, n, false);
+                if (arg_devices)
+                        sum_and_copy(memory + done % size, buffer, n);
                 done += n;
         }
         tell(place);
@@ -182,13 +216,20 @@ static double seconds(void)
 
 int main(int argc, char **argv)
 {
-        unsigned long streams = argc == 3 ? strtoul(argv[1], NULL, 10) : 0;
-        uint64_t bytes = argc == 3 ? strtoull(argv[2], NULL, 10) : 0;
+        unsigned long streams;
+        uint64_t bytes;
         int go[2], told[2];
         double start, took;
 
+        if (argc > 1 && streq(argv[1], "--devices")) {
+                arg_devices = true;
+                argc--;
+                argv++;
+        }
+        streams = argc == 3 ? strtoul(argv[1], NULL, 10) : 0;
+        bytes = argc == 3 ? strtoull(argv[2], NULL, 10) : 0;
         if (streams < 1 || streams > STREAMS_MAX || bytes < 1) {
-                fprintf(stderr, "usage: hops STREAMS BYTES_OF_EACH\n");
+                fprintf(stderr, "usage: hops [--devices] STREAMS BYTES_OF_EACH\n");
                 return 2;
         }
         if (pipe(go) < 0 || pipe(told) < 0)

@@ -209,6 +209,14 @@ static size_t put_end(Saver *s, uint8_t *to)
         return put_record(s, &(ImageRecord){.offset = IMAGE_END, .sum = s->headers_sum}, to);
 }
 
+/* Round and round: what changes fastest must not keep the rest from its turn. */
+static uint64_t next_changed(const Saver *s)
+{
+        uint64_t page = memory_next_dirty(s->memory, s->page);
+
+        return page < memory_pages(s->memory) ? page : memory_next_dirty(s->memory, 0);
+}
+
 /* Makes the next piece at `to`; 0: there is none now. */
 static size_t next_piece(Saver *s, uint8_t *to)
 {
@@ -221,12 +229,11 @@ static size_t next_piece(Saver *s, uint8_t *to)
                 s->page = 0;
                 return next_piece(s, to);
         case SAVER_CHANGED:
+                s->page = s->pre_copy ? next_changed(s) : memory_pages(s->memory);
+                if (s->page < memory_pages(s->memory))
+                        return put_page(s, s->page++, to);
                 if (!s->finishing)
                         return 0;
-                if (s->pre_copy)
-                        s->page = memory_next_dirty(s->memory, s->page);
-                if (s->pre_copy && s->page < memory_pages(s->memory))
-                        return put_page(s, s->page++, to);
                 s->pass = SAVER_APPENDIX;
                 s->page = 0;
                 return next_piece(s, to);

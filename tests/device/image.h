@@ -33,8 +33,8 @@ void page_sums_move(PageSums *p, PageSums *from);
 /* Of the whole memory. The caller has asked for p->sums. */
 uint32_t page_sums_total(const PageSums *p);
 
-/* A stream from `memory`, with an appendix of so many bytes. With `pre_copy` the device goes on changing its memory meanwhile: it is watched, and the
- * stream pauses after the first pass, until saver_finish(). NULL: out of memory. */
+/* A stream from `memory`, with an appendix of so many bytes. With `pre_copy` the device goes on changing its memory meanwhile: it is watched, and after
+ * the first pass the stream gives what has changed and pauses while nothing has, until saver_finish(). NULL: out of memory. */
 Saver *saver_new(Memory *memory, uint64_t appendix_size, bool pre_copy);
 Saver *saver_free(Saver *s);
 

@@ -22,12 +22,12 @@ DEADLINE_MS = round(400 * PACE)
 DRAIN_MS = round(1200 * PACE)
 LATE = f"late:{5 * DEADLINE_MS}"
 # Deadlines of the way there, the same again for the way back (look, two barriers, repair), and what scheduling takes.
-LIMIT_SECONDS = (DRAIN_MS + 6 * (DEADLINE_MS + 1500)) / 1000 + 5 * PACE
+LIMIT_SECONDS = (2 * DRAIN_MS + 6 * (DEADLINE_MS + 1500)) / 1000 + 5 * PACE
 
 CONFIG = {"deadlines-msec": {p: DEADLINE_MS for p in (
     "check", "prepare", "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")},
-    "connect-msec": DEADLINE_MS, "doubt-msec": 3000}
-CONFIG["deadlines-msec"]["drain"] = DRAIN_MS
+    "connect-msec": DEADLINE_MS, "doubt-msec": 3000, "precopy-msec": DRAIN_MS // 4}
+CONFIG["deadlines-msec"]["drain"] = CONFIG["deadlines-msec"]["precopy"] = DRAIN_MS
 
 KINDS = ["fail:EIO", "error:EIO", "hang", "lie", "disconnect", "exit", LATE, "short", "bad-id", "bad-command",
          "bad-type", "bad-size-big", "bad-size-small", "truncated", "garbage", "chatter", "error-zero", "error-huge"]
@@ -36,6 +36,8 @@ READ_KINDS = ["corrupt", "endless"]
 SOURCE_PLACES = {
     "p2p=on": ["running>running-p2p", "running-p2p>stop", "stop>stop-copy", "stop-copy>stop", "read"],
     "p2p=off": ["running>stop", "stop>stop-copy"],
+    "p2p=on,pre-copy=on": ["running>pre-copy", "pre-copy>pre-copy-p2p", "pre-copy-p2p>stop-copy", "stop-copy>stop", "read"],
+    "p2p=off,pre-copy=on": ["running>pre-copy", "pre-copy>stop-copy"],
 }
 DESTINATION_PLACES = {
     "p2p=on": ["reset", "running>running-p2p", "running-p2p>stop", "stop>resuming", "write", "resuming>stop",
@@ -47,11 +49,18 @@ BACK_PLACES = {
     "p2p=on": ["stop>running-p2p", "running-p2p>running"],
     "p2p=off": ["stop>running"],
 }
+# On the way back because the other device at the source does not take an arc, from where that leaves this one.
+TURNED_PLACES = {
+    "p2p=on,pre-copy=on": {"running>running-p2p": ["pre-copy-p2p>running-p2p", "running-p2p>running"]},
+    "p2p=off,pre-copy=on": {"running>running-p2p": ["pre-copy>running"],
+                            "running-p2p>stop": ["stop-copy>stop", "stop>running"]},
+}
 BACK_KINDS = ["fail:EIO", "fail:EIO@1", "error:EIO", "hang", "lie", "disconnect", "disconnect@1", "exit"]
 
 
 def cases():
-    """(name, spec of the faulty device, faults at the source, faults at the destination)"""
+    """(name, spec of the faulty device, faults at the source, faults at the destination). A fault is the faulty device's, or
+    with "good " before it the other's."""
     for side, places in (("source", SOURCE_PLACES), ("destination", DESTINATION_PLACES)):
         for spec, wheres in places.items():
             for where in wheres:
@@ -66,6 +75,11 @@ def cases():
         for where in wheres:
             for kind in BACK_KINDS:
                 yield (f"back {spec} {where} {kind}", spec, [f"{where}:{kind}"], ["resuming>stop:fail:EINVAL"])
+    for spec, turns in TURNED_PLACES.items():
+        for turn, wheres in turns.items():
+            for where in wheres:
+                for kind in BACK_KINDS:
+                    yield (f"turned {spec} {where} {kind}", spec, [f"{where}:{kind}", f"good {turn}:fail:EIO@1"], [])
 
 
 class Case:
@@ -91,7 +105,8 @@ class Case:
         before = {d: self.memory("a", d) for d in ("bad", "good")}
         for side in ("a", "b"):
             for fault in self.faults[side]:
-                self.servers[side, "bad"].fault("bad", fault)
+                device = "good" if fault.startswith("good ") else "bad"
+                self.servers[side, device].fault(device, fault.removeprefix("good "))
         start = time.monotonic()
         status, job = self.a.migrate(self.vm, self.b, timeout=LIMIT_SECONDS + 20)
         self.took = time.monotonic() - start
@@ -151,7 +166,8 @@ class Case:
             return "degraded without need"
         if result != "done" and not self.job["error"]["text"]:
             return "no error text"
-        if result in ("failed", "degraded") and "bad" not in self.job["error"]["text"]:
+        culprit = "good" if self.name.startswith("turned") else "bad"
+        if result in ("failed", "degraded") and not re.search(rf"device (bad|{culprit})\b", self.job["error"]["text"]):
             return "the error does not name the device"
         return None
 
@@ -165,10 +181,13 @@ class Case:
             return where if kind.split("@")[0] in ("fail:EIO", "error:EIO", "lie", "hang", "exit", LATE) and \
                 not kind.endswith("@1") else None
         for fault in self.faults["a"]:
+            if fault.startswith("good "):
+                continue
             kind = fault.split(":", 1)[1]
             if kind.startswith(("error", "exit", "late")):
                 return True
-            if refuses(fault) in ("stop-copy>stop", "stop>running-p2p", "running-p2p>running", "stop>running"):
+            if refuses(fault) in ("stop-copy>stop", "stop>running-p2p", "running-p2p>running", "stop>running",
+                                  "pre-copy>running", "pre-copy-p2p>running-p2p"):
                 return True
         return any(refuses(f) in ("running-p2p>running", "stop>running") or f == "stop>running-p2p:" + LATE
                    for f in self.faults["b"])

@@ -26,7 +26,7 @@ from relay import Relay
 CONFIG = {"deadlines-msec": {p: round(1500 * PACE) for p in (
     "check", "prepare", "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")},
     "connect-msec": round(500 * PACE), "doubt-msec": 1000}
-CONFIG["deadlines-msec"]["drain"] = round(3000 * PACE)
+CONFIG["deadlines-msec"]["drain"] = CONFIG["deadlines-msec"]["precopy"] = round(3000 * PACE)
 ARC_MS = 40
 
 VICTIMS = ["source-daemon", "destination-daemon", "source-agent", "destination-agent", "source-device",
@@ -43,6 +43,8 @@ TRANSIT = ["source-nobody", "source-go", "destination-ready", "destination-owner
            "destination-run-devices", "destination-done"]
 BACK = ["source-abort", "source-look", "source-back-p2p", "source-back-run", "source-resume", "source-end",
         "destination-discard", "destination-discarded", "destination-gone"]
+# With devices that pre-copy, and take their time: there the kill waits until state goes out.
+PRECOPY = ["source-precopy", "source-p2p-grace", "source-stop-rest", "source-drain", "destination-take-in", "source-back-p2p"]
 PROMISE = ["destination-look", "destination-unarrive", "destination-promise", "destination-promised", "source-abort",
            "source-back-run"]
 
@@ -56,6 +58,9 @@ def cases():
             yield f"{victim} in {state} (refused)", victim, state, "resuming>stop:fail:EINVAL"
         for state in PROMISE:
             yield f"{victim} in {state} (promised)", victim, state, "stop>running-p2p:fail:EIO@1"
+        for state in PRECOPY:
+            fault = "resuming>stop:fail:EINVAL" if state in BACK else None
+            yield f"{victim} in {state} (pre-copy)", victim, state, fault
     for victim in ("link", "destination-daemon", "source-daemon"):
         for state in TRANSIT:
             yield f"{victim} in {state}, for long", victim, state, None
@@ -92,6 +97,8 @@ class Watcher:
 class Case:
     def __init__(self, lab, name, victim, state, fault):
         self.name, self.victim, self.state, self.lab = name, victim, state, lab
+        self.precopy = "(pre-copy)" in name
+        extra = ",pre-copy=on,read-delay=400" if self.precopy else ""
         self.hit, self.killed = threading.Event(), []
         self.a, self.b = lab.host("a", config=CONFIG), lab.host("b", config=CONFIG)
         self.relay = Relay(os.path.join(lab.dir, "relay.sock"), self.b.dest)
@@ -100,7 +107,7 @@ class Case:
             for device, spec in (("d0", "p2p=on"), ("d1", "p2p=off")):
                 seed = (side == "b") * 4 + (device == "d1") + 1
                 self.servers[side, device] = lab.server(f"{side}{device}", {
-                    device: f"size=512K,seed={seed},delay=*>*:{ARC_MS},{spec}"})
+                    device: f"size=512K,seed={seed},delay=*>*:{ARC_MS},{spec}{extra}"})
         self.uuid = new_uuid()
         self.a.register(self.definition("a"))
         self.b.register(self.definition("b"), incoming=True)
@@ -113,11 +120,14 @@ class Case:
             {"id": d, "type": "vfio-user", "socket": self.servers[side, d].socket(d)} for d in ("d0", "d1")]}
 
     def strike(self):
-        """From the watcher's thread: only the killing, which must be quick."""
+        """From the watcher's thread: only the killing, which must be quick. But the devices must be in pre-copy, when that is
+        what is to be disturbed."""
         kind = self.victim
         side = "a" if kind.startswith("source") else "b"
         host = self.a if side == "a" else self.b
         try:
+            if self.precopy and self.state in ("source-precopy", "destination-take-in"):
+                wait_for("pre-copy", lambda: all(self.servers["a", d].status(d)["saved_bytes"] > 0 for d in ("d0", "d1")))
             if kind == "link":
                 self.relay.cut()
             elif kind.endswith("daemon"):

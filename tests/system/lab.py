@@ -351,6 +351,13 @@ class DeviceServer:
         self.s.connect(self.control)
         self.f = self.s.makefile("rw")
 
+    def leave(self):
+        """Nobody watches any more: a device that has nothing to do sleeps. With a control connection it counts, a hundred
+        times a second, which is much when there are many. connect() comes back."""
+        self.f.close()
+        self.s.close()
+        self.s = None
+
     def command(self, cmd, **kw):
         self.f.write(json.dumps({"cmd": cmd, **kw}) + "\n")
         self.f.flush()

@@ -16,7 +16,7 @@ import time
 
 from kills import EXIT, Watcher
 from lab import PACE, Lab, wait_for
-from moves import SPEC, World
+from moves import SPEC, make_world
 
 DEADLINE_MS = round(1000 * PACE)
 CONFIG = {"deadlines-msec": {p: DEADLINE_MS for p in (
@@ -153,7 +153,7 @@ def run_table(pattern, takes_pages, out):
             continue
         if not world:
             lab = Lab().__enter__()
-            world = World(lab, 3, SPEC + f",delay=*>*:{ARC_MS}", options=options, config=CONFIG)
+            world = make_world(lab, 3, SPEC + f",delay=*>*:{ARC_MS}", CONFIG, options)
             world.wait_steps(50)
         begun = time.monotonic()
         try:
@@ -175,7 +175,7 @@ def run_table(pattern, takes_pages, out):
 def chain_breaks_without_pages(out):
     """The test can fail: with the pages that devices wrote left out, a few moves break the chain."""
     with Lab() as lab:
-        world = World(lab, 4)
+        world = make_world(lab, 4)
         world.wait_steps(50)
         for _ in range(20):
             world.source.vmm.command("faults", **{"ignore-dirty-pages": True})

@@ -40,8 +40,8 @@ class End:
 
     def __init__(self, world, host, incoming):
         self.host = host
-        self.server = world.lab.server(f"{host.name}-devices", dict.fromkeys(world.ids, world.spec), *world.server_options)
-        self.brokers = {d: os.path.join(host.dir, d + ".broker") for d in world.ids}
+        self.server = world.lab.server(f"{host.name}-{world.name}", world.devices)
+        self.brokers = {d: os.path.join(host.dir, d + ".broker") for d in world.devices}
         host.register(world.definition(self), incoming=incoming)
         self.vmm = TestVmm(world.lab, host, host.name, world.uuid, self.brokers, *(["--incoming"] if incoming else []),
                            *world.options, memory=world.memory)
@@ -54,21 +54,25 @@ class End:
 
 
 class World:
-    """Two hosts and the VM, which runs on the first."""
+    """Two hosts and the VM, which runs on the first. `devices`: {id: "key=value,..."}."""
 
-    def __init__(self, lab, devices=4, spec=SPEC, memory=16, options=(), server_options=(), config=None):
-        self.lab, self.spec, self.memory = lab, spec, memory
-        self.options, self.server_options = options, server_options
-        self.uuid, self.name = new_uuid(), "worker"
-        self.ids = [f"d{i}" for i in range(devices)]
-        self.ends = [End(self, lab.host(name, config=config), incoming=name == "b") for name in "ab"]
+    def __init__(self, lab, hosts, devices, memory=16, options=(), name="worker"):
+        self.lab, self.devices, self.memory, self.options = lab, devices, memory, options
+        self.uuid, self.name = new_uuid(), name
+        self.ends = [End(self, host, incoming=host is hosts[1]) for host in hosts]
         self.here = 0
+
+    def close(self):
+        for end in self.ends:
+            end.vmm.process.stop()
+            end.host.migctl("unregister", self.name)
+            end.server.stop()
 
     def definition(self, end):
         return {"name": self.name, "uuid": self.uuid,
                 "vmm": {"type": "delegate", "bus-name": f"org.example.vmm.{end.host.name}", "object-path": "/vm"},
                 "devices": [{"id": d, "type": "vfio-user", "socket": end.server.socket(d), "broker": end.brokers[d]}
-                            for d in self.ids]}
+                            for d in self.devices]}
 
     @property
     def source(self):
@@ -99,6 +103,11 @@ class World:
         assert self.destination.vmm.status()["state"] == "none", self.destination.vmm.status()
 
 
+def make_world(lab, devices, spec=SPEC, config=None, options=()):
+    return World(lab, [lab.host(name, config=config) for name in "ab"], {f"d{i}": spec for i in range(devices)},
+                 options=options)
+
+
 def open_files(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -127,7 +136,7 @@ def grown(first, last):
 
 def run(transport, moves, devices):
     with Lab(transport=transport) as lab:
-        world = World(lab, devices)
+        world = make_world(lab, devices)
         world.wait_steps(100)
         begun, first, blackouts, problems = time.monotonic(), None, [], []
         for i in range(1, moves + 1):

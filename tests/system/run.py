@@ -79,12 +79,13 @@ def sources():
 
 
 # With sanitizers, where memory is worked on most: all kinds, in the two places that move state.
-FAULTS = "p2p=on (read|write) "
+FAULTS = "p2p=on(,pre-copy=on)? (read|write) "
 # A spread over victims, phases and both ways of going back; all of them are in tests/bench/kills.
-KILLS = ("^(source-daemon in source-(drain|go)|destination-daemon in destination-(owner|run)|source-agent in source-drain"
-         "|destination-agent in destination-intake|source-device in source-p2p-grace|destination-device in "
-         "destination-run-devices|link in source-(precopy|intake|go)|source-helper in source-drain|source-daemon in "
-         r"source-back-run|link in destination-promise|destination-daemon in destination-promised)( \(.*\))?$")
+KILLS = ("^(source-daemon in source-(precopy|drain|go)|destination-daemon in destination-(owner|run)|source-agent in "
+         "source-(precopy|drain)|destination-agent in destination-intake|source-device in source-p2p-grace|"
+         "destination-device in destination-(take-in|run-devices)|link in source-(precopy|intake|go)|source-helper in "
+         "source-drain|source-daemon in source-back-run|link in destination-promise|destination-daemon in "
+         r"destination-promised)( \(.*\))?$")
 # Under load with sanitizers: what breaks a connection, and agents that copy pages.
 LOAD = "pages by agents: source device"
 # What may be another thing over TCP: connections that are made, that break, and what is under way on them.
@@ -122,8 +123,10 @@ STEPS = [
     Step("kills, TCP", python("kills.py", "-j", "4", TCP_KILLS), count_table, env=TCP),
     Step("QEMU, TCP", python("qemu.py", "-j", "4", TCP_QEMU), count_table, env=TCP),
     Step("bus, sanitized", python("test_bus.py"), count_unittest, SANITIZED),
+    Step("precopy, sanitized", python("test_precopy.py"), count_unittest, SANITIZED),
     Step("migctl, sanitized", python("test_migctl.py"), count_unittest, SANITIZED),
     Step("hostile, sanitized", python("test_hostile.py"), count_unittest, SANITIZED),
+    Step("broker, sanitized", python("test_broker.py"), count_unittest, SANITIZED),
     Step("service, sanitized", python("test_service.py"), count_unittest, SANITIZED),
     Step("QEMU", python("qemu.py", "-j", "4"), count_table),
     Step("delegate", python("delegate.py", "-j", "4"), count_table),

@@ -519,15 +519,14 @@ class Data(Case):
             a.poke(50000, b"changed after it was read")
             a.poke(150000, b"changed before it was read")
             first += a.read_all(65536)
-            self.assertGreater(len(first), size)
-            self.assertEqual(a.read(4096), b"")
+            self.assertGreaterEqual(len(first), size + (size // 4096 + 1) * 16 + 4096)  # one page of it twice
             b.write_all(first)
             a.poke(99999, b"changed when all was read")
             a.poke(20, b"and so was this, and the counter with it, or not")
-            self.assertEqual(a.read(4096), b"")
+            b.write_all(a.read(16 + 4096))  # one of them while it runs
             a.set(STOP_COPY)
             rest = a.read_all(1000)
-            self.assertEqual(len(rest), 3 * (16 + 4096) + 16)
+            self.assertIn(len(rest), (16 + 4096 + 16, 2 * (16 + 4096) + 16))
             b.write_all(rest)
             a.set(STOP)
             b.set(STOP)

@@ -21,6 +21,7 @@ import bus
 import lab
 from bus import Bus, BusError
 from lab import PACE, TOP, Host, Lab, Process, new_uuid, program, wait_for
+from test_bus import shape
 from worker import PAGE, Worker
 
 VM, PATH, MIB = "org.example.vmm", "/vm", 1 << 20
@@ -683,6 +684,13 @@ class Rules(Case):
         said = vmm.bus.call(vmm.name, PATH, "org.freedesktop.DBus.Properties", "GetAll", "s", "org.migmgr1.Delegate")[0]
         self.assertRegex(said.pop("Vmm"), "^migmgr-test-vmm [0-9.]+$")
         self.assertEqual(said, {"Version": 1, "Uuid": self.uuid, "TakesDirtyPages": False})
+
+    def test_its_interface_is_the_contract(self):
+        vmm = self.vmm("a")
+        text = vmm.bus.call(vmm.name, PATH, "org.freedesktop.DBus.Introspectable", "Introspect")[0]
+        with open(os.path.join(TOP, "docs", "dbus", "org.migmgr1.Delegate.xml")) as f:
+            contract = shape(f.read())
+        self.assertEqual({k: v for k, v in shape(text).items() if k in contract}, contract)
 
     def test_dirty_pages_must_be_there(self):
         a, _ = self.pair()
