@@ -29,6 +29,7 @@ static const struct {
         {BUS "ServiceUnknown", -ECONNRESET, "it has left the bus: see its log"},
         {BUS "NameHasNoOwner", -ECONNRESET, "it has left the bus: see its log"},
         {BUS "Disconnected", -ECONNRESET, "it has left the bus: see its log"},
+        {BUS "LimitsExceeded", -EREMOTEIO, "raise the bus' limits, or move fewer VMs at a time"},
         {BUS "AccessDenied", -EREMOTEIO, "let migmgrd call it: see the bus' policy for its name"},
         {BUS "UnknownObject", -EREMOTEIO, "correct the object-path in the definition"},
         {BUS "UnknownInterface", -EREMOTEIO, "correct the object-path in the definition"},

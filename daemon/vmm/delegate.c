@@ -106,7 +106,7 @@ static void on_deadline(void *userdata)
         if (d->act == VMM_ACT_HALT)
                 d->vmm.listener->halted(d->vmm.userdata, d->asked_usec);
         done(d, -ETIMEDOUT, "%s: no answer in time; see whether the VM's delegate, process %d, hangs",
-             d->dirty ? "TakeDirtyPages" : d->talk.asked, (int) d->vmm.process.pid);
+             d->act == VMM_ACT_SEAL && d->dirty ? "TakeDirtyPages" : d->talk.asked, (int) d->vmm.process.pid);
 }
 
 /* ---- what came of it ----------------------------------------------------------------------------------------- */
@@ -276,8 +276,10 @@ static void on_reached(DelegateTalk *talk, int status, const char *text)
                 }
                 break;
         case VMM_ACT_TAKE_IN:
-                if (d->memory_fd < 0)
-                        return; /* when it comes */
+                if (d->memory_fd < 0) {
+                        d->talk.asked = "Load waits for its connection"; /* when it comes */
+                        return;
+                }
                 break;
         case VMM_ACT_PREPARE:
         case VMM_ACT_HALT:
