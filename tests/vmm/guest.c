@@ -79,8 +79,8 @@ static GuestStep ballast_check(Guest *g, uint64_t page)
         return GUEST_WORKED;
 }
 
-/* Rewrites one page somewhere and looks at the next few. At the end of a sweep the sum over all versions shows whether the
- * table itself is right. */
+/* Rewrites one page somewhere and looks at the next few. At the end of a sweep the sum over all versions shows
+ * whether the table itself is right. */
 static GuestStep ballast_step(Guest *g)
 {
         Root *root = guest_root(g);
