@@ -130,4 +130,5 @@ void timeline_view(json_object *job, FILE *f);
 
 /* ---- findings-view.c ----------------------------------------------------------------------------------------- */
 
-void findings_view(json_object *findings, bool legend, FILE *f);
+/* The findings of a report or a job; nothing when it has none. */
+void findings_view(json_object *report, bool legend, FILE *f);

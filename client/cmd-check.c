@@ -4,18 +4,16 @@
 int cmd_check(Client *client, char **args, int n)
 {
         _cleanup_(json_object_putp) json_object *report = NULL;
-        json_object *findings = NULL;
         bool ok;
         int status = client_check(client, args, &ok, &report);
 
         if (status != EXIT_DONE)
                 return status;
-        (void) json_object_object_get_ex(report, "findings", &findings);
         if (client->options.json)
                 write_json(client, json_object_get(report));
         else if (ok)
                 printf("%s can go to %s\n", args[0], args[1]);
         else
-                findings_view(findings, client->options.legend, stdout);
+                findings_view(report, client->options.legend, stdout);
         return ok ? EXIT_DONE : EXIT_REFUSED;
 }

@@ -234,7 +234,7 @@ static int get_end(Watch *watch, const char *id, json_object **ret_job)
 static int report(Watch *watch)
 {
         _cleanup_(json_object_putp) json_object *job = NULL;
-        json_object *error = NULL, *findings = NULL;
+        json_object *error = NULL;
         char id[37], blackout[32];
         const char *result;
         int status;
@@ -256,8 +256,7 @@ static int report(Watch *watch)
         printf(" (migctl show %s)\n", id);
         if (json_object_object_get_ex(job, "error", &error) && client_text(error, "text")[0])
                 fprintf(stderr, "migctl: %s\n", client_text(error, "text"));
-        if (json_object_object_get_ex(job, "findings", &findings) && json_object_array_length(findings) > 0)
-                findings_view(findings, watch->client->options.legend, stdout);
+        findings_view(job, watch->client->options.legend, stdout);
         return status;
 }
 
@@ -282,7 +281,7 @@ static int print_job(Watch *watch)
 static int dry_run(Client *client, char **args)
 {
         _cleanup_(json_object_putp) json_object *report = NULL;
-        json_object *findings = NULL, *plan = NULL;
+        json_object *plan = NULL;
         char usec[32];
         bool ok;
         int status = client_check(client, args, &ok, &report);
@@ -293,7 +292,6 @@ static int dry_run(Client *client, char **args)
                 write_json(client, json_object_get(report));
                 return ok ? EXIT_DONE : EXIT_REFUSED;
         }
-        (void) json_object_object_get_ex(report, "findings", &findings);
         (void) json_object_object_get_ex(report, "plan", &plan);
         plan_view(plan, client->options.legend, stdout);
         if (client_number(plan, "predicted_blackout_usec") > 0)
@@ -304,7 +302,7 @@ static int dry_run(Client *client, char **args)
                 return EXIT_DONE;
         }
         printf("\n%s can't go to %s:\n", args[0], args[1]);
-        findings_view(findings, client->options.legend, stdout);
+        findings_view(report, client->options.legend, stdout);
         return EXIT_REFUSED;
 }
 

@@ -60,10 +60,9 @@ int cmd_show(Client *client, char **args, int n)
                 return EXIT_DONE;
         }
         print_head(job);
-        if (json_object_object_get_ex(job, "findings", &findings) && json_object_array_length(findings) > 0) {
+        if (json_object_object_get_ex(job, "findings", &findings) && json_object_array_length(findings) > 0)
                 putchar('\n');
-                findings_view(findings, client->options.legend, stdout);
-        }
+        findings_view(job, client->options.legend, stdout);
         timeline_view(job, stdout);
         return EXIT_DONE;
 }

@@ -125,7 +125,7 @@ static void print_row(const Table *table, const char *const *cells, const size_t
 
 void table_print(Table *table, bool legend, FILE *f)
 {
-        const char *headings[COLUMNS_MAX];
+        const char *headings[COLUMNS_MAX] = {};
         size_t widths[COLUMNS_MAX] = {}, n = table->n_rows * table->n_columns;
 
         for (size_t i = 0; i < table->n_columns; i++) {

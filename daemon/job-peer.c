@@ -139,6 +139,7 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
                 abort();
         findings_to_json(&findings, job->findings);
         findings_take(theirs, job->findings);
+        job->more_findings = (uint32_t) json_number(reader, report, "more", 0, INT32_MAX, 0);
         ok &= findings.n == 0;
         findings_deinit(&findings);
         manifest_deinit(&manifest);

@@ -40,6 +40,13 @@ const char *job_device_mode(const Job *job, uint32_t device)
         return "owned"; /* its server's connection is our agent's */
 }
 
+bool job_is_decided(const Job *job)
+{
+        HalfState state = job->half->state;
+
+        return state == DESTINATION_DONE || state == SOURCE_DONE || state == SOURCE_RELEASE;
+}
+
 DeviceState job_device_state(const Job *job, uint32_t device)
 {
         return job->half->devices[device].state;
@@ -64,11 +71,11 @@ static const struct {
          "the VMM here died on the way back, and nobody saw whether it ran again: the destination's "
          "copy may be out of date. Find out, then decide; nothing runs now"},
         {SOURCE_STUCK,
-         "the VM belongs to this host again, but its VMM does not resume it: look at its monitor. It is "
+         "the VM belongs to this host again, but its VMM does not resume it: look at the VMM. It is "
          "tried again every second"},
         {DESTINATION_STALLED,
          "the VM belongs to this host and its devices run, but its vCPUs do not start: look at "
-         "its monitor. It is tried again every second"},
+         "the VMM. It is tried again every second"},
         {DESTINATION_MAYBE,
          "the VM belonged to this host and may have run here, but its VMM is gone. If its memory "
          "matters more than what it may have done since, start it at the source by hand; else "
@@ -193,6 +200,12 @@ static void cause_text(const Job *job, char *ret, size_t size)
         }
         switch (failed_who(job)) {
         case HALF_WHO_DEVICE:
+                if (f->cause != HALF_CAUSE_DEADLINE && !job->devices[f->device].text[0]) {
+                        /* It was not even asked. */
+                        (void) snprintf(ret, size, "device %s: there is no way on from its state, %s", device,
+                                        device_state_to_string(job_device_state(job, f->device)));
+                        return;
+                }
                 (void) snprintf(ret, size, "device %s: %s", device,
                                 f->cause == HALF_CAUSE_DEADLINE ? "no answer in time"
                                                                 : job->devices[f->device].text);
@@ -326,6 +339,7 @@ json_object *job_report(const Job *job)
         json_add_bool(report, "ok",
                       json_object_array_length(job->findings) == 0 && job_result(job) == JOB_RESULT_DONE);
         json_add(report, "findings", json_object_get(job->findings));
+        json_add_number(report, "more_findings", job->more_findings);
         json_add(report, "plan", plan_to_json(job));
         return report;
 }
@@ -415,6 +429,7 @@ json_object *job_to_json(const Job *job)
         json_add(o, "error", error);
         json_add(o, "devices", devices_to_json(job));
         json_add(o, "findings", json_object_get(job->findings));
+        json_add_number(o, "more_findings", job->more_findings);
         json_add(o, "plan", job_plan_json(job));
         json_add(o, "timeline", timeline_to_json(&job->timeline, 0, job->ids));
         return o;

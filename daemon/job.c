@@ -609,7 +609,7 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
                 r = job_make_tokens(job);
         }
         if (r < 0) {
-                memcpy(ret_text, reader.text, sizeof reader.text);
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "%s", reader.failed ? reader.text : strerror(-r));
                 return r;
         }
         take_vm(job);

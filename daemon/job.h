@@ -96,6 +96,7 @@ struct Job {
         uint64_t vmm_done_bytes, vmm_total_bytes;
         char vmm_text[JSON_TEXT_MAX], peer_text[JSON_TEXT_MAX], record_text[JSON_TEXT_MAX];
         json_object *findings;               /* of check, from both sides */
+        uint32_t more_findings;              /* that the destination has, and has not sent */
         char peer_device[DEVICE_ID_MAX + 1]; /* what FAILED named */
         bool peer_lost;                      /* STARTED says that devices have lost their state */
         uint64_t predicted_usec;
@@ -153,6 +154,9 @@ uint64_t job_blackout_usec(const Job *job);
 /* "owned" */
 const char *job_device_mode(const Job *job, uint32_t device);
 DeviceState job_device_state(const Job *job, uint32_t device);
+/* It is known where the VM runs, and where it does not: records and the processes that are left behind are all it waits
+ * for. */
+bool job_is_decided(const Job *job);
 /* Everything, for `migctl show` and the history. */
 json_object *job_to_json(const Job *job);
 /* A line's worth of it, and the same out of what job_to_json() made once. */

@@ -42,6 +42,12 @@ struct History {
         json_object *summary; /* of it; NULL: nobody has asked yet */
 };
 
+/* Somebody wants a VM whose job is ending. */
+typedef struct Wait Wait;
+
+/* So long: a record is written, or a copy let go of, and then the job ends. */
+#define WAIT_USEC (2 * USEC_PER_SEC)
+
 struct Manager {
         const Host *host;
         Vm *vms;
@@ -53,6 +59,7 @@ struct Manager {
         uint32_t n_listeners;
         uint32_t n_pickups; /* records of jobs that are not taken up again yet */
         Check *checks;
+        Wait *waits;
         History *history; /* newest first */
         const ManagerHooks *hooks;
         void *hooks_userdata;
@@ -68,6 +75,17 @@ void manager_add_job(Manager *manager, Job *job);
 void manager_drop_job(Manager *manager, Job *job);
 /* The newest so far; the oldest make room for it. */
 void manager_add_history(Manager *manager, const char *id, const char *json);
+
+/* VM has a job, or is in hand otherwise: who has it, and what to do. Returns BUSY. */
+Outcome manager_say_busy(const Vm *vm, char *ret_text);
+
+/* manager-begin.c */
+/* Calls `run`, once, when the VM's job has ended, or after WAIT_USEC. */
+void manager_wait(Manager *manager, const Vm *vm, LoopCallback run, void *userdata);
+bool manager_is_awaited(Manager *manager, const char *vm_uuid);
+void manager_vm_is_free(Manager *manager, const char *vm_uuid);
+/* The daemon ends: nobody waits any longer. */
+void manager_end_waits(Manager *manager);
 
 /* manager-peer.c */
 int manager_listen(Manager *manager) _must_check_;

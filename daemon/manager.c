@@ -5,7 +5,6 @@
 #include <stdio.h>
 
 #include "common/log.h"
-#include "peer/address.h"
 
 /* ---- VMs ----------------------------------------------------------------------------------------------------- */
 
@@ -289,8 +288,7 @@ static void on_vm_deleted(void *userdata, int status, const char *text)
                 log_error(NULL, "an unregistered VM is still in the database: %s; unregister it again", text);
 }
 
-/* Who has it in hand, and what to do about that. */
-static Outcome say_busy(const Vm *vm, char *ret_text)
+Outcome manager_say_busy(const Vm *vm, char *ret_text)
 {
         const Job *job = vm->job;
         const char *name = vm->definition->name;
@@ -313,7 +311,7 @@ static Outcome say_busy(const Vm *vm, char *ret_text)
 Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text)
 {
         if (vm_is_busy(vm) || vm->vmm->asked)
-                return say_busy(vm, ret_text);
+                return manager_say_busy(vm, ret_text);
         log_info(LOG_ABOUT(.vm = vm->definition->name), "unregistered");
         store_delete_vm(manager->host->store, vm->definition->uuid, on_vm_deleted, NULL);
         vm_close_devices(vm);
@@ -335,7 +333,7 @@ Outcome manager_reset(Manager *manager, Vm *vm, const char *device, VmResetDone 
                 return OUTCOME_INVALID_ARGUMENT;
         }
         if (vm_is_busy(vm))
-                return say_busy(vm, ret_text);
+                return manager_say_busy(vm, ret_text);
         if (vm->presence != PRESENCE_HERE) {
                 (void) snprintf(ret_text, JSON_TEXT_MAX,
                                 "VM %.100s is away: its devices here are reset when it comes, not before",
@@ -491,6 +489,7 @@ static void on_job_finished(void *userdata, Job *job)
                 log_warning(&about, "%s: %s", job_result_to_string(result), text);
         if (job->vm)
                 on_vm_changed(manager, job->vm, -1);
+        manager_vm_is_free(manager, job->vm_uuid);
 }
 
 /* Those that have ended are kept to be looked at, but not for ever. */
@@ -560,98 +559,6 @@ const JobHooks manager_job_hooks = {
         .closed = on_job_closed,
 };
 
-/* ---- migrate, check, cancel ---------------------------------------------------------------------------------- */
-
-static Job *find_request(Manager *manager, const char *request_id)
-{
-        for (Job *job = manager->jobs; request_id && job; job = job->next)
-                if (streq(job->request_id, request_id) && request_id[0])
-                        return job;
-        return NULL;
-}
-
-static Outcome begin(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
-                     char *ret_text, Job **ret)
-{
-        const char *reason;
-        Dialer *dialer;
-        int r;
-
-        if (address_check(destination, &reason) < 0) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "destination \"%.80s\": %s", destination, reason);
-                return OUTCOME_BAD_DESTINATION;
-        }
-        if (vm_is_busy(vm))
-                return say_busy(vm, ret_text);
-        dialer = manager_dialer(manager, destination);
-        r = dialer ? job_new_source(manager->host, &manager_job_hooks, manager, vm, destination, options, ret)
-                   : -ENOMEM;
-        if (r < 0) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "%s", strerror(-r));
-                return OUTCOME_FAILED;
-        }
-        manager_add_job(manager, *ret);
-        job_start(*ret, dialer_is_up(dialer));
-        return OUTCOME_NONE;
-}
-
-Outcome manager_migrate(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
-                        char *ret_text, Job **ret)
-{
-        Job *job = find_request(manager, options->request_id);
-
-        if (!job)
-                return begin(manager, vm, destination, options, ret_text, ret);
-        if (!streq(job->vm_uuid, vm->definition->uuid) || !streq(job->peer, destination)) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX,
-                                "request-id \"%.127s\" was used for VM %.100s to %.120s; take another one",
-                                options->request_id, job->vm_name, job->peer);
-                return OUTCOME_INVALID_ARGUMENT;
-        }
-        *ret = job;
-        return OUTCOME_NONE;
-}
-
-Outcome manager_check(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
-                      ManagerChecked checked, void *userdata, char *ret_text)
-{
-        Check *check = malloc(sizeof *check);
-        Outcome outcome;
-        Job *job;
-
-        if (!check)
-                abort();
-        *check = (Check){manager->checks, NULL, checked, userdata};
-        outcome = begin(manager, vm, destination, options, ret_text, &job);
-        if (outcome != OUTCOME_NONE) {
-                free(check);
-                return outcome;
-        }
-        check->job = job;
-        check->next = manager->checks;
-        manager->checks = check;
-        return OUTCOME_NONE;
-}
-
-Outcome manager_cancel(Manager *manager, Job *job, char *ret_text)
-{
-        if (job_side(job) == SIDE_DESTINATION) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "a job is cancelled at its source, host %s",
-                                job->peer);
-                return OUTCOME_TOO_LATE;
-        }
-        if (job->finished) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "the job has ended already: %s",
-                                job_result_to_string(job_result(job)));
-                return OUTCOME_TOO_LATE;
-        }
-        if (job_cancel(job) == 0)
-                return OUTCOME_NONE;
-        (void) snprintf(ret_text, JSON_TEXT_MAX, "the job is in phase %s, owner %s: too late to turn it back",
-                        phase_to_string(job_phase(job)), job_owner(job));
-        return OUTCOME_TOO_LATE;
-}
-
 /* ---- life ---------------------------------------------------------------------------------------------------- */
 
 void manager_set_hooks(Manager *manager, const ManagerHooks *hooks, void *userdata)
@@ -677,6 +584,7 @@ Manager *manager_free(Manager *manager)
         if (!manager)
                 return NULL;
         manager->hooks = NULL;
+        manager_end_waits(manager);
         while (manager->n_listeners > 0)
                 listener_free(manager->listeners[--manager->n_listeners]);
         manager_free_peers(manager);

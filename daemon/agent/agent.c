@@ -436,6 +436,15 @@ static void on_wanted(void *userdata)
                 say(agent, &(AgentPacket){.wanted = {.head.type = AGENT_WANTED}});
 }
 
+/* What the device has written there is known to its log only as long as the memory is mapped. */
+static void on_unmap(void *userdata, const BrokerMap *map)
+{
+        Agent *agent = userdata;
+
+        if (agent->place.dirty && agent->place.device)
+                dirty_note(agent->place.dirty, agent->place.device, map);
+}
+
 static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
 {
         int r;
@@ -447,6 +456,8 @@ static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
                 return;
         }
         r = broker_new(agent->base, fd, packet->path, on_wanted, agent, &agent->place.broker);
+        if (r >= 0)
+                broker_set_unmap(agent->place.broker, on_unmap);
         if (r < 0)
                 log_error(NULL, "no VMM can use the device by %s: %s", packet->path, strerror(-r));
         else if (agent->place.device)

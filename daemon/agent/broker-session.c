@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#define REGION_ROOM 4096 /* bytes; one capability has 32 */
+
 /* A file that maps share: a VMM gives the same one with each of a thousand maps, and so many descriptors are not to be
  * had. */
 typedef struct File File;
@@ -34,11 +36,19 @@ typedef struct Vector {
         Wish wish;
 } Vector;
 
+/* The file of a region that the VMM was given. */
+typedef struct Region {
+        dev_t dev;
+        ino_t ino;
+        Wish wish; /* there: the server is known to have this one */
+} Region;
+
 struct Session {
         Map *maps; /* in order of address, then size */
         uint32_t n_maps, room_maps;
         Vector *vectors; /* in order of index, action, vector */
         uint32_t n_vectors, room_vectors;
+        Region regions[SESSION_REGIONS_MAX];
         File *files;
         BrokerMap *shown; /* what session_maps() gave */
 };
@@ -301,6 +311,38 @@ static int irqs_accepted(Session *session, VfioUserMessage *command, bool wanted
         return 0;
 }
 
+/* ---- regions ------------------------------------------------------------------------------------------------- */
+
+static Region *find_region(Session *session, const VfioUserMessage *command)
+{
+        const VfioUserRegionInfo *wire = (const VfioUserRegionInfo *) (const void *) command->payload;
+
+        return wire->index < SESSION_REGIONS_MAX ? &session->regions[wire->index] : NULL;
+}
+
+void session_gives_region(Session *session, const VfioUserMessage *command, const VfioUserMessage *reply)
+{
+        Region *region = find_region(session, command);
+        struct stat st;
+
+        /* One file stands for all of the region (libvfio-user); what has more of them is not looked at. */
+        if (region && reply->n_fds == 1 && fstat(reply->fds[0], &st) == 0)
+                *region = (Region){st.st_dev, st.st_ino, agreed};
+}
+
+/* Whether the server still has that file; without one it is another. */
+static int region_seen(Session *session, const VfioUserMessage *command, const VfioUserMessage *reply)
+{
+        Region *region = find_region(session, command);
+        struct stat st;
+
+        region->wish.there = true;
+        return reply->n_fds == 1 && fstat(reply->fds[0], &st) == 0 && st.st_dev == region->dev &&
+                               st.st_ino == region->ino
+                       ? 0
+                       : -ESTALE;
+}
+
 /* ---- what the VMM did ---------------------------------------------------------------------------------------- */
 
 int session_has_room(const Session *session, const VfioUserMessage *command)
@@ -328,6 +370,7 @@ int session_accepted(Session *session, VfioUserMessage *command, bool wanted)
 
 void session_unwant(Session *session)
 {
+        memset(session->regions, 0, sizeof session->regions);
         for (uint32_t i = session->n_maps; i-- > 0;) {
                 Map *map = &session->maps[i];
 
@@ -354,6 +397,8 @@ void session_unwant(Session *session)
 
 void session_lose(Session *session)
 {
+        for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++)
+                session->regions[i].wish = (Wish){.wanted = session->regions[i].wish.wanted};
         for (uint32_t i = session->n_maps; i-- > 0;)
                 if (session->maps[i].wish.wanted)
                         session->maps[i].wish = (Wish){.wanted = true};
@@ -461,10 +506,22 @@ static int vectors_command(const Vector *first, const Vector *end, uint32_t file
         return 0;
 }
 
+/* With room for the capabilities, or the file does not come. */
+static int region_command(uint32_t index, VfioUserMessage **ret)
+{
+        VfioUserRegionInfo wire = {.argsz = REGION_ROOM, .index = index};
+
+        *ret = new_command(VFIO_USER_DEVICE_GET_REGION_INFO, &wire, sizeof wire);
+        return *ret ? 0 : -ENOMEM;
+}
+
 /* What must go goes first: what comes may be in its place. */
 int session_next(const Session *session, uint32_t files_max, VfioUserMessage **ret)
 {
         *ret = NULL;
+        for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++)
+                if (must_come(&session->regions[i].wish))
+                        return region_command(i, ret);
         for (uint32_t i = 0; i < session->n_vectors; i++)
                 if (must_go(&session->vectors[i].wish))
                         return disable_command(&session->vectors[i], ret);
@@ -502,14 +559,21 @@ static void came(Wish *wish, bool accepted, bool give_up)
         wish->refused = !accepted && give_up;
 }
 
-void session_next_done(Session *session, const VfioUserMessage *command, bool accepted, bool give_up)
+int session_next_done(Session *session, const VfioUserMessage *command, const VfioUserMessage *reply,
+                      bool give_up)
 {
         const VfioUserDmaMap *map = (const VfioUserDmaMap *) (const void *) command->payload;
         const VfioUserDmaUnmap *unmap = (const VfioUserDmaUnmap *) (const void *) command->payload;
         const VfioUserSetIrqs *irqs = (const VfioUserSetIrqs *) (const void *) command->payload;
+        bool accepted = reply != NULL;
         Map *found;
 
         switch (command->header.command) {
+        case VFIO_USER_DEVICE_GET_REGION_INFO:
+                if (accepted)
+                        return region_seen(session, command, reply);
+                find_region(session, command)->wish.refused = give_up;
+                break;
         case VFIO_USER_DMA_MAP:
                 found = find_map(session, map->address, map->size);
                 if (found)
@@ -538,6 +602,7 @@ void session_next_done(Session *session, const VfioUserMessage *command, bool ac
                 break;
         default: break;
         }
+        return 0;
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */

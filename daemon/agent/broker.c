@@ -62,6 +62,7 @@ struct Broker {
         dev_t dev;
         ino_t ino;
         BrokerWanted wanted;
+        BrokerUnmap unmap;
         void *userdata;
         /* the server */
         VfioUserClient *client; /* NULL: no connection */
@@ -183,6 +184,8 @@ static void relay(Broker *broker, const Command *command, VfioUserMessage *reply
                 vfio_user_message_free(reply);
                 return;
         }
+        if (reply->n_fds > 0 && reply->header.command == VFIO_USER_DEVICE_GET_REGION_INFO)
+                session_gives_region(broker->session, command->request, reply);
         reply->header.id = command->request->header.id;
         broker_line_send(broker->main, reply);
 }
@@ -210,6 +213,19 @@ static void on_forwarded(void *userdata, int status, VfioUserMessage *reply)
         pump(broker);
 }
 
+static void tell_unmap(Broker *broker, const VfioUserMessage *request)
+{
+        const BrokerMap *maps;
+        uint32_t n_maps = session_maps(broker->session, &maps);
+        VfioUserDmaUnmap wire;
+
+        memcpy(&wire, request->payload, sizeof wire);
+        for (uint32_t i = 0; i < n_maps; i++)
+                if ((wire.flags & VFIO_USER_UNMAP_ALL) ||
+                    (maps[i].address == wire.address && maps[i].size == wire.size))
+                        broker->unmap(broker->userdata, &maps[i]);
+}
+
 /* What we must know the outcome of is never sent without a reply. */
 static void send_command(Broker *broker, Command *command)
 {
@@ -233,6 +249,8 @@ static void send_command(Broker *broker, Command *command)
                 command_free(command);
                 return;
         }
+        if (request->header.command == VFIO_USER_DMA_UNMAP && broker->unmap)
+                tell_unmap(broker, request);
         if (no_reply)
                 command->answered = true;
         list_add(&broker->flying, command);
@@ -575,10 +593,12 @@ static void on_repaired(void *userdata, int status, VfioUserMessage *reply)
         Broker *broker = repair->broker;
         bool refused_for_now = status < 0 && broker->held;
 
-        vfio_user_message_free(reply);
         if (broker->repair == repair) { /* else it was of a connection that is no more */
                 broker->repair = NULL;
-                session_next_done(broker->session, repair->command, status == 0, !refused_for_now);
+                if (session_next_done(broker->session, repair->command, reply, !refused_for_now) < 0) {
+                        log_broken(broker, "the device's server has other memory than what it has mapped");
+                        drop_vmm(broker);
+                }
                 if (status < 0 && !refused_for_now)
                         log_warning(NULL,
                                     "broker %s: the device's server refuses what the VMM had set up: %s",
@@ -588,6 +608,7 @@ static void on_repaired(void *userdata, int status, VfioUserMessage *reply)
                         repair_next(broker);
                 pump(broker);
         }
+        vfio_user_message_free(reply);
         vfio_user_message_free(repair->command);
         free(repair);
 }
@@ -841,6 +862,11 @@ static void remove_path(const Broker *broker)
         if (broker->path && lstat(broker->path, &st) == 0 && st.st_dev == broker->dev &&
             st.st_ino == broker->ino)
                 (void) unlink(broker->path);
+}
+
+void broker_set_unmap(Broker *broker, BrokerUnmap unmap)
+{
+        broker->unmap = unmap;
 }
 
 Broker *broker_free(Broker *broker)

@@ -34,23 +34,29 @@ typedef struct Broker Broker;
 /* A VMM waits, and there is no connection to the server. */
 typedef void (*BrokerWanted)(void *userdata);
 
+/* Memory that the VMM has mapped for the device. */
+typedef struct BrokerMap {
+        uint64_t address, size, offset;
+        uint32_t flags; /* as in DMA_MAP */
+        int fd;         /* -1: by message */
+} BrokerMap;
+
+/* The VMM takes this memory away: called right before the server hears of it. */
+typedef void (*BrokerUnmap)(void *userdata, const BrokerMap *map);
+
 /* Takes over `listen_fd`, a listening SOCK_STREAM socket; `path` is its name, removed with the broker if it is still that
  * socket's. -ENOMEM. */
 int broker_new(struct event_base *base, int listen_fd, const char *path, BrokerWanted wanted, void *userdata,
                Broker **ret) _must_check_;
 Broker *broker_free(Broker *broker);
+/* With the userdata of broker_new(). */
+void broker_set_unmap(Broker *broker, BrokerUnmap unmap);
 
 /* The connection to the server: just opened, or NULL: it is about to go. Until the next call it stays there. */
 void broker_set_device(Broker *broker, VfioUserDevice *device);
 
 /* What the device is to become (`asked`: the SET is about to be sent) or was read to be. */
 void broker_see_state(Broker *broker, DeviceState state, bool asked);
-
-typedef struct BrokerMap {
-        uint64_t address, size, offset;
-        uint32_t flags; /* as in DMA_MAP */
-        int fd;         /* -1: by message */
-} BrokerMap;
 
 /* What the VMM has mapped, in order of address; without a broker (NULL) nothing. Good until the loop is entered again. */
 uint32_t broker_maps(const Broker *broker, const BrokerMap **ret);

@@ -42,12 +42,7 @@ struct VfioUserDevice {
         union { /* what goes out with a feature */
                 VfioUserFeatureState state;
                 VfioUserFeatureLogStart log;
-                VfioUserFeatureLogReport report;
         } data, data_reply;
-        struct {
-                VfioUserFeature feature;
-                VfioUserFeatureLogReport report;
-        } report_reply;
         VfioUserFeatureState state_reply;
         VfioUserFeatureMigration migration_reply;
         size_t n_probed; /* of the features for DMA logging */
@@ -219,41 +214,66 @@ int vfio_user_device_log_stop(VfioUserDevice *device, DeviceDone on_done, void *
                             on_done_reply);
 }
 
-static void on_report_reply(void *userdata, int status, size_t size)
-{
-        VfioUserDevice *device = userdata;
+/* Several may be open, beside any other operation and beyond the device's own end: a VMM may take memory away at any
+ * time. */
+typedef struct Report {
+        VfioUserFeature feature;
+        VfioUserFeatureLogReport asked;
+        size_t bitmap_size;
+        DeviceReported on_reported;
+        void *userdata;
+} Report;
+static_assert(offsetof(Report, asked) == sizeof(VfioUserFeature), "what goes out stands together");
 
-        if (status == 0 &&
-            memcmp(&device->report_reply.report, &device->data.report, sizeof device->data.report) != 0)
-                status = -EPROTO;
-        device->on_done(device->done_userdata, status);
+static int judge_report(const Report *report, const VfioUserMessage *reply)
+{
+        size_t head = sizeof report->feature + sizeof report->asked;
+
+        if (vfio_user_message_payload(reply) < head + report->bitmap_size ||
+            memcmp(reply->payload + sizeof report->feature, &report->asked, sizeof report->asked) != 0)
+                return -EPROTO;
+        return 0;
+}
+
+static void on_report_reply(void *userdata, int status, VfioUserMessage *reply)
+{
+        _cleanup_(freep) Report *report = userdata;
+
+        if (status == 0)
+                status = judge_report(report, reply);
+        report->on_reported(
+                report->userdata, status,
+                status == 0 ? (const void *) (reply->payload + sizeof report->feature + sizeof report->asked)
+                            : NULL);
+        vfio_user_message_free(reply);
 }
 
 int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
-                                void *bitmap, size_t bitmap_size, DeviceDone on_done, void *userdata)
+                                DeviceReported on_reported, void *userdata)
 {
-        VfioUserCall call = {
-                .command = VFIO_USER_DEVICE_FEATURE,
-                .owner = device,
-                .out = {{&device->feature, sizeof device->feature},
-                        {&device->data.report, sizeof device->data.report}},
-                .n_out = 2,
-                .head = &device->report_reply,
-                .head_size = sizeof device->report_reply,
-                .data = bitmap,
-                .data_size = bitmap_size,
-                .least = sizeof device->report_reply + bitmap_size,
-                .on_reply = on_report_reply,
-                .userdata = device,
-        };
+        size_t n_pages = (size_t) (size / page_size + (size % page_size != 0));
+        Report *report = calloc(1, sizeof *report);
+        VfioUserCall call = {.command = VFIO_USER_DEVICE_FEATURE,
+                             .n_out = 1,
+                             .on_raw = on_report_reply,
+                             .userdata = report};
+        int r;
 
-        device->on_done = on_done;
-        device->done_userdata = userdata;
-        device->data.report = (VfioUserFeatureLogReport){address, size, page_size};
-        device->feature = (VfioUserFeature){
-                .argsz = (uint32_t) (sizeof device->feature + sizeof device->data.report + bitmap_size),
+        if (!report)
+                return -ENOMEM;
+        report->bitmap_size = (n_pages + 63) / 64 * sizeof(uint64_t);
+        report->asked = (VfioUserFeatureLogReport){address, size, page_size};
+        report->feature = (VfioUserFeature){
+                .argsz = (uint32_t) (sizeof report->feature + sizeof report->asked + report->bitmap_size),
                 .flags = VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_DMA_LOGGING_REPORT};
-        return vfio_user_client_call(device->client, &call);
+        report->on_reported = on_reported;
+        report->userdata = userdata;
+        /* the two stand behind each other */
+        call.out[0] = (struct iovec){&report->feature, sizeof report->feature + sizeof report->asked};
+        r = vfio_user_client_call(device->client, &call);
+        if (r < 0)
+                free(report);
+        return r;
 }
 
 int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata)

@@ -23,6 +23,8 @@ typedef void (*DeviceDone)(void *userdata, int status);
 typedef void (*DeviceGot)(void *userdata, int status, DeviceState state);
 /* `size`: bytes that were read; 0: there is nothing more. */
 typedef void (*DeviceRead)(void *userdata, int status, size_t size);
+/* `words` is only there when `status` is 0, and until the return. */
+typedef void (*DeviceReported)(void *userdata, int status, const void *words);
 typedef void (*DeviceGone)(void *userdata, int status, const char *text);
 
 typedef struct DeviceFacts {
@@ -57,11 +59,10 @@ int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone o
 int vfio_user_device_log_start(VfioUserDevice *device, uint64_t page_size, DeviceDone on_done,
                                void *userdata) _must_check_;
 int vfio_user_device_log_stop(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
-/* Which these were since it was asked last, for one mapping and with START's page size. `bitmap`, of u64 words, must
- * stay until the answer. */
+/* Which these were since it was asked last, for one mapping and with START's page size: a bit for each page, in u64
+ * words. Several may be open, and are not abandoned: each is answered, if need be when the device is freed. */
 int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
-                                void *bitmap, size_t bitmap_size, DeviceDone on_done,
-                                void *userdata) _must_check_;
+                                DeviceReported on_reported, void *userdata) _must_check_;
 
 int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
 

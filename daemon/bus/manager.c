@@ -133,20 +133,12 @@ static void on_checked(void *userdata, Outcome outcome, const char *text, bool o
 static void check(Bus *bus, sd_bus_message *m)
 {
         JobOptions options = {.check_only = true};
-        char text[JSON_TEXT_MAX];
         const char *destination;
         Vm *vm = read_move(bus, m, &destination, &options);
-        Waiting *waiting;
-        Outcome outcome;
 
         if (!vm)
                 return;
-        waiting = wait_for(bus, m);
-        outcome = manager_check(bus->manager, vm, destination, &options, on_checked, waiting, text);
-        if (outcome != OUTCOME_NONE) {
-                bus_reply_error(bus, m, outcome, text);
-                waiting_free(waiting);
-        }
+        manager_check(bus->manager, vm, destination, &options, on_checked, wait_for(bus, m));
 }
 
 static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -154,24 +146,28 @@ static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error)
         return bus_authorise(userdata, m, ACTION_MIGRATE, check);
 }
 
+static void on_begun(void *userdata, Outcome outcome, const char *text, Job *job)
+{
+        Waiting *waiting = userdata;
+        char path[BUS_PATH_MAX];
+
+        if (outcome == OUTCOME_NONE) {
+                bus_job_path(job->id, path);
+                bus_reply(waiting->bus, waiting->m, "o", path);
+        } else {
+                bus_reply_error(waiting->bus, waiting->m, outcome, text);
+        }
+        waiting_free(waiting);
+}
+
 static void migrate(Bus *bus, sd_bus_message *m)
 {
         JobOptions options = {};
-        char text[JSON_TEXT_MAX], path[BUS_PATH_MAX];
         const char *destination;
         Vm *vm = read_move(bus, m, &destination, &options);
-        Outcome outcome;
-        Job *job;
 
-        if (!vm)
-                return;
-        outcome = manager_migrate(bus->manager, vm, destination, &options, text, &job);
-        if (outcome != OUTCOME_NONE) {
-                bus_reply_error(bus, m, outcome, text);
-                return;
-        }
-        bus_job_path(job->id, path);
-        bus_reply(bus, m, "o", path);
+        if (vm)
+                manager_migrate(bus->manager, vm, destination, &options, on_begun, wait_for(bus, m));
 }
 
 static int method_migrate(sd_bus_message *m, void *userdata, sd_bus_error *error)

@@ -40,6 +40,10 @@ static int check_device(const ManifestDevice *device, Side side, Findings *findi
 {
         const char *state = device_state_to_string(device->state);
 
+        if (device->status == MANIFEST_NO_AGENT)
+                return add_here(
+                        findings, side, device->id, "agent", device->text,
+                        "see that migmgr-helper.service runs on that host, and start it again if it hangs");
         if (device->status < 0)
                 return add_here(findings, side, device->id, "connection", device->text,
                                 "start the device's server, or free it of another client");

@@ -46,6 +46,9 @@ DECLARE_STRING_TABLE(VmmType, vmm_type);
 DECLARE_STRING_TABLE(DeviceType, device_type);
 DECLARE_STRING_TABLE(Presence, presence);
 
+/* The status of a device that nobody has tried to reach: there was no agent that could. */
+#define MANIFEST_NO_AGENT (-ESRCH)
+
 typedef struct ManifestDevice {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;

@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/socket.h"
 
@@ -39,8 +40,10 @@ struct Device {
         void *opened_userdata;
 
         bool is_open;
+        uint64_t opened_usec;
         bool has_broker;     /* the agent listens for the VMM */
         bool nobody_listens; /* where its server should; as of the last attempt */
+        bool lacks_agent;    /* the last attempt did not come as far as to its server */
         DeviceState state;
         uint32_t flags;
         char text[AGENT_TEXT_MAX];
@@ -76,6 +79,11 @@ bool device_is_open(const Device *device)
         return device->is_open;
 }
 
+uint64_t device_opened_usec(const Device *device)
+{
+        return device->opened_usec;
+}
+
 bool device_is_opening(const Device *device)
 {
         return device->opening != OPENING_NOT;
@@ -89,6 +97,11 @@ DeviceState device_state(const Device *device)
 bool device_nobody_listens(const Device *device)
 {
         return device->nobody_listens;
+}
+
+bool device_lacks_agent(const Device *device)
+{
+        return device->lacks_agent;
 }
 
 uint32_t device_flags(const Device *device)
@@ -197,11 +210,16 @@ static void opening_done(Device *device, int status, const char *text)
 {
         DeviceOpened opened = device->opened;
 
+        device->lacks_agent = status < 0 && device->opening != OPENING_NOT &&
+                              (device->opening < OPENING_CONNECT ||
+                               (device->opening == OPENING_CONNECT && status == -ETIMEDOUT));
         device->opening = OPENING_NOT;
         device->opened = NULL;
         loop_timer_set(device->timer, 0);
         helper_client_forget(device->place.helper, device);
         device->is_open = status == 0;
+        if (status == 0)
+                device->opened_usec = clock_monotonic_usec();
         set_text(device, status == 0 ? "" : text);
         if (status < 0)
                 set_state(device, DEVICE_STATE_UNKNOWN, device->flags);
@@ -211,13 +229,17 @@ static void opening_done(Device *device, int status, const char *text)
 
 static void on_opening_timer(void *userdata)
 {
+        static const char *const texts[] = {
+                [OPENING_NOT] = "it was not opened",
+                [OPENING_AGENT] = "no agent: migmgr-helper does not answer",
+                [OPENING_HELLO] = "its agent does not answer",
+                [OPENING_BUSY] = "its agent is still busy with what it was asked before the daemon restarted",
+                [OPENING_CONNECT] = "migmgr-helper does not answer",
+                [OPENING_DEVICE] = "its server does not answer",
+        };
         Device *device = userdata;
-        const char *text =
-                device->opening == OPENING_BUSY
-                        ? "its agent is still busy with what it was asked before the daemon restarted"
-                        : "its agent does not answer";
 
-        opening_done(device, -ETIMEDOUT, text);
+        opening_done(device, -ETIMEDOUT, texts[device->opening]);
 }
 
 static void on_device_connected(void *userdata, int status, int fd, pid_t pid, const char *text)

@@ -22,6 +22,7 @@ where METHOD may be "GetAll", and METHOD@N only the N-th time.
 Signals: SIGUSR1: the guest goes on by itself, with Resumed; SIGUSR2: leaves the bus, and comes back after LATE_SECONDS.
 """
 
+import json
 import os
 import signal
 import socket
@@ -199,6 +200,7 @@ class Delegate:
 
     def do_Prepare(self, m):
         job, side, options = m.args
+        print("Prepare", side, json.dumps(options), flush=True)
         if self.job != job and self.state in ("paused", "sealed", "incoming", "complete"):
             raise Refusal("Busy", f"job {self.job} has not ended")
         self.need("Prepare", "running" if side == "source" else "none")

@@ -539,14 +539,17 @@ def trap_stopped_early(lab):
 
 @case("trap: migration settings are as before after an abort")
 def trap_settings(lab):
-    move = moving(lab)
+    """And during the job what whoever asked for it allows."""
+    move, during = moving(lab, arc_ms=ARC_MS), []
     move.servers["b", "d0"].fault("d0", "resuming>stop:fail:EINVAL")
 
     def settings():
         with move.guest.look(move.a) as monitor:
             return [monitor.command(c) for c in ("query-migrate-capabilities", "query-migrate-parameters")]
     before = settings()
-    move.migrate()
+    move.at("source-p2p-grace", lambda job: during.append(settings()[1]))
+    move.migrate("--bandwidth=1G", "--max-blackout=2500")
+    assert during[0]["downtime-limit"] == 2500 and 0 < during[0]["max-bandwidth"] <= 1 << 30, during
     assert settings() == before, "the migration settings are not what they were"
     return move.judge("failed")
 

@@ -85,6 +85,8 @@ KILLS = ("^(source-daemon in source-(drain|go)|destination-daemon in destination
          "|destination-agent in destination-intake|source-device in source-p2p-grace|destination-device in "
          "destination-run-devices|link in source-(precopy|intake|go)|source-helper in source-drain|source-daemon in "
          r"source-back-run|link in destination-promise|destination-daemon in destination-promised)( \(.*\))?$")
+# Under load with sanitizers: what breaks a connection, and agents that copy pages.
+LOAD = "pages by agents: source device"
 # What may be another thing over TCP: connections that are made, that break, and what is under way on them.
 TCP = {"MIGMGR_TRANSPORT": "tcp"}
 TCP_FAULTS = r"^(source|destination) p2p=on (read|write|resuming>stop) "
@@ -109,6 +111,10 @@ STEPS = [
     Step("worker device, sanitized", python("test_worker_device.py"), count_unittest, SANITIZED),
     Step("test VMM", python("test_vmm.py"), count_unittest),
     Step("test VMM, sanitized", python("test_vmm.py"), count_unittest, SANITIZED),
+    Step("moves", python("moves.py", "60", "8"), count_table),
+    Step("moves, sanitized", python("moves.py", "10", "3"), count_table, SANITIZED),
+    Step("load", python("load.py"), count_table),
+    Step("load, sanitized", python("load.py", LOAD), count_table, SANITIZED),
     Step("faults", python("faults.py", "-j", "6"), count_table),
     Step("faults, sanitized", python("faults.py", "-j", "6", FAULTS), count_table, SANITIZED),
     Step("kills, sanitized", python("kills.py", "-j", "4", KILLS), count_table, SANITIZED),
@@ -118,6 +124,7 @@ STEPS = [
     Step("bus, sanitized", python("test_bus.py"), count_unittest, SANITIZED),
     Step("migctl, sanitized", python("test_migctl.py"), count_unittest, SANITIZED),
     Step("hostile, sanitized", python("test_hostile.py"), count_unittest, SANITIZED),
+    Step("broker, sanitized", python("test_broker.py"), count_unittest, SANITIZED),
     Step("service, sanitized", python("test_service.py"), count_unittest, SANITIZED),
     Step("QEMU", python("qemu.py", "-j", "4"), count_table),
     Step("delegate", python("delegate.py", "-j", "4"), count_table),

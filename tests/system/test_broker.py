@@ -6,6 +6,7 @@ Agents are driven without a daemon where the moment counts, and real daemons whe
 something."""
 
 import errno
+import json
 import mmap
 import os
 import random
@@ -814,6 +815,24 @@ class Coming(Case):
         self.reopened()
         self.assertEqual(vmm.peek(0, 8), bytes(8))
 
+    def test_a_region_that_the_vmm_has_mapped_is_still_the_same(self):
+        vmm = self.vmm()
+        for _ in range(2):
+            for fd in vmm.call(REGION_INFO, struct.pack("=IIIIQQ", 64, 0, 1, 0, 0, 0)).fds:
+                os.close(fd)
+        self.server.drop_client()
+        self.reopened()
+        vmm.peek(0, 8)
+        # Another process has another file.
+        self.server.drop_client()
+        os.close(self.server.region_fd)
+        self.server.region_fd = None
+        self.reopened()
+        self.assertTrue(vmm.is_closed())
+        self.assertIn("other memory", self.agent.output())
+        vmm = self.vmm()
+        vmm.peek(0, 8)
+
     def test_many_maps_of_one_file(self):
         vmm = self.vmm()
         before = self.agent_fds()
@@ -1006,6 +1025,209 @@ class Hostile(Case):
         self.next_vmm().close()
         wait_for("all to be taken back", lambda: not self.server.maps and not self.server.irqs)
         self.assertEqual(self.agent.run((OP_GET, 0, 0))[1], RUNNING)
+
+
+class Daemons(unittest.TestCase):
+    """With everything around it. Devices of the emulated server."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.lab = Lab()
+        cls.lab.__enter__()
+        cls.addClassCleanup(cls.lab.__exit__, None, None, None)
+        cls.a, cls.b = (cls.lab.host(name) for name in "ab")
+        cls.numbers = iter(range(1, 100))
+
+    def setUp(self):
+        n = next(self.numbers)
+        self.name, self.uuid = f"vm{n}", new_uuid()
+        self.servers = [self.lab.server(f"s{n}{side}", {"d0": f"size=256K,seed={n}"}) for side in "ab"]
+        for server in self.servers:
+            self.addCleanup(server.stop)
+
+    def tearDown(self):
+        for host in (self.a, self.b):
+            for p in (host.daemon, host.helper):
+                self.assertTrue(p.alive(), p.output()[-4000:])
+                self.assertNotRegex(p.output(), "Sanitizer|runtime error", p.name)
+            host.migctl("unregister", self.name)
+
+    def path(self, host):
+        return os.path.join(self.lab.dir, f"{self.name}{host.name}")
+
+    def definition(self, host):
+        d = definition(self.name, self.uuid, self.servers[host is self.b], ["d0"])
+        d["devices"][0]["broker"] = self.path(host)
+        return d
+
+    def register(self):
+        self.a.register(self.definition(self.a))
+        self.b.register(self.definition(self.b), incoming=True)
+
+    def vmm(self, host):
+        def connect():
+            try:
+                vmm = Vmm(self.path(host), negotiate=False)
+                self.addCleanup(vmm.close)
+                vmm.socket.settimeout(10 * PACE)
+                vmm.version(TWIN)
+            except (OSError, EOFError):
+                return None
+            return vmm
+        return wait_for("the broker", connect)
+
+    def agent_of(self, host):
+        """The one that holds this test's device."""
+        with open("/proc/net/unix") as f:
+            inode = next(line.split()[6] for line in f if line.rstrip().endswith(self.path(host)))
+        return next(pid for pid in host.agents() if any(
+            os.readlink(f"/proc/{pid}/fd/{fd}") == f"socket:[{inode}]" for fd in os.listdir(f"/proc/{pid}/fd")))
+
+    def test_the_socket_is_as_the_servers(self):
+        os.chmod(self.servers[0].socket("d0"), 0o624)
+        os.chown(self.servers[0].socket("d0"), 1234, 567)
+        self.a.register(self.definition(self.a))
+        st = os.stat(self.path(self.a))
+        self.assertEqual((st.st_mode & 0o777, st.st_uid, st.st_gid), (0o624, 1234, 567))
+        self.vmm(self.a)
+        self.a.migctl("unregister", self.name)
+        wait_for("the path to go", lambda: not os.path.exists(self.path(self.a)))
+
+    def test_a_path_in_use_is_not_taken_and_a_stale_one_is(self):
+        for kind in ("listener", "file", "directory"):
+            path, s = self.path(self.a), None
+            if kind == "listener":
+                s = socket.socket(socket.AF_UNIX)
+                s.bind(path)
+                s.listen()
+            elif kind == "file":
+                open(path, "w").close()
+            else:
+                os.mkdir(path)
+            file = os.path.join(self.lab.dir, "definition.json")
+            with open(file, "w") as f:
+                json.dump(self.definition(self.a), f)
+            status, _, err = self.a.migctl("register", file)
+            self.assertNotEqual(status, 0)
+            self.assertIn(path + ": somebody listens there already, or it is no socket", err)
+            self.assertIsNone(self.a.vm(self.name))
+            if kind == "directory":
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+            if s:
+                s.close()
+        s = socket.socket(socket.AF_UNIX)
+        s.bind(path)
+        s.close()
+        self.a.register(self.definition(self.a))
+        self.vmm(self.a).info()
+
+    def test_a_daemon_that_dies_is_not_noticed(self):
+        self.register()
+        vmm = self.vmm(self.a)
+        self.a.daemon.kill()
+        vmm.peek(0, 8)
+        self.a.start_daemon()
+        wait_for("the device", lambda: self.a.devices(self.name)["d0"]["Open"])
+        vmm.peek(0, 8)
+        status, job = self.a.migrate(self.name, self.b)
+        self.assertEqual(status, 0, job)
+
+    def test_an_agent_that_dies_is_replaced(self):
+        self.register()
+        vmm = self.vmm(self.a)
+        os.kill(self.agent_of(self.a), signal.SIGKILL)
+        self.assertTrue(vmm.is_closed())
+        vmm = self.vmm(self.a)
+        self.assertEqual(len(vmm.peek(0, 8)), 8)
+
+    def test_a_server_that_comes_back_soon(self):
+        self.register()
+        vmm = self.vmm(self.a)
+        self.servers[0].kill()
+        vmm.start_peek(0, 8)
+        self.assertTrue(vmm.is_silent(0.7))
+        self.servers[0].start()
+        self.assertEqual(vmm.receive().error, 0)
+
+    def test_a_server_that_comes_back_before_the_vmm(self):
+        self.register()
+        self.servers[0].kill()
+        wait_for("that to be seen", lambda: not self.a.devices(self.name)["d0"]["Open"])
+        self.servers[0].start()
+        self.assertFalse(self.a.devices(self.name)["d0"]["Open"], "nobody wants it")
+        self.assertEqual(len(self.vmm(self.a).peek(0, 8)), 8)
+        self.assertTrue(self.a.devices(self.name)["d0"]["Open"])
+
+    def test_a_connection_that_breaks_is_made_again(self):
+        self.register()
+        time.sleep(1.1)  # what goes sooner is not opened again at once
+        self.servers[0].fault("d0", "info:disconnect@1")
+        vmm = self.vmm(self.a)
+        self.assertEqual(vmm.refusal(GET_INFO, struct.pack("=IIII", 16, 0, 0, 0)), errno.EIO, "nobody knows what came of it")
+        self.assertEqual(len(vmm.peek(0, 8)), 8)
+        vmm.close()
+        # Without a VMM too, and at once.
+        time.sleep(1.1)
+        self.servers[0].fault("d0", "info:disconnect@1")
+        vmm = self.vmm(self.a)
+        vmm.send(GET_INFO, struct.pack("=IIII", 16, 0, 0, 0))
+        vmm.close()
+        wait_for("that to be seen", lambda: "closed the connection" in self.a.daemon.output().split("\n", 3)[-1])
+        wait_for("the device", lambda: self.a.devices(self.name)["d0"]["Open"])
+
+    def hammer(self, vmm, stop, errors):
+        """Reads and writes until told, or until its connection is closed."""
+        n = 0
+        try:
+            while not stop.is_set():
+                n += 1
+                vmm.peek(n % 1000, 64)
+                vmm.poke(200 * 1024, struct.pack("=Q", n))
+        except EOFError:
+            errors.append("closed")
+        except Exception as e:
+            errors.append(repr(e))
+        return n
+
+    def beside(self, vmm, act):
+        """What comes of `act` while a VMM is busy, and what the VMM sees."""
+        stop, errors = threading.Event(), []
+        thread = threading.Thread(target=self.hammer, args=(vmm, stop, errors))
+        thread.start()
+        try:
+            return act(), errors
+        finally:
+            stop.set()
+            thread.join(20)
+
+    def test_a_move_beside_a_busy_vmm(self):
+        self.register()
+        vmm = self.vmm(self.a)
+        (status, job), seen = self.beside(vmm, lambda: self.a.migrate(self.name, self.b))
+        self.assertEqual((status, job["result"]), (0, "done"))
+        self.assertIn(seen, ([], ["closed"]), "the device has left it, and that is all")
+        self.assertFalse(os.path.exists(self.path(self.a)))
+        there = self.vmm(self.b)
+        self.assertEqual(len(there.peek(0, 64)), 64)
+        (status, job), seen = self.beside(there, lambda: self.b.migrate(self.name, self.a))
+        self.assertEqual((status, job["result"], seen in ([], ["closed"])), (0, "done", True), seen)
+        self.assertEqual(len(self.vmm(self.a).peek(0, 64)), 64)
+
+    def test_a_move_that_fails_beside_a_busy_vmm(self):
+        self.register()
+        vmm = self.vmm(self.a)
+        for fault in ("resuming>stop:error:22@1", "write:error:5@1"):
+            self.servers[1].fault("d0", fault)
+            (status, job), seen = self.beside(vmm, lambda: self.a.migrate(self.name, self.b))
+            self.assertNotEqual(status, 0)
+            self.assertEqual(seen, [])
+            self.servers[1].clear()
+            vmm.peek(0, 8)
+            self.assertEqual(self.servers[0].states(), {"d0": "running"})
+        status, job = self.a.migrate(self.name, self.b)
+        self.assertEqual(status, 0, job)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import socket
 import time
 import unittest
@@ -676,6 +677,50 @@ class Jobs(Case):
         self.assertEqual([j["job"] for j in self.listed()[:70]], ids)
         for id in (ids[0], ids[-1]):
             self.assertEqual(json.loads(self.manager("GetJob", "s", id)[0])["job"], id)
+
+
+# What SIGTERM ends, too.
+SLOW_DISK = ["strace", "-I1", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e",
+             "inject=fdatasync,fsync:delay_enter=150000"]
+
+
+@unittest.skipUnless(shutil.which("strace"), "strace makes disks slow")
+class StraightBack(unittest.TestCase):
+    """A VM is sent on at the very moment in which one of the two hosts says that it has arrived, while the records of that
+    are still being written at a host whose disk is slow. Nobody need know of them."""
+
+    def moves(self, slow, told_by):
+        """To and fro, each time as soon as `told_by` ("source", "destination") has said that it has ended, checked before and
+        not."""
+        with Lab() as lab:
+            hosts = [lab.host(name, wrap=SLOW_DISK if name in slow else ()) for name in "ab"]
+            uuid, path = new_uuid(), None
+            for host in hosts:
+                server = lab.server("server-" + host.name, {"d": "size=64K"})
+                host.register(definition("vm", uuid, server, ["d"]), incoming=host is hosts[1])
+            buses = [Bus(host.bus_address) for host in hosts]
+            for bus in buses:
+                self.addCleanup(bus.close)
+                bus.match(f"type='signal',sender='{NAME}'")
+            for i in range(4):
+                here, there = i % 2, (i + 1) % 2
+                for call in (("Migrate",), ("Check", "Migrate"))[i // 2 % 2]:
+                    answer = buses[here].call(*MANAGER, call, "ssa{sv}", "vm", hosts[there].dest, {})
+                    if call == "Check":
+                        self.assertTrue(answer[0], answer)
+                path = answer[0]
+                who = buses[there if told_by == "destination" else here]
+                ends = lambda: [m.args[1]["Result"] for m in who.signals if m.member == "PropertiesChanged" and
+                                m.path == path and m.args[1].get("State") == "finished"]
+                who.wait(f"the end of move {i}", ends)
+                self.assertEqual(ends()[0], "done", buses[here].call(*MANAGER, "GetJob", "s",
+                                                                     path.rsplit("/_", 1)[1].replace("_", "-")))
+
+    def test_the_source_says_so_and_the_destination_still_writes(self):
+        self.moves("b", "source")
+
+    def test_the_destination_says_so_and_the_source_still_writes(self):
+        self.moves("a", "destination")
 
 
 class Signals(Case):

@@ -179,7 +179,7 @@ class Hostile(Case):
         s = peer_socket(self.b.dest)
         self.addCleanup(s.close)
         s.settimeout(10 * PACE)
-        s.connect(peer_address(self.b.dest))
+        wait_for(self.b.dest, lambda: s.connect_ex(peer_address(self.b.dest)) == 0)
         return s
 
     def dial(self):
@@ -270,6 +270,39 @@ class Hostile(Case):
             other.raw(json.dumps(bad).encode())
             self.assertTrue(other.is_cut(), bad)
         peer.s.close()
+        self.moves()
+
+    def test_a_check_with_more_findings_than_a_message_takes(self):
+        """A thousand devices that are not defined there, with the longest ids."""
+        manifest = dict(self.manifest())
+        device = manifest["devices"][0]
+        manifest["devices"] = [{**device, "id": f"{i:064}", "text": "x" * 199} for i in range(1000)]
+        peer = self.dial().hello()
+        peer.say("CHECK", new_uuid(), manifest=manifest)
+        report = peer.hear("CHECKED")["report"]
+        self.assertEqual((report["ok"], len(report["findings"])), (False, 100))
+        self.assertGreaterEqual(report["more"], 900)
+        self.moves()
+
+    def test_prepare_without_check(self):
+        """Refused, and it says why; as is a PREPARE for another set of devices."""
+        peer = self.dial().hello()
+
+        def refused(devices):
+            job = new_uuid()
+            peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": devices, "retries": 0}, plan_hash="0" * 64)
+            answer = peer.hear("PREPARED", "FAILED")
+            self.assertEqual((answer["type"], answer["job"], answer["phase"]), ("FAILED", job, "prepare"))
+            return answer["text"]
+        self.assertRegex(refused(self.ids), f"{self.vm}, device d0: it is not open.*CHECK comes before PREPARE")
+        peer.say("CHECK", new_uuid(), manifest=self.manifest())
+        self.assertTrue(peer.hear("CHECKED")["report"]["ok"])
+        self.assertIn("the definition here 2", refused(self.ids[:1]))
+        self.assertIn("nope", refused([self.ids[0], "nope"]))
+        self.servers[1].kill()
+        wait_for("the device to be gone", lambda: not self.b.devices(self.vm)["d0"]["Open"])
+        self.assertRegex(refused(self.ids), "device d0: .*closed the connection")
+        self.servers[1].start()
         self.moves()
 
     def test_check_and_prepare_at_once(self):

@@ -283,6 +283,47 @@ class ExitStatus(Case):
             self.assertEqual(set(finding), {"device", "property", "source", "destination", "remedy"})
             self.assertTrue(finding["property"] and finding["remedy"])
 
+    def test_6_a_helper_that_is_gone_or_hangs(self):
+        """It is not the device's server that is to be started then."""
+        with Lab() as lab:
+            a, b = (lab.host(name, config=CONFIG) for name in "ab")
+            uuid = new_uuid()
+            for host in (a, b):
+                host.register(definition("vm", uuid, lab.server("server-" + host.name, {"d": ""}), ["d"]), incoming=host is b)
+
+            def refused(says):
+                status, report = a.json("check", "vm", b.dest)
+                self.assertEqual(status, 6, report)
+                finding, = report["findings"]
+                self.assertEqual((finding["device"], finding["property"]), ("d", "agent"))
+                self.assertIn(says, finding["destination"])
+                self.assertIn("migmgr-helper.service", finding["remedy"])
+            b.helper.kill()
+            refused("migmgr-helper cannot be reached")
+            b.start_helper()
+            b.helper.p.send_signal(signal.SIGSTOP)
+            refused("migmgr-helper does not answer")
+            b.helper.p.send_signal(signal.SIGCONT)
+            self.ends(0, "check", "vm", b.dest, host=a)
+
+    def test_6_with_very_many_findings(self):
+        """The first hundred are shown, and how many there are beside."""
+        n, devices = next(self.numbers), [f"d{i}" for i in range(130)]
+        server = self.lab.server(f"many{n}", {d: "size=4K" for d in devices})
+        self.addCleanup(server.stop)
+        mine = definition(f"many{n}", new_uuid(), server, devices)
+        self.a.register(mine)
+        self.b.register({**mine, "devices": [{**d, "socket": "/nonexistent/" + d["id"]} for d in mine["devices"]]},
+                        incoming=True)
+        status, report = self.a.json("check", mine["name"], self.b.dest)
+        self.assertEqual((status, len(report["findings"]), report["more_findings"]), (6, 100, 30))
+        status, out, _ = self.a.migctl("check", mine["name"], self.b.dest)
+        self.assertEqual((status, out.splitlines()[-1], len(out.splitlines())), (6, "... and 30 more", 102))
+        job = self.a.migrate(mine["name"], self.b)[1]
+        self.assertIn("... and 30 more", self.ends(0, "show", job["job"]))
+        self.a.migctl("unregister", mine["name"])
+        self.b.migctl("unregister", mine["name"])
+
     def test_7_cancelled(self):
         vm = self.vm(here="delay=*>*:200")
         p = self.a.migctl_start("--json=short", "migrate", vm, self.b.dest)
@@ -648,6 +689,15 @@ class Terminal(Case):
         out, err = p.communicate(timeout=20)
         self.assertEqual(p.returncode, 0, err)
         self.assertNotIn("Ctrl-C", err)
+
+    def test_progress_fits_the_terminal(self):
+        """A line that is too long would be drawn over wrongly."""
+        vm = self.vm(here="delay=*>*:30")
+        status, out = self.terminal(30, "migrate", vm, self.b.dest, env={"TERM": "xterm"}.items())
+        self.assertEqual(status, 0, out)
+        drawn = [line for line in re.sub(r"\x1b\[[0-9]*[A-Z]", "\n", out).splitlines() if "[" in line or "devices" in line]
+        self.assertGreater(len(drawn), 3)
+        self.assertLess(max(len(line) for line in drawn), 30, drawn)
 
     def test_a_reset_is_asked_for(self):
         vm = self.vm()

@@ -6,11 +6,14 @@ The program comes from the build directory (environment variable MIGMGR_BUILD). 
 """
 
 import errno
+import fcntl
 import mmap
 import os
 import random
 import select
+import signal
 import struct
+import termios
 import time
 import unittest
 
@@ -517,6 +520,7 @@ class Commands(WorkerCase):
                  {"source": PAGE}, {"destination": 0}, {"source": 2 * PAGE}, {"destination": 2 * PAGE},
                  {"destination": PAGE - 64}, {"source": FAR}, {"destination": FAR})
         before = bytes(guest.memory[0:PAGE])
+        guest.memory[SIZE - 200:] = b"x" * 200
         for more in cases:
             with self.subTest(more=more):
                 guest.command(**more)
@@ -524,6 +528,7 @@ class Commands(WorkerCase):
                 self.done(guest, 1)
                 self.assertEqual(guest.register(CHAIN), BAD)
         self.assertEqual(guest.memory[64 * len(cases):PAGE], before[64 * len(cases):])
+        self.assertEqual(guest.memory[SIZE - 200:], b"x" * 200, "nothing by halves")
         guest.register(RING, 1 << 50)
         guest.command()
         guest.ring()
@@ -801,6 +806,40 @@ class Messages(WorkerCase):
         self.done(guest, 1)
         self.check(guest, source)
 
+    def test_a_question_that_does_not_go_out_holds_no_reply_up(self):
+        def replies(guest):
+            """How many come before the socket is full: the last one that was taken has filled it."""
+            n, size, queued = 0, 8000 + 32, 0
+            while queued == n * size:
+                n += 1
+                guest.send(REGION_READ, struct.pack("=QII", 0, 0, 8000))
+                limit = time.monotonic() + 0.3
+                while queued < n * size and time.monotonic() < limit:
+                    queued = struct.unpack("=i", fcntl.ioctl(guest.socket, termios.FIONREAD, bytes(4)))[0]
+            return n - 1
+
+        self.start("worker=on")
+        guest = self.guest(twin=False)
+        n = replies(guest)
+        guest.close()
+        guest = self.guest(twin=False)
+        source = self.data(guest, 65536)
+        guest.command(65536, flags=BY_MESSAGE)
+        guest.ring()
+        question = guest.receive()
+        for _ in range(n):
+            guest.send(REGION_READ, struct.pack("=QII", 0, 0, 8000))
+        guest.socket.sendall(Wire.message(DMA_READ, question.payload + source, question.id, 1))
+        guest.send(GET_INFO, struct.pack("=IIII", 16, 0, 0, 0))
+        for _ in range(n):
+            self.assertEqual(guest.receive().command, REGION_READ)
+        reply, m = sorted((guest.receive(), guest.receive()), key=lambda m: m.command)  # either may be first
+        self.assertEqual((reply.command, m.command, len(m.payload)), (GET_INFO, DMA_WRITE, 16 + 65600))
+        guest.memory[DESTINATION_AT:DESTINATION_AT + 65600] = m.payload[16:]
+        guest.socket.sendall(Wire.message(DMA_WRITE, m.payload[:16], m.id, 1))
+        self.done(guest, 1)
+        self.assertEqual(guest.register(CHAIN), guest.expect(source))
+
     def test_chatter_waits_for_the_question_that_is_out(self):
         for twin in (True, False):
             guest = self.far(twin)
@@ -861,6 +900,38 @@ class Ticks(WorkerCase):
         self.assertLess(guest.register(TICKS), ticks + 4)  # not the seven of the time between
         self.until(lambda: guest.register(TICKS) > ticks)
 
+    def test_who_could_not_tick_for_a_while_does_not_make_up_for_it(self):
+        guest = self.begin()
+        self.wind(guest, 1000)
+        self.until(lambda: guest.register(TICKS) > 2)
+        start = time.monotonic()
+        self.process.send_signal(signal.SIGSTOP)
+        self.until(lambda: time.monotonic() - start > 0.3)
+        guest.raised(1)
+        continued = time.monotonic()
+        self.process.send_signal(signal.SIGCONT)
+        self.until(lambda: time.monotonic() - continued > 0.05)
+        guest.register(TICK_USEC, 0)
+        self.assertLess(guest.raised(1), 10 + (time.monotonic() - continued) * 1000)  # 300 more were missed
+
+    def test_between_ticks_it_sleeps(self):
+        guest = self.begin()
+        self.wind(guest, 100000)
+        guest.command(delay=10 ** 7)
+        guest.ring()
+        self.until(lambda: guest.register(TICKS) == 1)
+
+        def sleeps():
+            with open(f"/proc/{self.process.pid}/stat") as f:
+                return f.read().rsplit(") ", 1)[1][0] == "S"
+
+        start, seen = time.monotonic(), []
+        while time.monotonic() - start < 0.4:
+            seen.append(sleeps())
+            time.sleep(0.002)
+        self.assertGreater(seen.count(True), seen.count(False))
+        self.assertGreaterEqual(guest.register(TICKS), 3)
+
     def test_ticks_that_find_no_memory_are_none(self):
         guest = self.begin()
         self.wind(guest, 1, ring=FAR)
@@ -879,10 +950,10 @@ class Ticks(WorkerCase):
         self.assertTrue(select.select([guest.twin.socket], [], [], LIMIT)[0])
         guest.command(8, flags=BY_MESSAGE)
         guest.ring()
+        start = time.monotonic()
+        self.until(lambda: time.monotonic() - start > 0.02)  # many a period
         self.assertEqual((guest.register(TICKS), guest.register(DONE)), (0, 0))
-        guest.serve(1)
-        self.assertFalse(guest.twin.is_silent(LIMIT))
-        guest.serve(3)
+        guest.serve(4)
         self.done(guest, 1)
         self.assertEqual(guest.asked[0], (True, FAR, 16))
         self.assertEqual(sorted(guest.asked[1:4]), [(False, BASE + SOURCE_AT, 8), (True, BASE + DESTINATION_AT, 72),
@@ -1010,10 +1081,24 @@ class Stopping(WorkerCase):
             reply = guest.receive()
             self.assertEqual(reply.error, errno.EIO if fault == "fail:EIO" else 0)
             self.assertEqual(guest.state, STOP if fault == "late:50" else P2P)
-            guest.set(RUNNING)
+            if fault == "late:50":
+                guest.set(RUNNING)
             guest.serve(2)
             self.done(guest, 1)
+            guest.set(RUNNING)
             self.assertEqual(guest.register(CHAIN), guest.expect(bytes(8)))
+
+    def test_a_broken_device_does_nothing(self):
+        guest = self.begin()
+        guest.command(0, delay=50000)
+        guest.command(0)
+        guest.ring()
+        self.assertEqual(guest.register(DONE), 0)
+        self.fault("info:error:EIO@1")
+        self.refused(errno.EIO, guest.info)
+        start = time.monotonic()
+        self.until(lambda: time.monotonic() - start > 0.15)
+        self.assertEqual(guest.register(DONE), 0)
 
     def test_a_command_that_keeps_the_answer_back_ends_the_connection(self):
         guest = self.far(twin=False)
@@ -1092,6 +1177,20 @@ class Leaving(WorkerCase):
         self.done(again, 2)
         again.expect(source)
         self.assertEqual(again.register(CHAIN), again.expect(source))
+
+    def test_who_lets_it_run_has_set_it_up(self):
+        guest = self.begin()
+        guest.set(STOP)
+        guest.command()
+        guest.ring()
+        guest.close()
+        self.until(lambda: not self.control.status("a")["connected"])
+        again = self.guest(setup=False)
+        again.command()
+        again.map(BASE, SIZE, again.fd)
+        again.set(RUNNING)
+        self.until(lambda: again.register(DONE) == 1)
+        self.assertEqual(again.register(CHAIN), again.expect(bytes(100)))
 
     def test_nor_because_it_is_forced_to_run(self):
         guest = self.begin(options=("--on-disconnect=running",))

@@ -153,6 +153,12 @@ static void spoil_vmm(Pair *p)
         p->side[1].vmm.type = VMM_TYPE_NONE;
 }
 
+static void spoil_agent(Pair *p)
+{
+        p->side[1].devices[1].status = MANIFEST_NO_AGENT;
+        strcpy(p->side[1].devices[1].text, "no agent");
+}
+
 static void spoil_server(Pair *p)
 {
         p->side[1].devices[1].status = -ENOENT;
@@ -211,6 +217,7 @@ static const struct {
          {{"", "delegate", "nobody at source", ""}, {"", "delegate", "", "nobody at destination"}},
          DELEGATE},
         {"busy", spoil_busy, 1, {{"", "run state", "", "incoming"}}, DELEGATE},
+        {"agent", spoil_agent, 1, {{"dev1", "agent", "", "no agent"}}},
         {"server", spoil_server, 1, {{"dev1", "connection", "", "no server"}}},
         {"migration",
          spoil_migration,
