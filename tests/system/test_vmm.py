@@ -434,7 +434,8 @@ class Moving(Case):
         a, b = self.pair()
         a.bus.match("type='signal',interface='org.migmgr1.Delegate'")
         job = self.go_over(a, b, {"bandwidth": 8 * MIB, "max_blackout_usec": 500000})
-        told = [m.args for m in a.bus.signals if m.member == "Progress" and m.sender == a.bus.bus("GetNameOwner", "s", a.name)[0]]
+        sender = a.bus.bus("GetNameOwner", "s", a.name)[0]
+        told = [m.args for m in a.bus.signals if m.member == "Progress" and m.sender == sender]
         self.assertGreater(len(told), 1)
         self.assertTrue(all(j == job and total == 16 * MIB for j, _, total in told), told)
         self.assertEqual(sorted(done for _, done, _ in told), [done for _, done, _ in told])
@@ -700,9 +701,9 @@ class Rules(Case):
         threading.Thread(target=Stream.pump, args=(self, into, None), daemon=True).start()
         a.call("Pause", "s", job)
         short, low = dirty_file([], 0, PAGE), 0x40000000
-        for text, address, size, pages in (("no such memory", 0, PAGE, 1), ("not there", low, 0, 1), ("not there", low, PAGE, 0),
-                                           ("not there", low, PAGE, 1 << 62), ("no such memory", low, PAGE, 2049),
-                                           ("bitmap", low, PAGE, 2048)):
+        for text, address, size, pages in (("out of range", 0, PAGE, 1), ("out of range", low, 0, 1),
+                                           ("out of range", low, PAGE, 0), ("out of range", low, PAGE, 1 << 62),
+                                           ("out of range", low, PAGE, 2049), ("No data", low, PAGE, 2048)):
             self.assertIn(text, a.refused("Failed", "TakeDirtyPages", "sttth", job, address, size, pages, 0, files=[short]))
         os.close(short)
         a.call("Resume", "s", job)

@@ -9,7 +9,8 @@
 #include "common/clock.h"
 #include "common/socket.h"
 
-/* An access of a running guest. A server that needs longer is as good as dead; a VMM that has no such limit hangs with it. */
+/* An access of a running guest. A server that needs longer is as good as dead; a VMM that has no such limit hangs
+ * with it. */
 #define CALL_USEC   (30 * USEC_PER_SEC)
 #define LOOK_USEC   (50 * USEC_PER_MSEC) /* between looks at the cancel file */
 #define SEND_BUFFER (2 * MIB)            /* libvfio-user loses a message that comes in pieces */

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "delegate.h"
+#include "delegate-internal.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -10,49 +9,15 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/string-table.h"
-#include "move.h"
+#include "dirty-pages.h"
 
-#define INTERFACE    "org.migmgr1.Delegate"
-#define MIGMGR       "org.migmgr1"
-#define VMM          "migmgr-test-vmm " PACKAGE_VERSION
-#define VERSION_HERE 1
-
-#define TEXT_MAX       512
-#define JOB_MAX        64
-#define WAITING_MAX    16
-#define PROGRESS_USEC  (200 * USEC_PER_MSEC)
-#define RECONNECT_USEC (500 * USEC_PER_MSEC)
-#define TOLD_TO_FAIL   "it was told to fail"
-#define BITMAP_WORDS   512 /* read at once */
-
-typedef enum State {
-        STATE_NONE,
-        STATE_RUNNING,
-        STATE_PAUSED,
-        STATE_SEALED,
-        STATE_INCOMING,
-        STATE_COMPLETE,
-        STATE_MAX,
-} State;
+#define PROGRESS_USEC (200 * USEC_PER_MSEC)
+#define TOLD_TO_FAIL  "it was told to fail"
 
 static const char *const state_names[] = {
         [STATE_NONE] = "none",     [STATE_RUNNING] = "running",   [STATE_PAUSED] = "paused",
         [STATE_SEALED] = "sealed", [STATE_INCOMING] = "incoming", [STATE_COMPLETE] = "complete",
 };
-
-/* The methods that are done once in a job. */
-typedef enum Method {
-        METHOD_PREPARE,
-        METHOD_SAVE,
-        METHOD_LOAD,
-        METHOD_PAUSE,
-        METHOD_SEAL,
-        METHOD_RESUME,
-        METHOD_START,
-        METHOD_DISCARD,
-        METHOD_MAX,
-        METHOD_INVALID = -EINVAL,
-} Method;
 
 static const char *const method_names[] = {
         [METHOD_PREPARE] = "Prepare", [METHOD_SAVE] = "Save",       [METHOD_LOAD] = "Load",
@@ -63,56 +28,17 @@ static const char *const method_names[] = {
 DECLARE_STRING_TABLE(Method, method);
 DEFINE_STRING_TABLE(Method, method, method_names);
 
-/* One method of the job: what came of it, and who waits for that. */
-typedef struct Call {
-        bool begun, ended;
-        char error[TEXT_MAX]; /* when ended: empty, or what went wrong */
-        uint64_t usec;        /* Pause's answer */
-        sd_bus_message *waiting[WAITING_MAX];
-        unsigned n_waiting;
-} Call;
-
-/* Making a VM at the destination takes as long as its servers: a thread does. */
-typedef struct Setup {
-        const VmConfig *config;
-        int notify_fd, cancel_fd;
-        pthread_t thread;
-        bool done; /* atomic; then the rest is there */
-        int result;
-        Vm *vm;
-        char text[TEXT_MAX];
-} Setup;
-
-struct Delegate {
-        const DelegateConfig *config;
-        sd_event *event;
-        sd_event_source *notified, *ticking, *reconnecting;
-        sd_bus *bus;
-        int notify_fd; /* a thread has something to tell */
-        DelegateFaults faults;
-
-        State state;
-        Vm *vm;
-        Setup *setup;
-        Move *move;
-
-        char job[JOB_MAX];
-        bool source, over; /* `over`: another job may come */
-        MoveLimits limits;
-        Call calls[METHOD_MAX];
-};
-
 /* ---- answers ------------------------------------------------------------------------------------------------- */
 
 _printf_(3, 4) static int refuse(sd_bus_message *m, const char *error, const char *format, ...)
 {
-        char name[128], text[TEXT_MAX];
+        char name[128], text[DELEGATE_TEXT_MAX];
         va_list ap;
 
         va_start(ap, format);
         (void) vsnprintf(text, sizeof text, format, ap);
         va_end(ap);
-        (void) snprintf(name, sizeof name, INTERFACE ".Error.%s", error);
+        (void) snprintf(name, sizeof name, DELEGATE_INTERFACE ".Error.%s", error);
         return sd_bus_reply_method_errorf(m, name, "%s", text);
 }
 
@@ -167,63 +93,22 @@ static void call_end(Delegate *d, Method method, const char *error)
 
 /* ---- what threads tell --------------------------------------------------------------------------------------- */
 
-static Setup *setup_free(Setup *s)
-{
-        (void) close(s->cancel_fd);
-        free(s);
-        return NULL;
-}
-
-static void *setup_main(void *userdata)
-{
-        Setup *s = userdata;
-
-        s->result = vm_new(s->config, s->cancel_fd, s->notify_fd, &s->vm, s->text, sizeof s->text);
-        __atomic_store_n(&s->done, true, __ATOMIC_RELEASE);
-        (void) eventfd_write(s->notify_fd, 1);
-        return NULL;
-}
-
-static int setup_new(const VmConfig *config, int notify_fd, Setup **ret)
-{
-        Setup *s = calloc(1, sizeof *s);
-        int r;
-
-        if (!s)
-                return -ENOMEM;
-        *s = (Setup){.config = config, .notify_fd = notify_fd};
-        s->cancel_fd = eventfd(0, EFD_CLOEXEC);
-        r = s->cancel_fd < 0 ? errno : pthread_create(&s->thread, NULL, setup_main, s);
-        if (r != 0) {
-                closep(&s->cancel_fd);
-                free(s);
-                return -r;
-        }
-        *ret = s;
-        return 0;
-}
-
-/* Waits for its end, which cancelling has brought near. */
-static void abandon_setup(Delegate *d)
-{
-        if (!d->setup)
-                return;
-        (void) eventfd_write(d->setup->cancel_fd, 1);
-        (void) pthread_join(d->setup->thread, NULL);
-        (void) vm_free(d->setup->vm);
-        d->setup = setup_free(d->setup);
-}
-
 static void finish_setup(Delegate *d)
 {
-        Setup *s = d->setup;
+        char text[SETUP_TEXT_MAX];
+        int r = setup_end(TAKE_PTR(d->setup), &d->vm, text);
 
-        (void) pthread_join(s->thread, NULL);
-        d->vm = s->vm;
-        if (s->result < 0)
+        if (r < 0)
                 d->state = STATE_NONE;
-        call_end(d, METHOD_PREPARE, s->result < 0 ? s->text : NULL);
-        d->setup = setup_free(s);
+        call_end(d, METHOD_PREPARE, r < 0 ? text : NULL);
+}
+
+static void abandon_setup(Delegate *d)
+{
+        char text[SETUP_TEXT_MAX];
+
+        if (d->setup)
+                (void) setup_end(TAKE_PTR(d->setup), NULL, text);
 }
 
 static void finish_move(Delegate *d)
@@ -266,7 +151,7 @@ static int on_notified(sd_event_source *s, int fd, uint32_t events, void *userda
         eventfd_t n;
 
         (void) eventfd_read(fd, &n);
-        if (d->setup && __atomic_load_n(&d->setup->done, __ATOMIC_ACQUIRE))
+        if (d->setup && setup_is_done(d->setup))
                 finish_setup(d);
         if (d->vm)
                 finish_pause(d);
@@ -282,8 +167,8 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *userdata)
 
         if (d->move && move_state(d->move) <= MOVE_CONVERGED) {
                 move_progress(d->move, &done, &total);
-                (void) sd_bus_emit_signal(d->bus, d->config->object_path, INTERFACE, "Progress", "stt",
-                                          d->job, done, total);
+                (void) sd_bus_emit_signal(d->bus, d->config->object_path, DELEGATE_INTERFACE, "Progress",
+                                          "stt", d->job, done, total);
         }
         (void) sd_event_source_set_time(s, clock_monotonic_usec() + PROGRESS_USEC);
         return sd_event_source_set_enabled(s, SD_EVENT_ON);
@@ -456,28 +341,6 @@ static int begin_discard(Delegate *d, sd_bus_message *m)
 
 /* ---- calls --------------------------------------------------------------------------------------------------- */
 
-/* root, or who owns the name of migmgrd. */
-static bool may_call(sd_bus_message *m)
-{
-        _cleanup_(sd_bus_creds_unrefp) sd_bus_creds *caller = NULL, *migmgrd = NULL;
-        sd_bus *bus = sd_bus_message_get_bus(m);
-        const char *sender = sd_bus_message_get_sender(m), *owner;
-        uid_t uid;
-
-        if (!sender || sd_bus_query_sender_creds(m, SD_BUS_CREDS_EUID, &caller) < 0)
-                return false;
-        if (sd_bus_creds_get_euid(caller, &uid) >= 0 && uid == 0)
-                return true;
-        return sd_bus_get_name_creds(bus, MIGMGR, SD_BUS_CREDS_UNIQUE_NAME, &migmgrd) >= 0 &&
-               sd_bus_creds_get_unique_name(migmgrd, &owner) >= 0 && streq(owner, sender);
-}
-
-static int refuse_caller(sd_bus_message *m)
-{
-        return sd_bus_reply_method_errorf(m, SD_BUS_ERROR_ACCESS_DENIED, "only root and %s may do that",
-                                          MIGMGR);
-}
-
 static int read_options(sd_bus_message *m, MoveLimits *ret)
 {
         int r = sd_bus_message_enter_container(m, 'a', "{sv}");
@@ -525,9 +388,9 @@ static int accept_job(Delegate *d, sd_bus_message *m, const char *job)
         if (r < 0)
                 return r;
         source = streq(side, "source");
-        if ((!source && !streq(side, "destination")) || !job[0] || strlen(job) >= JOB_MAX)
+        if ((!source && !streq(side, "destination")) || !job[0] || strlen(job) >= DELEGATE_JOB_MAX)
                 return sd_bus_reply_method_errorf(m, SD_BUS_ERROR_INVALID_ARGS, "job '%.*s', side '%s'",
-                                                  JOB_MAX, job, side);
+                                                  DELEGATE_JOB_MAX, job, side);
         if (streq(job, d->job))
                 return 0;
         if (d->job[0] && !d->over)
@@ -547,7 +410,7 @@ static bool fails(Delegate *d, sd_bus_message *m)
         return true;
 }
 
-static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
+int delegate_on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
         static const Begin begins[] = {
                 [METHOD_PREPARE] = begin_prepare, [METHOD_SAVE] = begin_save,
@@ -561,8 +424,8 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
         const char *job;
         int r;
 
-        if (!may_call(m))
-                return refuse_caller(m);
+        if (!delegate_allows(m))
+                return 1;
         r = sd_bus_message_read(m, "s", &job);
         if (r >= 0 && method == METHOD_PREPARE)
                 r = accept_job(d, m, job);
@@ -587,58 +450,26 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
         return begins[method](d, m);
 }
 
-static int on_get_state(sd_bus_message *m, void *userdata, sd_bus_error *error)
+int delegate_on_get_state(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
         Delegate *d = userdata;
 
-        if (!may_call(m))
-                return refuse_caller(m);
+        if (!delegate_allows(m))
+                return 1;
         return sd_bus_reply_method_return(m, "ss", state_names[d->state], d->job);
 }
 
 /* ---- dirty pages --------------------------------------------------------------------------------------------- */
 
-/* Bits first to first + 64 of a bitmap over the memory at `where`. */
-static void mark_word(Ram *ram, const uint8_t *where, uint64_t word, uint64_t first, uint64_t page_size,
-                      uint64_t pages)
-{
-        for (uint64_t bit = 0; word >> bit; bit++) {
-                if ((word >> bit & 1) && first + bit < pages)
-                        ram_mark(ram, (uint64_t) (where - ram->base) + (first + bit) * page_size, page_size);
-                if (bit == 63)
-                        break;
-        }
-}
-
-/* Reads the file of 64-bit words and marks. */
-static int mark_pages(Ram *ram, const uint8_t *where, uint64_t page_size, uint64_t pages, int bitmap)
-{
-        uint64_t words[BITMAP_WORDS], n_words = (pages + 63) / 64;
-
-        for (uint64_t at = 0; at < n_words; at += BITMAP_WORDS) {
-                size_t n = MIN(n_words - at, BITMAP_WORDS) * sizeof *words;
-                ssize_t got = pread(bitmap, words, n, (off_t) (at * sizeof *words));
-
-                if (got < 0)
-                        return -errno;
-                if ((size_t) got != n)
-                        return -ENODATA;
-                for (size_t i = 0; i < n / sizeof *words; i++)
-                        mark_word(ram, where, words[i], (at + i) * 64, page_size, pages);
-        }
-        return 0;
-}
-
-static int on_take_dirty_pages(sd_bus_message *m, void *userdata, sd_bus_error *error)
+int delegate_on_take_dirty_pages(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
         Delegate *d = userdata;
         uint64_t address, page_size, pages;
-        const uint8_t *where;
         const char *job;
         int bitmap, r;
 
-        if (!may_call(m))
-                return refuse_caller(m);
+        if (!delegate_allows(m))
+                return 1;
         r = sd_bus_message_read(m, "sttth", &job, &address, &page_size, &pages, &bitmap);
         if (r < 0)
                 return r;
@@ -656,121 +487,16 @@ static int on_take_dirty_pages(sd_bus_message *m, void *userdata, sd_bus_error *
         }
         if (d->faults.ignores_dirty_pages)
                 return sd_bus_reply_method_return(m, NULL);
-        if (page_size == 0 || pages == 0 || pages > d->vm->ram->size / page_size)
-                return refuse(m, "Failed", "so many pages are not there");
-        where = ram_find(d->vm->ram, address, pages * page_size);
-        if (!where)
-                return refuse(m, "Failed", "there is no such memory");
-        r = mark_pages(d->vm->ram, where, page_size, pages, bitmap);
-        return r < 0 ? refuse(m, "Failed", "reading the bitmap: %s", strerror(-r))
+        r = dirty_pages_mark(d->vm->ram, address, page_size, pages, bitmap);
+        return r < 0 ? refuse(m, "Failed", "pages at %#llx: %s", (unsigned long long) address, strerror(-r))
                      : sd_bus_reply_method_return(m, NULL);
-}
-
-/* ---- properties ---------------------------------------------------------------------------------------------- */
-
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property,
-                        sd_bus_message *reply, void *userdata, sd_bus_error *error)
-{
-        const DelegateConfig *config = ((const Delegate *) userdata)->config;
-
-        if (streq(property, "Version"))
-                return sd_bus_message_append(reply, "u", VERSION_HERE);
-        if (streq(property, "TakesDirtyPages"))
-                return sd_bus_message_append(reply, "b", config->takes_dirty_pages);
-        return sd_bus_message_append(reply, "s", streq(property, "Uuid") ? config->vm.uuid : VMM);
-}
-
-static const sd_bus_vtable vtable[] = {
-        SD_BUS_VTABLE_START(0),
-        SD_BUS_PROPERTY("Version", "u", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("Uuid", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("Vmm", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("TakesDirtyPages", "b", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_METHOD_WITH_ARGS("GetState", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", state, "s", job), on_get_state,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Prepare", SD_BUS_ARGS("s", job, "s", side, "a{sv}", options),
-                                SD_BUS_NO_RESULT, on_call, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Save", SD_BUS_ARGS("s", job, "h", memory), SD_BUS_NO_RESULT, on_call,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Load", SD_BUS_ARGS("s", job, "h", memory), SD_BUS_NO_RESULT, on_call,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Pause", SD_BUS_ARGS("s", job), SD_BUS_RESULT("t", stopped), on_call,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("TakeDirtyPages",
-                                SD_BUS_ARGS("s", job, "t", address, "t", size, "t", pages, "h", bitmap),
-                                SD_BUS_NO_RESULT, on_take_dirty_pages, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Seal", SD_BUS_ARGS("s", job), SD_BUS_NO_RESULT, on_call,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Resume", SD_BUS_ARGS("s", job), SD_BUS_NO_RESULT, on_call,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Start", SD_BUS_ARGS("s", job), SD_BUS_NO_RESULT, on_call,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Discard", SD_BUS_ARGS("s", job), SD_BUS_NO_RESULT, on_call,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_SIGNAL_WITH_ARGS("Progress", SD_BUS_ARGS("s", job, "t", done, "t", total), 0),
-        SD_BUS_SIGNAL_WITH_ARGS("Resumed", SD_BUS_ARGS("s", job), 0),
-        SD_BUS_VTABLE_END,
-};
-
-/* ---- the bus ------------------------------------------------------------------------------------------------- */
-
-static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *error);
-
-static int open_bus(Delegate *d)
-{
-        _cleanup_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
-        int r = sd_bus_new(&bus);
-
-        if (r >= 0)
-                r = sd_bus_set_address(bus, d->config->bus_address);
-        if (r >= 0)
-                r = sd_bus_set_bus_client(bus, true);
-        if (r >= 0)
-                r = sd_bus_negotiate_fds(bus, true);
-        if (r >= 0)
-                r = sd_bus_start(bus);
-        if (r >= 0)
-                r = sd_bus_add_object_vtable(bus, NULL, d->config->object_path, INTERFACE, vtable, d);
-        if (r >= 0)
-                r = sd_bus_match_signal(bus, NULL, "org.freedesktop.DBus.Local",
-                                        "/org/freedesktop/DBus/Local", "org.freedesktop.DBus.Local",
-                                        "Disconnected", on_disconnected, d);
-        if (r >= 0)
-                r = sd_bus_request_name(bus, d->config->bus_name, 0);
-        if (r >= 0)
-                r = sd_bus_attach_event(bus, d->event, SD_EVENT_PRIORITY_NORMAL);
-        if (r >= 0)
-                d->bus = TAKE_PTR(bus);
-        return r;
-}
-
-/* The VM does not die with the bus. */
-static int on_reconnect(sd_event_source *s, uint64_t usec, void *userdata)
-{
-        Delegate *d = userdata;
-
-        d->bus = sd_bus_flush_close_unref(d->bus);
-        if (open_bus(d) >= 0)
-                return sd_event_source_set_enabled(s, SD_EVENT_OFF);
-        (void) sd_event_source_set_time(s, clock_monotonic_usec() + RECONNECT_USEC);
-        return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
-}
-
-static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *error)
-{
-        Delegate *d = userdata;
-
-        log_warning(NULL, "the bus has gone; looking for it");
-        (void) sd_event_source_set_time(d->reconnecting, clock_monotonic_usec() + RECONNECT_USEC);
-        (void) sd_event_source_set_enabled(d->reconnecting, SD_EVENT_ONESHOT);
-        return 0;
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */
 
 static int boot(Delegate *d, int cancel_fd)
 {
-        char text[TEXT_MAX];
+        char text[DELEGATE_TEXT_MAX];
         int r = vm_new(&d->config->vm, cancel_fd, d->notify_fd, &d->vm, text, sizeof text);
 
         if (r < 0) {
@@ -793,10 +519,6 @@ static int add_sources(Delegate *d)
 
         if (r >= 0)
                 r = sd_event_add_time(d->event, &d->ticking, CLOCK_MONOTONIC, 0, 0, on_tick, d);
-        if (r >= 0)
-                r = sd_event_add_time(d->event, &d->reconnecting, CLOCK_MONOTONIC, 0, 0, on_reconnect, d);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(d->reconnecting, SD_EVENT_OFF);
         return r;
 }
 
@@ -817,7 +539,7 @@ int delegate_new(sd_event *event, const DelegateConfig *config, bool boots, int 
                 return r;
         r = add_sources(d);
         if (r >= 0)
-                r = open_bus(d);
+                r = delegate_open_bus(d);
         if (r < 0) {
                 log_error(NULL, "%s on %s: %s", config->bus_name, config->bus_address, strerror(-r));
                 return r;
@@ -880,5 +602,5 @@ int delegate_resume_by_itself(Delegate *d)
         if (!d->source || d->over || d->state != STATE_PAUSED || d->calls[METHOD_SEAL].begun)
                 return -EINVAL;
         go_back(d);
-        return sd_bus_emit_signal(d->bus, d->config->object_path, INTERFACE, "Resumed", "s", d->job);
+        return sd_bus_emit_signal(d->bus, d->config->object_path, DELEGATE_INTERFACE, "Resumed", "s", d->job);
 }

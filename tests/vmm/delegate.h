@@ -3,9 +3,9 @@
 
 /* org.migmgr1.Delegate: the VM as migmgr drives it (docs/dbus/org.migmgr1.Delegate.xml).
  *
- * Owns the VM of this process, when there is one. A method that takes time is begun and answered when a thread says that it has
- * ended; asked again meanwhile, it is not begun again, and all who asked get the same answer. So migmgrd may die at any moment,
- * come back and ask again.
+ * Owns the VM of this process, when there is one. A method that takes time is begun and answered when a thread says
+ * that it has ended; asked again meanwhile, it is not begun again, and all who asked get the same answer. So
+ * migmgrd may die at any moment, come back and ask again.
  */
 
 #include <systemd/sd-bus.h>
@@ -29,8 +29,8 @@ typedef struct DelegateFaults {
 
 typedef struct Delegate Delegate;
 
-/* `boots`: makes the VM and lets its guest run; takes as long as its device servers need, or until `cancel_fd` is readable.
- * Else there is none until Prepare(destination). Logs what goes wrong. The configuration outlives it. */
+/* `boots`: makes the VM and lets its guest run; takes as long as its device servers need, or until `cancel_fd` is
+ * readable. Else there is none until Prepare(destination). Logs what goes wrong. The configuration outlives it. */
 int delegate_new(sd_event *event, const DelegateConfig *config, bool boots, int cancel_fd,
                  Delegate **ret) _must_check_;
 Delegate *delegate_free(Delegate *delegate);

@@ -19,9 +19,9 @@
 
 typedef struct Device Device;
 
-/* Connects to the server at `path`, which may only be about to listen: tried until `deadline_usec`, or until `cancel_fd` is
- * readable (-ECANCELED). Sets up the device: its regions, interrupts and memory. The memory is the caller's and must outlive the
- * device. On failure `text` says what went wrong. */
+/* Connects to the server at `path`, which may only be about to listen: tried until `deadline_usec`, or until
+ * `cancel_fd` is readable (-ECANCELED). Sets up the device: its regions, interrupts and memory. The memory is the
+ * caller's and must outlive the device. On failure `text` says what went wrong. */
 int device_new(const char *id, const char *path, Ram *ram, uint64_t deadline_usec, int cancel_fd,
                Device **ret, char *text, size_t text_size) _must_check_;
 Device *device_free(Device *device);

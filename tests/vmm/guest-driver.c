@@ -195,9 +195,9 @@ static void read_tick_page(const Turn *t, unsigned i, TickPage *ret)
         memcpy(&ret->end, page + WORKER_TICK_END_AT, sizeof ret->end);
 }
 
-/* The page that ticks i + 1, i + 1 + DRIVER_TICK_PAGES, ... write, read some time after tick `first` was there and before tick
- * `last` + 1 began. When only one of its ticks fits, all of the page must be of that one; else it may be just being
- * written. */
+/* The page that ticks i + 1, i + 1 + DRIVER_TICK_PAGES, ... write, read some time after tick `first` was there and
+ * before tick `last` + 1 began. When only one of its ticks fits, all of the page must be of that one; else it may
+ * be just being written. */
 static GuestStep check_tick_page(Turn *t, unsigned i, const TickPage *page, uint64_t first, uint64_t last)
 {
         uint64_t k = first > i ? (first - i - 1) / DRIVER_TICK_PAGES * DRIVER_TICK_PAGES + i + 1 : 0;

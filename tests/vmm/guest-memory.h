@@ -3,9 +3,10 @@
 
 /* What stands in the guest's memory, and how the guest writes it. Only guest.c and guest-driver.c know of it.
  *
- * Page 0 is the Root. The Mirror, the last page that devices can map, repeats two numbers of it: one of the two pages from
- * another moment is found at the next step. Then come a Driver for each device and what it owns; the rest is ballast:
- * pages that are rewritten and read again, each against its version, so that memory is lost nowhere.
+ * Page 0 is the Root. The Mirror, the last page that devices can map, repeats two numbers of it: one of the two
+ * pages from another moment is found at the next step. Then come a Driver for each device and what it owns; the
+ * rest is ballast: pages that are rewritten and read again, each against its version, so that memory is lost
+ * nowhere.
  */
 
 #include "guest.h"
@@ -107,7 +108,8 @@ static inline void guest_see(Guest *g, uint64_t value)
 /* Remembers what is wrong. Returns GUEST_BROKEN. */
 GuestStep guest_break(Guest *g, const char *format, ...) _printf_(2, 3);
 
-/* Gives the driver its memory: `at` is where the next free byte is, `message_at` the same where devices go by message. */
+/* Gives the driver its memory: `at` is where the next free byte is, `message_at` the same where devices go by
+ * message. */
 void driver_boot(Guest *g, unsigned i, uint64_t *at, uint64_t *message_at);
 /* So much it takes at most. */
 #define DRIVER_BYTES         (UINT64_C(1408) * 1024)

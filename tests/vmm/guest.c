@@ -75,20 +75,24 @@ static GuestStep ballast_check(Guest *g, uint64_t page)
                                 (unsigned long long) (root->ballast_at / RAM_PAGE + page), versions[page],
                                 (unsigned long long) expected, (unsigned long long) word);
         }
-        SET(g, root->sweep_sum, root->sweep_sum + versions[page]);
         return GUEST_WORKED;
 }
 
-/* Rewrites one page somewhere and looks at the next few. At the end of a sweep the sum over all versions shows whether the
- * table itself is right. */
+/* Rewrites one page somewhere, after a look at what it was, and looks at the next few. At the end of a sweep the sum
+ * over all versions shows whether the table itself is right. */
 static GuestStep ballast_step(Guest *g)
 {
         Root *root = guest_root(g);
+        const uint32_t *versions = guest_at(g, root->versions_at);
+        uint64_t page = guest_random(g, &root->random) % root->ballast_pages;
 
-        ballast_write(g, guest_random(g, &root->random) % root->ballast_pages);
+        if (ballast_check(g, page) == GUEST_BROKEN)
+                return GUEST_BROKEN;
+        ballast_write(g, page);
         for (unsigned i = 0; i < SWEEP_PAGES && root->sweep_at < root->ballast_pages; i++) {
                 if (ballast_check(g, root->sweep_at) == GUEST_BROKEN)
                         return GUEST_BROKEN;
+                SET(g, root->sweep_sum, root->sweep_sum + versions[root->sweep_at]);
                 SET(g, root->sweep_at, root->sweep_at + 1);
         }
         if (root->sweep_at < root->ballast_pages)

@@ -3,13 +3,13 @@
 
 /* The guest: a program that works its devices as hard as it can and checks all that it sees.
  *
- * Everything that it knows is in the guest's memory (guest-memory.h): how far it is, what each device must answer next, what
- * must stand in every buffer. So it goes on wherever that memory and the devices are, and a page or a device that is not what it was
- * is found by the program itself, at the step that meets it. It then says what it saw, and stops for good: the text is in
- * the memory, too.
+ * Everything that it knows is in the guest's memory (guest-memory.h): how far it is, what each device must answer
+ * next, what must stand in every buffer. So it goes on wherever that memory and the devices are, and a page or a
+ * device that is not what it was is found by the program itself, at the step that meets it. It then says what it
+ * saw, and stops for good: the text is in the memory, too.
  *
- * A VMM runs it in micro-steps, each with at most a few accesses. Between two of them nothing is under way but what the
- * devices do by themselves.
+ * A VMM runs it in micro-steps, each with at most a few accesses. Between two of them nothing is under way but what
+ * the devices do by themselves.
  */
 
 #include "device.h"

@@ -2,9 +2,10 @@
 
 /* migmgr-test-vmm: a VMM without a hypervisor, for tests of migmgr, and for who writes a VMM to read.
  *
- * What a VMM has to do for migmgr is in delegate.c, which only calls the rest: vm.c (a vCPU that stops exactly), ram.c (which
- * pages were written, and by whom that is known), move.c (memory on its way), device.c and channel.c (the client's side of
- * vfio-user). The guest is not a real one: guest.c is a program that finds out whatever is lost.
+ * What a VMM has to do for migmgr is in delegate.c, which only calls the rest: vm.c (a vCPU that stops exactly),
+ * ram.c (which pages were written, and by whom that is known), move.c (memory on its way), device.c and channel.c
+ * (the client's side of vfio-user). The guest is not a real one: guest.c is a program that finds out whatever is
+ * lost.
  */
 
 #include <getopt.h>

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* What two VMMs say to each other over the connection for memory. It is their own affair: migmgr hands out the connection
- * and looks at nothing.
+/* What two VMMs say to each other over the connection for memory. It is their own affair: migmgr hands out the
+ * connection and looks at nothing.
  *
- * A StreamHeader, then records, each followed by what it announces; StreamEnd is the last. A page may come any number of times, and the
- * last one counts. Who reads takes exactly what is announced, nothing behind the end: the connection is not ours alone.
- * Both have the same byte order.
+ * A StreamHeader, then records, each followed by what it announces; one of STREAM_END is the last. A page may come any
+ * number of times, and the last one counts. Who reads takes exactly what is announced, nothing behind the end: the
+ * connection is not ours alone. Both have the same byte order.
  */
 
 #include <assert.h>

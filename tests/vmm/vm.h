@@ -3,9 +3,9 @@
 
 /* A virtual machine: memory, devices and one vCPU, a thread that runs the guest.
  *
- * All functions are called from one thread. The vCPU stops between two micro-steps only: an access that is open is waited for, and
- * what it brought is in the memory then. So what moves is the memory, the devices, and the interrupts that the guest
- * has not taken yet.
+ * All functions are called from one thread. The vCPU stops between two micro-steps only: an access that is open is
+ * waited for, and what it brought is in the memory then. So what moves is the memory, the devices, and the
+ * interrupts that the guest has not taken yet.
  */
 
 #include "guest.h"
