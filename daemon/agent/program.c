@@ -65,6 +65,8 @@ static void end(Program *p)
         p->pages = pages_free(p->pages);
         if (p->place->dirty)
                 dirty_abandon(p->place->dirty);
+        if (p->place->precopy)
+                stream_hold(p->place->precopy, false);
         p->result.op = p->at;
         p->result.bytes = p->bytes;
         if (p->deadline)
@@ -527,6 +529,8 @@ int program_new(ProgramPlace *place, const AgentRun *run, int data_fd, ProgramEn
         }
         if (!keeps_precopy(run))
                 place->precopy = stream_free(place->precopy);
+        if (place->precopy)
+                stream_hold(place->precopy, true);
         *ret = p;
         next_operation(TAKE_PTR(p));
         return 0;

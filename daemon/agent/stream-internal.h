@@ -41,6 +41,7 @@ typedef struct Precopy {
         bool slow;                           /* in the last window little came */
         bool held_back;                      /* ... but by us, for its bandwidth's sake */
         bool converged;
+        bool held;
         uint64_t start_usec, tick_usec, window_usec; /* CLOCK_MONOTONIC */
         uint64_t window_bytes;
         int64_t tokens; /* bytes that may go out now */

@@ -58,7 +58,7 @@ static bool must_wait(Stream *stream)
                 p->held_back = true;
                 return true;
         }
-        return p->empty;
+        return p->empty || p->held;
 }
 
 static void fill_from_device(Stream *stream)
@@ -297,6 +297,13 @@ int stream_precopy_new(struct event_base *base, VfioUserDevice *device, int fd, 
         }
         *ret = stream;
         return 0;
+}
+
+void stream_hold(Stream *stream, bool hold)
+{
+        stream->precopy.held = hold;
+        if (!hold)
+                event_active(stream->kick, EV_TIMEOUT, 0);
 }
 
 void stream_finish(Stream *stream, StreamEnd on_end, void *userdata)

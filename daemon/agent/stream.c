@@ -96,15 +96,18 @@ int stream_new(struct event_base *base, VfioUserDevice *device, int fd, void (*p
         return 0;
 }
 
+/* At once as much as it will ever need: what is not touched costs nothing, and what is touched does so only once. */
 bool stream_make_room(Buffer *buffer, size_t size)
 {
-        if (buffer->room < size) {
-                free(buffer->payload);
-                buffer->room = 0;
-                buffer->payload = malloc(size);
-                if (!buffer->payload)
-                        return false;
-                buffer->room = size;
-        }
+        size_t room = MAX(size, (size_t) STREAM_CHUNK_MAX);
+
+        if (buffer->room >= size)
+                return true;
+        free(buffer->payload);
+        buffer->room = 0;
+        buffer->payload = malloc(room);
+        if (!buffer->payload)
+                return false;
+        buffer->room = room;
         return true;
 }

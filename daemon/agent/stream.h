@@ -31,6 +31,10 @@ int stream_out_new(struct event_base *base, VfioUserDevice *device, int fd, Stre
 int stream_precopy_new(struct event_base *base, VfioUserDevice *device, int fd, const TransferLimits *limits,
                        StreamEnd on_converged, void *userdata, Stream **ret) _must_check_;
 
+/* A stream that has converged asks the device for nothing more, for now: what else the device is asked must not wait behind
+ * that. */
+void stream_hold(Stream *stream, bool hold);
+
 /* The rest of a stream that has converged. What went wrong with it since is told now. */
 void stream_finish(Stream *stream, StreamEnd on_end, void *userdata);
 
