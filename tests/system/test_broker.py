@@ -22,10 +22,10 @@ import time
 import unittest
 
 from lab import PACE, Lab, definition, new_uuid, program, wait_for
-from vfio_user import (DATA_READ, DATA_WRITE, DMA_READ, ERROR, FEATURE, GET, GET_INFO, MIGRATION, NO_REPLY, PROBE, REGION_READ,
-                       REGION_WRITE, RESET, RESUMING, RUNNING, SET, STATE, STOP, STOP_COPY, VERSION, Client, Refused, Wire)
-from vfio_user_server import (DATA_EVENTFD, DATA_NONE, DMA_MAP, DMA_UNMAP, DMA_WRITE, IRQ_INFO, REGION_INFO, SET_IRQS, TRIGGER,
-                              Hang, Server)
+from vfio_user import (DATA_READ, DATA_WRITE, DMA_MAP, DMA_READ, DMA_UNMAP, DMA_WRITE, FEATURE, GET, GET_INFO, IRQ_INFO,
+                       MIGRATION, NO_REPLY, PROBE, REGION_INFO, REGION_READ, REGION_WRITE, RESET, RESUMING, RUNNING, SET,
+                       SET_IRQS, STATE, STOP, STOP_COPY, VERSION, Client, Refused)
+from vfio_user_server import DATA_EVENTFD, TRIGGER, Hang, Server
 
 OPEN, ATTACH, RUN, STOP_COMMAND, HELLO, RESULT, PROGRESS, GONE, BROKER, WANTED = range(1, 11)
 OP_GET, OP_SET, OP_RESET = range(3)
