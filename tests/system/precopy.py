@@ -68,6 +68,10 @@ def spans(job, what):
     return {s.get("device"): s for s in job["timeline"] if s["what"] == what and s["half"] == "source"}
 
 
+def took(span):
+    return span["end_usec"] - span["start_usec"]
+
+
 def rest(job):
     """Bytes that went out when pre-copy had converged."""
     return sum(s["bytes"] - spans(job, "precopy")[d]["bytes"] for d, s in spans(job, "send").items())
@@ -104,25 +108,22 @@ def compare(lab, hosts, repeats, name, delay):
 
 
 def lag(lab):
-    """Of each move: (usec of the whole pre-copy, of the slowest of the three others)."""
+    """The figures, and whether the limit held: it is what ended the pre-copy of the set, and not that of the others."""
     hosts = [lab.host(name, config={"precopy-msec": LIMIT_MSEC}) for name in ("c", "d")]
     devices = {f"d{i}": f"size={16 * MIB},pre-copy=on,dirty-rate={16 * MIB // PAGE // 100}" for i in range(3)}
     # Read at 50 MiB a second, it is changed at 120, all of it again and again.
     devices["laggard"] = f"size={8 * MIB},pre-copy=on,dirty-rate=30000,read-delay=20"
     s = Set(lab, hosts, "four", devices)
-    moves = []
+    phases, others = [], []
     for _ in range(LAGGARDS):
         job = s.move()
-        ends = {d: span["end_usec"] - span["start_usec"] for d, span in spans(job, "precopy").items()}
-        phase = spans(job, "source-precopy")[None]
-        moves.append((phase["end_usec"] - phase["start_usec"], max(ends[d] for d in ends if d != "laggard")))
-    print(f"laggard      pre-copy of the set {max(m[0] for m in moves) / 1000:.0f} ms, limit {LIMIT_MSEC}; the others' at most "
-          f"{max(m[1] for m in moves) / 1000:.0f} ms; blackout {s.median_ms():.1f} ms", flush=True)
-    return {"limit_msec": LIMIT_MSEC, "laggard_precopy_ms": round(max(m[0] for m in moves) / 1000, 1),
-            "others_precopy_ms": round(max(m[1] for m in moves) / 1000, 1),
-            "laggard_blackout_ms": round(s.median_ms(), 1)}, all(
-                LIMIT_MSEC * 1000 * 0.9 <= phase <= LIMIT_MSEC * 1000 + SLACK_USEC and others < LIMIT_MSEC * 1000 * 0.9
-                for phase, others in moves)
+        phases.append(took(spans(job, "source-precopy")[None]))
+        others += [took(span) for d, span in spans(job, "precopy").items() if d != "laggard"]
+    print(f"laggard      pre-copy of the set {max(phases) / 1000:.0f} ms, limit {LIMIT_MSEC}; of the three others at most "
+          f"{max(others) / 1000:.0f} ms; blackout {s.median_ms():.1f} ms", flush=True)
+    held = (min(phases) >= 900 * LIMIT_MSEC > max(others) and max(phases) <= 1000 * LIMIT_MSEC + SLACK_USEC)
+    return {"limit_msec": LIMIT_MSEC, "laggard_precopy_ms": round(max(phases) / 1000, 1),
+            "others_precopy_ms": round(max(others) / 1000, 1), "laggard_blackout_ms": round(s.median_ms(), 1)}, held
 
 
 def main(repeats=20):
