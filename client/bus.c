@@ -167,7 +167,48 @@ json_object *client_message_to_json(sd_bus_message *m)
 
 /* ---- objects ------------------------------------------------------------------------------------------------- */
 
-int client_objects(Client *client, json_object **ret)
+/* The interfaces of one object that are asked for; not what every object on a bus has. */
+static json_object *read_interfaces(sd_bus_message *m, bool devices)
+{
+        json_object *object = json_new_object();
+        const char *interface;
+
+        (void) sd_bus_message_enter_container(m, 'a', "{sa{sv}}");
+        while (sd_bus_message_enter_container(m, 'e', "sa{sv}") > 0) {
+                bool ours = sd_bus_message_read(m, "s", &interface) > 0 &&
+                            strncmp(interface, MIGMGR_NAME ".", strlen(MIGMGR_NAME ".")) == 0;
+
+                if (ours && (devices || !streq(interface, MIGMGR_NAME ".Device")))
+                        json_add(object, interface, read_value(m));
+                else
+                        (void) sd_bus_message_skip(m, "a{sv}");
+                (void) sd_bus_message_exit_container(m);
+        }
+        (void) sd_bus_message_exit_container(m);
+        return object;
+}
+
+static json_object *read_objects(sd_bus_message *m, bool devices)
+{
+        json_object *objects = json_new_object(), *object;
+        const char *path;
+
+        (void) sd_bus_message_enter_container(m, 'a', "{oa{sa{sv}}}");
+        while (sd_bus_message_enter_container(m, 'e', "oa{sa{sv}}") > 0) {
+                if (sd_bus_message_read(m, "o", &path) > 0) {
+                        object = read_interfaces(m, devices);
+                        if (json_object_object_length(object) > 0)
+                                json_add(objects, path, object);
+                        else
+                                json_object_put(object);
+                }
+                (void) sd_bus_message_exit_container(m);
+        }
+        (void) sd_bus_message_exit_container(m);
+        return objects;
+}
+
+int client_objects(Client *client, bool devices, json_object **ret)
 {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
@@ -177,7 +218,7 @@ int client_objects(Client *client, json_object **ret)
 
         if (r < 0)
                 return client_failed(&error, r);
-        *ret = client_message_to_json(reply);
+        *ret = read_objects(reply, devices);
         return EXIT_DONE;
 }
 
@@ -224,6 +265,67 @@ json_object *client_find_vm(json_object *objects, const char *name, const char *
         }
         fprintf(stderr, "migctl: no VM \"%s\" is registered here; migctl list shows those that are\n", name);
         return NULL;
+}
+
+int client_append_move(const Client *client, sd_bus_message *call)
+{
+        const Options *o = &client->options;
+        const struct {
+                const char *key;
+                uint64_t value;
+        } numbers[] = {{"timeout-usec", o->timeout_usec},
+                       {"bandwidth", o->bandwidth},
+                       {"max-blackout-usec", o->max_blackout_usec}};
+        int r = sd_bus_message_open_container(call, 'a', "{sv}");
+
+        for (size_t i = 0; i < ARRAY_SIZE(numbers) && r >= 0; i++)
+                if (numbers[i].value > 0)
+                        r = sd_bus_message_append(call, "{sv}", numbers[i].key, "t", numbers[i].value);
+        if (r >= 0 && o->request_id)
+                r = sd_bus_message_append(call, "{sv}", "request-id", "s", o->request_id);
+        return r < 0 ? r : sd_bus_message_close_container(call);
+}
+
+/* A check asks every device and VMM of both hosts. */
+#define CHECK_USEC (60 * USEC_PER_SEC)
+
+int client_check(Client *client, char **args, bool *ret_ok, json_object **ret_report)
+{
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *call = NULL, *reply = NULL;
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        JsonReader reader = {.where = "report"};
+        const char *text;
+        int ok, r = sd_bus_message_new_method_call(client->bus, &call, MIGMGR_NAME, MIGMGR_ROOT,
+                                                   MIGMGR_NAME ".Manager", "Check");
+
+        if (r >= 0)
+                r = sd_bus_message_append(call, "ss", args[0], args[1]);
+        if (r >= 0)
+                r = client_append_move(client, call);
+        if (r >= 0)
+                r = sd_bus_call(client->bus, call, CHECK_USEC, &error, &reply);
+        if (r >= 0)
+                r = sd_bus_message_read(reply, "bs", &ok, &text);
+        if (r < 0)
+                return client_failed(&error, r);
+        *ret_ok = ok;
+        *ret_report = json_parse(&reader, text, strlen(text));
+        return *ret_report ? EXIT_DONE : EXIT_FAILED;
+}
+
+int client_cancel(Client *client, const char *path)
+{
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        int r = sd_bus_call_method(client->bus, MIGMGR_NAME, path, MIGMGR_NAME ".Job", "Cancel", &error, NULL,
+                                   "");
+        char id[37];
+
+        if (sd_bus_error_has_name(&error, SD_BUS_ERROR_UNKNOWN_OBJECT)) {
+                client_uuid_of_path(path, id);
+                fprintf(stderr, "migctl: no job %s is known here, or it has ended long ago\n", id);
+                return EXIT_NOT_FOUND;
+        }
+        return r < 0 ? client_failed(&error, r) : EXIT_DONE;
 }
 
 int client_get_job(Client *client, const char *id, json_object **ret)

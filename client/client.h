@@ -18,8 +18,12 @@ typedef struct Options {
         const char *bus_address;
         bool json, json_pretty;
         bool legend;
-        bool incoming;         /* register */
-        uint64_t timeout_usec; /* migrate */
+        bool incoming;               /* register */
+        bool yes;                    /* reset */
+        bool wait, no_wait, dry_run; /* migrate */
+        uint64_t timeout_usec;       /* migrate */
+        uint64_t bandwidth;          /* migrate, check: bytes per second; 0: no limit */
+        uint64_t max_blackout_usec;
         const char *request_id;
 } Options;
 
@@ -44,7 +48,9 @@ int cmd_devices(Client *client, char **args, int n);
 int cmd_check(Client *client, char **args, int n);
 int cmd_migrate(Client *client, char **args, int n);
 int cmd_cancel(Client *client, char **args, int n);
+int cmd_jobs(Client *client, char **args, int n);
 int cmd_show(Client *client, char **args, int n);
+int cmd_reset(Client *client, char **args, int n);
 int cmd_monitor(Client *client, char **args, int n);
 
 /* ---- bus.c --------------------------------------------------------------------------------------------------- */
@@ -58,8 +64,9 @@ int client_failed(const sd_bus_error *error, int r);
 /* What is left of a message, as JSON: one value, or an array of several. */
 json_object *client_message_to_json(sd_bus_message *m);
 
-/* All objects: {path: {interface: {property: value}}}. 0, or an exit status. */
-int client_objects(Client *client, json_object **ret);
+/* All objects: {path: {interface: {property: value}}}, those of devices only when they are wanted: there may be thousands.
+ * 0, or an exit status. */
+int client_objects(Client *client, bool devices, json_object **ret);
 
 /* The VM of that name or UUID among them: its properties, or NULL after saying so. */
 json_object *client_find_vm(json_object *objects, const char *name, const char **ret_path);
@@ -71,6 +78,15 @@ json_object *client_interface(json_object *objects, const char *path, const char
 const char *client_text(json_object *properties, const char *key);
 int64_t client_number(json_object *properties, const char *key);
 
+/* Appends the options of a move, a{sv}, that were given. */
+int client_append_move(const Client *client, sd_bus_message *call) _must_check_;
+
+/* Calls Cancel of that job. 0, or an exit status. */
+int client_cancel(Client *client, const char *path);
+
+/* What Check says of a move: whether it is possible, and its report. 0, or an exit status. */
+int client_check(Client *client, char **args, bool *ret_ok, json_object **ret_report);
+
 /* Everything about a job, by UUID. 0, or an exit status. */
 int client_get_job(Client *client, const char *id, json_object **ret);
 
@@ -79,11 +95,18 @@ void client_uuid_of_path(const char *path, char ret[37]);
 
 /* ---- writer-text.c, writer-json.c ----------------------------------------------------------------------------- */
 
+/* A column of a table. On a terminal that is too narrow for all of them, cells of the column with the largest `give` are
+ * shortened first, then those of the next; where it is 0 they stay. */
+typedef struct Column {
+        const char *heading;
+        unsigned int give;
+} Column;
+
 /* A table that is printed when it is whole, its columns lined up. Cells are copied. */
 typedef struct Table Table;
-Table *table_new(const char *const *columns, size_t n_columns);
+Table *table_new(const Column *columns, size_t n_columns);
 void table_row(Table *table, const char *const *cells);
-/* With a heading when `legend`; frees it. */
+/* With a heading when `legend`, and shortened only where `f` is a terminal; frees it. */
 void table_print(Table *table, bool legend, FILE *f);
 
 /* As the options say: short or pretty. Takes the object over. */
@@ -92,6 +115,13 @@ void write_json(const Client *client, json_object *object);
 /* "812 us", "3.1 ms", "12.0 s", "1.5 GiB". */
 const char *format_usec(uint64_t usec, char ret[32]);
 const char *format_bytes(uint64_t bytes, char ret[32]);
+/* How long ago, in one unit: "12 s", "3 min", "5 h", "2 days". */
+const char *format_age(uint64_t usec, char ret[32]);
+
+/* ---- plan-view.c --------------------------------------------------------------------------------------------- */
+
+/* The phases of a move, how long each may take, and who takes part. */
+void plan_view(json_object *plan, bool legend, FILE *f);
 
 /* ---- timeline-view.c ----------------------------------------------------------------------------------------- */
 
@@ -100,4 +130,5 @@ void timeline_view(json_object *job, FILE *f);
 
 /* ---- findings-view.c ----------------------------------------------------------------------------------------- */
 
-void findings_view(json_object *findings, bool legend, FILE *f);
+/* The findings of a report or a job; nothing when it has none. */
+void findings_view(json_object *report, bool legend, FILE *f);

@@ -13,7 +13,8 @@ static void join(json_object *array, char *ret, size_t size)
 
 static void print(const Client *client, json_object *list)
 {
-        static const char *const columns[] = {"DEVICE", "TYPE", "MODE", "STATE", "MIGRATION", "TROUBLE"};
+        static const Column columns[] = {{"DEVICE", 1}, {"TYPE"},         {"MODE"},
+                                         {"STATE"},     {"MIGRATION", 3}, {"TROUBLE", 2}};
         Table *table = table_new(columns, ARRAY_SIZE(columns));
 
         for (size_t i = 0; i < json_object_array_length(list); i++) {
@@ -39,7 +40,7 @@ int cmd_devices(Client *client, char **args, int n)
         _cleanup_(json_object_putp) json_object *objects = NULL;
         json_object *vm, *paths = NULL, *list;
         const char *path;
-        int status = client_objects(client, &objects);
+        int status = client_objects(client, true, &objects);
 
         if (status != EXIT_DONE)
                 return status;

@@ -29,8 +29,8 @@ static json_object *vm_to_json(json_object *objects, json_object *vm)
 
 static void print(const Client *client, json_object *list)
 {
-        static const char *const columns[] = {"NAME",          "IS",  "VMM", "DEVICES", "PHASE",
-                                              "LAST BLACKOUT", "UUID"};
+        static const Column columns[] = {{"NAME", 1},       {"IS"},     {"VMM"}, {"DEVICES"}, {"PHASE"},
+                                         {"LAST BLACKOUT"}, {"UUID", 2}};
         Table *table = table_new(columns, ARRAY_SIZE(columns));
 
         for (size_t i = 0; i < json_object_array_length(list); i++) {
@@ -44,7 +44,7 @@ static void print(const Client *client, json_object *list)
 
                 table_row(table, cells);
         }
-        table_print(table, client->options.legend, stdout);
+        table_print(table, client->options.legend && json_object_array_length(list) > 0, stdout);
         json_object_put(list);
 }
 
@@ -52,7 +52,7 @@ int cmd_list(Client *client, char **args, int n)
 {
         _cleanup_(json_object_putp) json_object *objects = NULL;
         json_object *list;
-        int status = client_objects(client, &objects);
+        int status = client_objects(client, false, &objects);
 
         if (status != EXIT_DONE)
                 return status;
@@ -65,9 +65,14 @@ int cmd_list(Client *client, char **args, int n)
                         json_append(list, vm_to_json(objects, vm));
         }
         json_object_array_sort(list, by_name);
-        if (client->options.json)
+        if (client->options.json) {
                 write_json(client, list);
-        else
-                print(client, list);
+                return EXIT_DONE;
+        }
+        if (json_object_array_length(list) == 0 && client->options.legend)
+                fprintf(stderr,
+                        "No VM is registered here. One that runs: migctl register FILE; one that is to come: "
+                        "migctl register --incoming FILE\n");
+        print(client, list);
         return EXIT_DONE;
 }

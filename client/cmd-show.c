@@ -25,6 +25,7 @@ static void print_usec(const char *label, json_object *job, const char *key)
 static void print_head(json_object *job)
 {
         json_object *error = NULL;
+        char rate[32];
 
         printf("%12s: %s\n%12s: %s\n%12s: %s, the %s half; the other is %s\n", "Job", client_text(job, "job"),
                "VM", client_text(job, "name"), "This is", "here", client_text(job, "half"),
@@ -33,8 +34,12 @@ static void print_head(json_object *job)
                client_text(job, "result")[0] ? ", " : "", client_text(job, "result"));
         printf("%12s: %s\n%12s: %s\n", "Phase", client_text(job, "phase"), "Owner",
                client_text(job, "owner"));
+        if (client_number(job, "bandwidth") > 0)
+                printf("%12s: %s/s at most\n", "Bandwidth",
+                       format_bytes((uint64_t) client_number(job, "bandwidth"), rate));
         print_time("Begun", client_number(job, "created_usec"));
         print_time("Ended", client_number(job, "ended_usec"));
+        print_usec("May stand", job, "max_blackout_usec");
         print_usec("Blackout", job, "blackout_usec");
         print_usec("of devices", job, "device_blackout_usec");
         print_usec("of the VMM", job, "vmm_usec");
@@ -55,10 +60,9 @@ int cmd_show(Client *client, char **args, int n)
                 return EXIT_DONE;
         }
         print_head(job);
-        if (json_object_object_get_ex(job, "findings", &findings) && json_object_array_length(findings) > 0) {
+        if (json_object_object_get_ex(job, "findings", &findings) && json_object_array_length(findings) > 0)
                 putchar('\n');
-                findings_view(findings, client->options.legend, stdout);
-        }
+        findings_view(job, client->options.legend, stdout);
         timeline_view(job, stdout);
         return EXIT_DONE;
 }

@@ -67,7 +67,7 @@ int cmd_status(Client *client, char **args, int n)
         _cleanup_(json_object_putp) json_object *objects = NULL;
         json_object *vm;
         const char *path;
-        int status = client_objects(client, &objects);
+        int status = client_objects(client, true, &objects);
 
         if (status != EXIT_DONE)
                 return status;

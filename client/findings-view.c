@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "client.h"
 
-void findings_view(json_object *findings, bool legend, FILE *f)
+void findings_view(json_object *report, bool legend, FILE *f)
 {
-        static const char *const columns[] = {"DEVICE", "PROPERTY", "SOURCE", "DESTINATION", "WHAT TO DO"};
-        Table *table = table_new(columns, ARRAY_SIZE(columns));
+        /* Nothing is shortened: what is wrong and what to do about it must be readable. */
+        static const Column columns[] = {
+                {"DEVICE"}, {"PROPERTY"}, {"SOURCE"}, {"DESTINATION"}, {"WHAT TO DO"}};
+        Table *table;
+        json_object *findings = NULL;
 
-        for (size_t i = 0;
-             json_object_is_type(findings, json_type_array) && i < json_object_array_length(findings); i++) {
+        (void) json_object_object_get_ex(report, "findings", &findings);
+        if (!json_object_is_type(findings, json_type_array) || json_object_array_length(findings) == 0)
+                return;
+        table = table_new(columns, ARRAY_SIZE(columns));
+
+        for (size_t i = 0; i < json_object_array_length(findings); i++) {
                 json_object *o = json_object_array_get_idx(findings, i);
                 const char *device = client_text(o, "device");
                 const char *cells[] = {device[0] ? device : "(VM)", client_text(o, "property"),
@@ -17,4 +24,6 @@ void findings_view(json_object *findings, bool legend, FILE *f)
                 table_row(table, cells);
         }
         table_print(table, legend, f);
+        if (client_number(report, "more_findings") > 0)
+                fprintf(f, "... and %lld more\n", (long long) client_number(report, "more_findings"));
 }

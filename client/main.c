@@ -3,6 +3,7 @@
 /* migctl: options and verbs. */
 
 #include <getopt.h>
+#include <locale.h>
 #include <signal.h>
 
 #include "client.h"
@@ -16,8 +17,10 @@ static const Verb verbs[] = {
         {"unregister", "VM", 1, 1, cmd_unregister, "forget the VM; it goes on as it is"},
         {"check", "VM DEST", 2, 2, cmd_check, "whether the VM could go there, and what speaks against it"},
         {"migrate", "VM DEST", 2, 2, cmd_migrate, "move the VM with all its devices"},
+        {"jobs", "", 0, 0, cmd_jobs, "moves that go on, and those that have ended"},
         {"cancel", "JOB", 1, 1, cmd_cancel, "turn a migration back"},
         {"show", "JOB", 1, 1, cmd_show, "everything about a job, with a timeline of its blackout"},
+        {"reset", "VM [DEVICE]", 1, 2, cmd_reset, "reset one device, or each; it loses what it holds"},
         {"monitor", "", 0, 0, cmd_monitor, "what happens, line by line, until interrupted"},
 };
 
@@ -27,7 +30,13 @@ enum {
         OPTION_NO_LEGEND,
         OPTION_INCOMING,
         OPTION_TIMEOUT,
+        OPTION_BANDWIDTH,
+        OPTION_MAX_BLACKOUT,
         OPTION_REQUEST,
+        OPTION_WAIT,
+        OPTION_NO_WAIT,
+        OPTION_DRY_RUN,
+        OPTION_YES,
         OPTION_VERSION
 };
 
@@ -36,30 +45,45 @@ static const struct option options[] = {{"bus-address", required_argument, NULL,
                                         {"no-legend", no_argument, NULL, OPTION_NO_LEGEND},
                                         {"incoming", no_argument, NULL, OPTION_INCOMING},
                                         {"timeout", required_argument, NULL, OPTION_TIMEOUT},
+                                        {"bandwidth", required_argument, NULL, OPTION_BANDWIDTH},
+                                        {"max-blackout", required_argument, NULL, OPTION_MAX_BLACKOUT},
                                         {"request-id", required_argument, NULL, OPTION_REQUEST},
+                                        {"wait", no_argument, NULL, OPTION_WAIT},
+                                        {"no-wait", no_argument, NULL, OPTION_NO_WAIT},
+                                        {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
+                                        {"yes", no_argument, NULL, OPTION_YES},
                                         {"help", no_argument, NULL, 'h'},
                                         {"version", no_argument, NULL, OPTION_VERSION},
                                         {}};
 
 static void help(FILE *f)
 {
-        fprintf(f, "migctl [OPTIONS] VERB ...\n\nMoves virtual machines and the devices they own.\n"
-                   "DEST: unix:/path of the other migmgrd's peer.sock. No verb: list.\n\n");
+        fprintf(f,
+                "migctl [OPTIONS] VERB ...\n\nMoves virtual machines and the devices they own.\n"
+                "DEST: unix:/path of the other migmgrd's peer.sock; for tests tcp://127.0.0.1:PORT. No verb: list.\n\n");
         for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-                fprintf(f, "  %-10s %-8s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].doc);
-        fprintf(f, "\n  --bus-address=ADDR      D-Bus to call, instead of the system bus\n"
-                   "  --json[=short|pretty]   for programs: one JSON value; monitor: one a line\n"
-                   "  --no-legend             tables without headings\n"
-                   "  --incoming              register: the VM is to come here\n"
-                   "  --timeout=SECONDS       migrate: turn back when the whole job takes longer\n"
-                   "  --request-id=ID         migrate: the same ID again names the same job\n"
-                   "  --help                  this text\n"
-                   "  --version               version\n\n"
-                   "Exit status of migrate:\n ");
+                fprintf(f, "  %-10s %-11s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].doc);
+        fprintf(f,
+                "\n  --bus-address=ADDR      D-Bus to call, instead of the system bus\n"
+                "  --json[=short|pretty]   for programs: one JSON value; monitor: one a line\n"
+                "  --no-legend             tables without headings\n"
+                "  --incoming              register: the VM is to come here\n"
+                "  --timeout=SECONDS       migrate: turn back when the whole job takes longer\n"
+                "  --bandwidth=RATE        migrate, check: bytes per second at most; K, M, G: KiB, MiB, GiB\n"
+                "  --max-blackout=MS       migrate, check: turn back when the VM stands still for longer\n"
+                "  --request-id=ID         migrate: the same ID again names the same job\n"
+                "  --wait                  migrate: end when the job ends; it is so without\n"
+                "  --no-wait               migrate: print the job's UUID and end\n"
+                "  --dry-run               migrate: show what would be done, and what speaks against it\n"
+                "  --yes                   reset: do not ask whether it is meant\n"
+                "  --help                  this text\n"
+                "  --version               version\n\n"
+                "Exit status of migrate:\n ");
         for (size_t i = 0; outcome_result(i); i++)
                 fprintf(f, "%s %d %s", i ? "," : "", outcome_result(i)->exit, outcome_result(i)->name);
-        fprintf(f, "\nof every verb: %d usage, %d denied, %d not found, %d migmgrd unreachable\n", EXIT_USAGE,
-                EXIT_DENIED, EXIT_NOT_FOUND, EXIT_UNREACHABLE);
+        fprintf(f,
+                ",\n  %d interrupted: the job goes on\nof every verb: %d usage, %d denied, %d not found, %d migmgrd unreachable\n",
+                EXIT_INTERRUPTED, EXIT_USAGE, EXIT_DENIED, EXIT_NOT_FOUND, EXIT_UNREACHABLE);
 }
 
 static bool read_json_option(Options *o, const char *how)
@@ -69,15 +93,52 @@ static bool read_json_option(Options *o, const char *how)
         return !how || streq(how, "pretty") || streq(how, "short");
 }
 
-static bool read_timeout(Options *o, const char *text)
+/* A positive decimal number below `most`, and what follows it. 0: it is none. Not all that strtod() takes: no hexadecimal
+ * digits, no blanks, no infinity. */
+static double read_number(const char *text, double most, const char **ret_rest)
 {
-        char *end;
-        double seconds = strtod(text, &end);
+        char *end = NULL;
+        size_t n = strspn(text, "0123456789.");
+        double value = n > 0 ? strtod(text, &end) : 0;
 
-        if (end == text || *end || !(seconds > 0 && seconds < 1e6))
+        *ret_rest = text + n;
+        return end == text + n && value > 0 && value < most ? value : 0;
+}
+
+/* In units of `unit` microseconds. */
+static bool read_time(const char *text, uint64_t unit, uint64_t *ret_usec)
+{
+        const char *rest;
+        uint64_t usec = (uint64_t) (read_number(text, 1e12 / (double) unit, &rest) * (double) unit);
+
+        if (usec == 0 || *rest)
                 return false;
-        o->timeout_usec = (uint64_t) (seconds * (double) USEC_PER_SEC);
+        *ret_usec = usec;
         return true;
+}
+
+static bool read_rate(const char *text, uint64_t *ret_bytes)
+{
+        static const char units[] = "KMG";
+        const char *rest, *unit;
+        double rate = read_number(text, 1e15, &rest);
+
+        unit = *rest ? strchr(units, *rest) : NULL;
+        if (unit) {
+                for (ptrdiff_t i = 0; i <= unit - units; i++)
+                        rate *= 1024;
+                rest++;
+        }
+        if (*rest || rate < 1 || rate > 1e18)
+                return false;
+        *ret_bytes = (uint64_t) rate;
+        return true;
+}
+
+static int wrong_value(const char *option, const char *text, const char *what)
+{
+        fprintf(stderr, "migctl: --%s=%s: %s\n", option, text, what);
+        return EXIT_USAGE;
 }
 
 /* Returns -1 to go on, else the exit status. */
@@ -89,20 +150,31 @@ static int read_options(Options *o, int argc, char **argv)
                 switch (c) {
                 case OPTION_BUS: o->bus_address = optarg; break;
                 case OPTION_JSON:
-                        if (!read_json_option(o, optarg)) {
-                                fprintf(stderr, "migctl: --json=%s: short or pretty\n", optarg);
-                                return EXIT_USAGE;
-                        }
+                        if (!read_json_option(o, optarg))
+                                return wrong_value("json", optarg, "short or pretty");
                         break;
                 case OPTION_NO_LEGEND: o->legend = false; break;
                 case OPTION_INCOMING: o->incoming = true; break;
                 case OPTION_TIMEOUT:
-                        if (!read_timeout(o, optarg)) {
-                                fprintf(stderr, "migctl: --timeout=%s: a number of seconds\n", optarg);
-                                return EXIT_USAGE;
-                        }
+                        if (!read_time(optarg, USEC_PER_SEC, &o->timeout_usec))
+                                return wrong_value("timeout", optarg, "a number of seconds");
+                        break;
+                case OPTION_BANDWIDTH:
+                        if (!read_rate(optarg, &o->bandwidth))
+                                return wrong_value(
+                                        "bandwidth", optarg,
+                                        "a number of bytes per second, or of KiB with K, MiB with M, GiB "
+                                        "with G behind it");
+                        break;
+                case OPTION_MAX_BLACKOUT:
+                        if (!read_time(optarg, USEC_PER_MSEC, &o->max_blackout_usec))
+                                return wrong_value("max-blackout", optarg, "a number of milliseconds");
                         break;
                 case OPTION_REQUEST: o->request_id = optarg; break;
+                case OPTION_WAIT: o->wait = true; break;
+                case OPTION_NO_WAIT: o->no_wait = true; break;
+                case OPTION_DRY_RUN: o->dry_run = true; break;
+                case OPTION_YES: o->yes = true; break;
                 case 'h': help(stdout); return EXIT_DONE;
                 case OPTION_VERSION: printf("migctl %s\n", PACKAGE_VERSION); return EXIT_DONE;
                 default: fprintf(stderr, "migctl --help shows the options\n"); return EXIT_USAGE;
@@ -123,17 +195,29 @@ static bool fits(const Options *o, const Verb *verb)
 {
         const struct {
                 bool given;
-                const char *option, *verb;
+                const char *option, *verb, *other; /* or NULL */
         } only[] = {{o->incoming, "--incoming", "register"},
                     {o->timeout_usec > 0, "--timeout", "migrate"},
-                    {o->request_id, "--request-id", "migrate"}};
+                    {o->bandwidth > 0, "--bandwidth", "migrate", "check"},
+                    {o->max_blackout_usec > 0, "--max-blackout", "migrate", "check"},
+                    {o->request_id, "--request-id", "migrate"},
+                    {o->wait, "--wait", "migrate"},
+                    {o->no_wait, "--no-wait", "migrate"},
+                    {o->dry_run, "--dry-run", "migrate"},
+                    {o->yes, "--yes", "reset"}};
 
         for (size_t i = 0; i < ARRAY_SIZE(only); i++)
-                if (only[i].given && !streq(verb->name, only[i].verb)) {
+                if (only[i].given && !streq(verb->name, only[i].verb) &&
+                    !(only[i].other && streq(verb->name, only[i].other))) {
                         fprintf(stderr, "migctl: %s is for %s, not for %s\n", only[i].option, only[i].verb,
                                 verb->name);
                         return false;
                 }
+        if (o->no_wait && (o->wait || o->dry_run)) {
+                fprintf(stderr, "migctl: --no-wait and %s contradict each other\n",
+                        o->wait ? "--wait" : "--dry-run");
+                return false;
+        }
         return true;
 }
 
@@ -162,6 +246,7 @@ int main(int argc, char **argv)
 
         if (status >= 0)
                 return status;
+        (void) setlocale(LC_CTYPE, "");
         (void) signal(SIGPIPE, SIG_IGN);
         verb = optind < argc ? find_verb(argv[optind]) : &verbs[0];
         if (!verb) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "progress.h"
 
+#include <stdarg.h>
 #include <sys/ioctl.h>
 #include <time.h>
 
@@ -78,6 +79,19 @@ static void device_name(const char *path, char *ret, size_t size)
         ret[n] = 0;
 }
 
+/* One line and no more, however narrow the terminal: the lines are counted, to be drawn over. */
+__attribute__((format(printf, 2, 3))) static void put_line(const struct winsize *size, const char *format,
+                                                           ...)
+{
+        char text[512];
+        va_list ap;
+
+        va_start(ap, format);
+        (void) vsnprintf(text, sizeof text, format, ap);
+        va_end(ap);
+        fprintf(stderr, "%.*s\n", size->ws_col > 1 ? size->ws_col - 1 : 1, text);
+}
+
 static int draw_devices(json_object *job, const struct winsize *size)
 {
         json_object *devices = NULL;
@@ -90,11 +104,11 @@ static int draw_devices(json_object *job, const struct winsize *size)
                 char name[65];
 
                 device_name(json_object_get_string(json_object_array_get_idx(device, 0)), name, sizeof name);
-                fprintf(stderr, "  %-24.24s %s\n", name,
-                        json_object_get_string(json_object_array_get_idx(device, 2)));
+                put_line(size, "  %-24.24s %s", name,
+                         json_object_get_string(json_object_array_get_idx(device, 2)));
         }
         if (n > most)
-                fprintf(stderr, "  and %zu more\n", n - most);
+                put_line(size, "  and %zu more", n - most);
         return (int) (MIN(n, most) + (n > most));
 }
 
@@ -111,11 +125,11 @@ static void draw(Progress *p, json_object *job)
                 bar[i] = i < at ? '#' : i == at ? '>' : '.';
         bar[PHASE_MAX] = 0;
         progress_end(p);
-        fprintf(stderr, "%.40s  [%s] %s, %s  %.1f s\n", p->vm, bar, phase, client_text(job, "State"),
-                elapsed(p));
-        fprintf(stderr, "  devices %s, memory %s\n",
-                format_bytes((uint64_t) client_number(progress, "device-bytes"), moved),
-                format_bytes((uint64_t) client_number(progress, "memory-bytes"), memory));
+        put_line(&size, "%.40s  [%s] %s, %s  %.1f s", p->vm, bar, phase, client_text(job, "State"),
+                 elapsed(p));
+        put_line(&size, "  devices %s, memory %s",
+                 format_bytes((uint64_t) client_number(progress, "device-bytes"), moved),
+                 format_bytes((uint64_t) client_number(progress, "memory-bytes"), memory));
         p->lines = 2 + draw_devices(job, &size);
         (void) fflush(stderr);
 }

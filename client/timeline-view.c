@@ -68,7 +68,8 @@ static int by_start(const void *a, const void *b)
 /* The spans before the blackout in a line each; the blackout as bars. */
 static void print_part(json_object *spans, const Window *w, const char *title, bool phases_only, FILE *f)
 {
-        static const char *const columns[] = {"PHASE", "WHO", "WHAT", "TOOK", "MOVED", "WHEN"};
+        static const Column columns[] = {{"PHASE"}, {"WHO", 2}, {"WHAT", 3},
+                                         {"TOOK"},  {"MOVED"},  {"WHEN", 1}};
         Table *table = table_new(columns, ARRAY_SIZE(columns));
         char length[32];
         size_t n = 0;

@@ -20,6 +20,7 @@ enum {
         EXIT_IN_DOUBT = 9,
         EXIT_DEGRADED = 10,
         EXIT_LOST = 11,
+        EXIT_INTERRUPTED = 130, /* as a shell says it of what SIGINT has ended */
 };
 
 /* Errors, of calls and in a job's Error property. */

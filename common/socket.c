@@ -57,6 +57,9 @@ int socket_listen(const char *path, int type)
         fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return -errno;
+        /* Before there is a name: that could be somebody else's a moment later. */
+        if (fchmod(fd, 0600) < 0)
+                return -errno;
         if (bind(fd, (struct sockaddr *) &sa, sizeof sa) < 0) {
                 if (errno != EADDRINUSE)
                         return -errno;
@@ -66,7 +69,7 @@ int socket_listen(const char *path, int type)
                 if (bind(fd, (struct sockaddr *) &sa, sizeof sa) < 0)
                         return -errno;
         }
-        if (chmod(path, 0600) < 0 || listen(fd, 64) < 0) {
+        if (listen(fd, 64) < 0) {
                 r = -errno;
                 (void) unlink(path);
                 return r;

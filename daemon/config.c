@@ -7,6 +7,7 @@
 
 #include "common/file.h"
 #include "common/json.h"
+#include "peer/address.h"
 
 #define CONFIG_MAX       (256 * 1024)
 #define DEADLINE_MAX_SEC 3600
@@ -19,8 +20,15 @@ const Config config_default = {
         .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
 };
 
+static void forget_listen(Config *config)
+{
+        for (; config->n_listen > 0; config->n_listen--)
+                free(config->listen[config->n_listen - 1]);
+}
+
 void config_deinit(Config *config)
 {
+        forget_listen(config);
         if (config->vms_dir != config_default.vms_dir)
                 free((char *) config->vms_dir);
         config->vms_dir = config_default.vms_dir;
@@ -61,22 +69,53 @@ static void read_precopy(JsonReader *reader, json_object *root, TransferLimits *
                 1024;
 }
 
+static void read_listen(JsonReader *reader, json_object *array, Config *config)
+{
+        size_t n = json_object_array_length(array);
+
+        forget_listen(config); /* what an earlier file said */
+        if (n > CONFIG_LISTEN_MAX)
+                json_fail(reader, "\"listen\": more than %d addresses", CONFIG_LISTEN_MAX);
+        for (size_t i = 0; i < n && !reader->failed; i++) {
+                json_object *item = json_object_array_get_idx(array, i);
+                const char *text = json_object_get_string(item), *reason = "it is no text";
+
+                if (!json_object_is_type(item, json_type_string) || address_check(text, &reason) < 0) {
+                        json_fail(reader, "\"listen\": %.100s: %s", text ? text : "null", reason);
+                        return;
+                }
+                config->listen[config->n_listen] = strdup(text);
+                if (!config->listen[config->n_listen])
+                        json_fail(reader, "out of memory");
+                else
+                        config->n_listen++;
+        }
+}
+
+static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
+{
+        if (config->vms_dir != config_default.vms_dir)
+                free((char *) config->vms_dir); /* what an earlier file said */
+        config->vms_dir = strdup(text);
+        if (!config->vms_dir)
+                json_fail(reader, "out of memory");
+}
+
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",     "deadlines-msec",   "connect-msec",
-                                           "doubt-msec",  "retries",          "precopy-msec",
-                                           "precopy-mib", "precopy-rate-kib", NULL};
-        json_object *deadlines;
+        static const char *const keys[] = {"vms-dir",          "listen",  "deadlines-msec", "connect-msec",
+                                           "doubt-msec",       "retries", "precopy-msec",   "precopy-mib",
+                                           "precopy-rate-kib", NULL};
+        json_object *deadlines, *listen;
         const char *vms_dir;
 
         json_only(reader, root, keys);
         vms_dir = json_string(reader, root, "vms-dir", false);
-        if (vms_dir && !reader->failed) {
-                config_deinit(config); /* what an earlier file said */
-                config->vms_dir = strdup(vms_dir);
-                if (!config->vms_dir)
-                        json_fail(reader, "out of memory");
-        }
+        if (vms_dir && !reader->failed)
+                read_vms_dir(reader, vms_dir, config);
+        listen = json_member(reader, root, "listen", json_type_array, false);
+        if (listen)
+                read_listen(reader, listen, config);
         deadlines = json_member(reader, root, "deadlines-msec", json_type_object, false);
         if (deadlines)
                 read_deadlines(reader, deadlines, &config->policy);

@@ -5,6 +5,11 @@
 
 #include "common/json.h"
 
+const char *definition_place(const Definition *definition)
+{
+        return definition->vmm == VMM_TYPE_DELEGATE ? definition->bus_name : definition->monitor;
+}
+
 Definition *definition_free(Definition *definition)
 {
         if (!definition)
@@ -18,9 +23,9 @@ Definition *definition_free(Definition *definition)
         return NULL;
 }
 
-static void read_path(JsonReader *reader, json_object *object, const char *key, char *ret)
+static void read_path(JsonReader *reader, json_object *object, const char *key, bool needed, char *ret)
 {
-        const char *path = json_string(reader, object, key, true);
+        const char *path = json_string(reader, object, key, needed);
 
         ret[0] = 0;
         if (!path)
@@ -35,7 +40,7 @@ static void read_path(JsonReader *reader, json_object *object, const char *key, 
 
 static void read_device(JsonReader *reader, json_object *object, DeviceDefinition *ret)
 {
-        static const char *const keys[] = {"id", "type", "socket", "precopy", NULL};
+        static const char *const keys[] = {"id", "type", "socket", "broker", "precopy", NULL};
         const char *id, *type, *precopy;
 
         json_only(reader, object, keys);
@@ -51,11 +56,21 @@ static void read_device(JsonReader *reader, json_object *object, DeviceDefinitio
         ret->type = device_type_from_string(type);
         if ((int) ret->type < 0)
                 json_fail(reader, "device \"%s\": unknown type \"%s\"; known: vfio-user", id, type);
-        read_path(reader, object, "socket", ret->socket);
+        read_path(reader, object, "socket", true, ret->socket);
+        read_path(reader, object, "broker", false, ret->broker);
         precopy = json_string(reader, object, "precopy", false);
         if (precopy && !streq(precopy, "auto") && !streq(precopy, "off"))
                 json_fail(reader, "device \"%s\": precopy can be auto or off, not \"%s\"", id, precopy);
         ret->precopy_off = precopy && streq(precopy, "off");
+}
+
+/* Whose socket that is, or NULL. */
+static const DeviceDefinition *find_path(const Definition *definition, size_t n, const char *path)
+{
+        for (size_t i = 0; i < n && path[0]; i++)
+                if (streq(definition->devices[i].socket, path) || streq(definition->devices[i].broker, path))
+                        return &definition->devices[i];
+        return NULL;
 }
 
 static void read_devices(JsonReader *reader, json_object *root, Definition *definition)
@@ -74,15 +89,24 @@ static void read_devices(JsonReader *reader, json_object *root, Definition *defi
         }
         for (size_t i = 0; i < n && !reader->failed; i++) {
                 DeviceDefinition *device = &definition->devices[i];
+                const DeviceDefinition *other;
 
                 read_device(reader, json_object_array_get_idx(array, i), device);
                 for (size_t k = 0; k < i && !reader->failed; k++) {
                         if (streq(definition->devices[k].id, device->id))
                                 json_fail(reader, "two devices are called \"%s\"", device->id);
-                        if (streq(definition->devices[k].socket, device->socket))
-                                json_fail(reader, "devices \"%s\" and \"%s\" have the same socket",
-                                          definition->devices[k].id, device->id);
                 }
+                other = find_path(definition, i, device->socket);
+                if (!other)
+                        other = find_path(definition, i, device->broker);
+                if (!reader->failed && other)
+                        json_fail(reader, "devices \"%s\" and \"%s\" have the same socket", other->id,
+                                  device->id);
+                if (!reader->failed && streq(device->broker, device->socket))
+                        json_fail(
+                                reader,
+                                "device \"%s\": \"broker\" is its server's socket; the VMM needs another one",
+                                device->id);
                 definition->n_devices++;
         }
 }
@@ -142,6 +166,68 @@ static void read_argv(JsonReader *reader, json_object *incoming, Definition *def
                 json_fail(reader, "out of memory");
 }
 
+#define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
+#define DIGITS  "0123456789"
+
+/* As D-Bus has it, without the names that the bus gives: two or more parts, none of which begins with a digit. */
+static bool is_bus_name(const char *name)
+{
+        bool dot = false;
+
+        if (strlen(name) > BUS_NAME_MAX)
+                return false;
+        for (const char *part = name;; dot = true) {
+                size_t n = strspn(part, LETTERS "-" DIGITS);
+
+                if (n == 0 || strchr(DIGITS, *part))
+                        return false;
+                if (part[n] == 0)
+                        return dot;
+                if (part[n] != '.')
+                        return false;
+                part += n + 1;
+        }
+}
+
+static bool is_object_path(const char *path)
+{
+        if (path[0] != '/' || strlen(path) > BUS_NAME_MAX)
+                return false;
+        if (path[1] == 0)
+                return true;
+        for (const char *part = path + 1;;) {
+                size_t n = strspn(part, LETTERS DIGITS);
+
+                if (n == 0)
+                        return false;
+                if (part[n] == 0)
+                        return true;
+                if (part[n] != '/')
+                        return false;
+                part += n + 1;
+        }
+}
+
+static void read_delegate(JsonReader *reader, json_object *vmm, Definition *definition)
+{
+        static const char *const delegate_keys[] = {"type", "bus-name", "object-path", NULL};
+        const char *name, *path;
+
+        json_only(reader, vmm, delegate_keys);
+        name = json_string(reader, vmm, "bus-name", true);
+        path = json_string(reader, vmm, "object-path", true);
+        if (reader->failed)
+                return;
+        if (!is_bus_name(name))
+                json_fail(reader, "\"bus-name\": \"%.60s\" is no name like org.example.vmm1", name);
+        else if (!is_object_path(path))
+                json_fail(reader, "\"object-path\": \"%.60s\" is no path like /org/example/vmm1", path);
+        else {
+                memcpy(definition->bus_name, name, strlen(name) + 1);
+                memcpy(definition->object_path, path, strlen(path) + 1);
+        }
+}
+
 static void read_vmm(JsonReader *reader, json_object *root, Definition *definition)
 {
         static const char *const none_keys[] = {"type", NULL};
@@ -154,14 +240,15 @@ static void read_vmm(JsonReader *reader, json_object *root, Definition *definiti
         definition->vmm = vmm_type_from_string(type);
         switch (definition->vmm) {
         case VMM_TYPE_NONE: json_only(reader, vmm, none_keys); return;
+        case VMM_TYPE_DELEGATE: read_delegate(reader, vmm, definition); return;
         case VMM_TYPE_QMP: break;
         case VMM_TYPE_MAX:
         case VMM_TYPE_INVALID:
-                json_fail(reader, "\"vmm\": unknown type \"%s\"; known: qmp, none", type);
+                json_fail(reader, "\"vmm\": unknown type \"%s\"; known: qmp, delegate, none", type);
                 return;
         }
         json_only(reader, vmm, qmp_keys);
-        read_path(reader, vmm, "monitor", definition->monitor);
+        read_path(reader, vmm, "monitor", true, definition->monitor);
         incoming = json_member(reader, vmm, "incoming", json_type_object, false);
         if (incoming)
                 read_argv(reader, incoming, definition);
@@ -228,4 +315,12 @@ int definition_parse(const char *text, size_t size, Definition **ret, char *ret_
                 return -ENOMEM;
         *ret = TAKE_PTR(definition);
         return 0;
+}
+
+bool definition_equal(const Definition *a, const Definition *b)
+{
+        _cleanup_(json_object_putp) json_object *left = json_tokener_parse(a->text);
+        _cleanup_(json_object_putp) json_object *right = json_tokener_parse(b->text);
+
+        return left && right && json_object_equal(left, right);
 }

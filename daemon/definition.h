@@ -11,12 +11,14 @@
 #define DEFINITION_TEXT_MAX  (256 * 1024)
 #define DEFINITION_ARGV_MAX  256
 #define DEFINITION_LABEL_MAX 32
+#define BUS_NAME_MAX         255 /* D-Bus'; of its paths ours */
 
 typedef struct DeviceDefinition {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
         char socket[SOCKET_PATH_MAX + 1];
-        bool precopy_off; /* its state goes out in the blackout alone, whatever it can */
+        char broker[SOCKET_PATH_MAX + 1]; /* where the VMM connects; empty: it does not use the device */
+        bool precopy_off;                 /* its state goes out in the blackout alone, whatever it can */
 } DeviceDefinition;
 
 typedef struct Definition {
@@ -25,7 +27,9 @@ typedef struct Definition {
         char name[VM_NAME_MAX + 1];
         VmmType vmm;
         char monitor[SOCKET_PATH_MAX + 1]; /* qmp */
-        char **argv;                       /* qmp: how to start the VM's process; NULL when not given */
+        char bus_name[BUS_NAME_MAX + 1];   /* delegate */
+        char object_path[BUS_NAME_MAX + 1];
+        char **argv; /* qmp: how to start the VM's process; NULL when not given */
         uint32_t n_devices;
         DeviceDefinition *devices;
 } Definition;
@@ -33,5 +37,10 @@ typedef struct Definition {
 /* Parses `text`. -EINVAL: `ret_error` (JSON_TEXT_MAX bytes) says what is wrong; -ENOMEM. */
 int definition_parse(const char *text, size_t size, Definition **ret, char *ret_error) _must_check_;
 Definition *definition_free(Definition *definition);
+
+/* Where its VMM is reached, for people. */
+const char *definition_place(const Definition *definition);
+/* Whether both say the same, in whatever order. */
+bool definition_equal(const Definition *a, const Definition *b);
 
 DEFINE_CLEANUP(Definition *, definition_free);

@@ -83,6 +83,8 @@ void job_send(Job *job, const HalfEffect *effect)
                 json_add_string(message, "vm", job->vm_uuid);
                 json_add(message, "plan", job_plan_json(job));
                 json_add_string(message, "plan_hash", job->plan_hash);
+                json_add_number(message, "bandwidth", (int64_t) job->limits.bandwidth);
+                json_add_number(message, "max_blackout_usec", (int64_t) job->limits.max_blackout_usec);
                 break;
         case MESSAGE_PREPARED: job_add_tokens(job, message); break;
         case MESSAGE_BEGIN: json_add_string(message, "phase", phase_to_string(effect->phase)); break;
@@ -137,6 +139,7 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
                 abort();
         findings_to_json(&findings, job->findings);
         findings_take(theirs, job->findings);
+        job->more_findings = (uint32_t) json_number(reader, report, "more", 0, INT32_MAX, 0);
         ok &= findings.n == 0;
         findings_deinit(&findings);
         manifest_deinit(&manifest);

@@ -40,6 +40,13 @@ const char *job_device_mode(const Job *job, uint32_t device)
         return "owned"; /* its server's connection is our agent's */
 }
 
+bool job_is_decided(const Job *job)
+{
+        HalfState state = job->half->state;
+
+        return state == DESTINATION_DONE || state == SOURCE_DONE || state == SOURCE_RELEASE;
+}
+
 DeviceState job_device_state(const Job *job, uint32_t device)
 {
         return job->half->devices[device].state;
@@ -64,11 +71,11 @@ static const struct {
          "the VMM here died on the way back, and nobody saw whether it ran again: the destination's "
          "copy may be out of date. Find out, then decide; nothing runs now"},
         {SOURCE_STUCK,
-         "the VM belongs to this host again, but its VMM does not resume it: look at its monitor. It is "
+         "the VM belongs to this host again, but its VMM does not resume it: look at the VMM. It is "
          "tried again every second"},
         {DESTINATION_STALLED,
          "the VM belongs to this host and its devices run, but its vCPUs do not start: look at "
-         "its monitor. It is tried again every second"},
+         "the VMM. It is tried again every second"},
         {DESTINATION_MAYBE,
          "the VM belonged to this host and may have run here, but its VMM is gone. If its memory "
          "matters more than what it may have done since, start it at the source by hand; else "
@@ -193,6 +200,12 @@ static void cause_text(const Job *job, char *ret, size_t size)
         }
         switch (failed_who(job)) {
         case HALF_WHO_DEVICE:
+                if (f->cause != HALF_CAUSE_DEADLINE && !job->devices[f->device].text[0]) {
+                        /* It was not even asked. */
+                        (void) snprintf(ret, size, "device %s: there is no way on from its state, %s", device,
+                                        device_state_to_string(job_device_state(job, f->device)));
+                        return;
+                }
                 (void) snprintf(ret, size, "device %s: %s", device,
                                 f->cause == HALF_CAUSE_DEADLINE ? "no answer in time"
                                                                 : job->devices[f->device].text);
@@ -278,6 +291,47 @@ Outcome job_error(const Job *job, char *ret, size_t size)
 
 /* ---- JSON ---------------------------------------------------------------------------------------------------- */
 
+static bool takes_part(DeviceAct act, uint32_t flags)
+{
+        bool p2p = flags & DEVICE_MIGRATION_P2P;
+
+        if (act == DEVICE_ACT_P2P || act == DEVICE_ACT_ARRIVE)
+                return p2p;
+        if (act == DEVICE_ACT_STOP_REST)
+                return !p2p;
+        return act != DEVICE_ACT_NONE;
+}
+
+/* Something is asked of the device in that phase, at either end, when all goes well. */
+static bool is_in_phase(const Job *job, uint32_t device, Phase phase)
+{
+        for (HalfState s = 0; s < HALF_STATE_MAX; s++)
+                if (half_states[s].phase == phase && half_states[s].job == JOB_STATE_RUNNING &&
+                    takes_part(half_states[s].device, job->half->devices[device].flags))
+                        return true;
+        return false;
+}
+
+/* The plan that the run has, with the devices of each phase. */
+static json_object *plan_to_json(const Job *job)
+{
+        json_object *plan = job_plan_json(job), *phases = NULL;
+
+        (void) json_object_object_get_ex(plan, "phases", &phases);
+        for (size_t i = 0, n = json_object_array_length(phases); i < n; i++) {
+                JsonReader reader = {.where = "plan"};
+                json_object *phase = json_object_array_get_idx(phases, i), *devices = json_new_array();
+                Phase p = phase_from_string(json_string(&reader, phase, "phase", true));
+
+                for (uint32_t k = 0; k < job->n_devices; k++)
+                        if (is_in_phase(job, k, p))
+                                json_append(devices, json_object_new_string(job->ids[k]));
+                json_add(phase, "devices", devices);
+        }
+        json_add_number(plan, "predicted_blackout_usec", (int64_t) job->predicted_usec);
+        return plan;
+}
+
 json_object *job_report(const Job *job)
 {
         json_object *report = json_new_object();
@@ -285,6 +339,8 @@ json_object *job_report(const Job *job)
         json_add_bool(report, "ok",
                       json_object_array_length(job->findings) == 0 && job_result(job) == JOB_RESULT_DONE);
         json_add(report, "findings", json_object_get(job->findings));
+        json_add_number(report, "more_findings", job->more_findings);
+        json_add(report, "plan", plan_to_json(job));
         return report;
 }
 
@@ -318,14 +374,9 @@ static void add_figures(const Job *job, json_object *o)
                                 (int64_t) (job->clock.blackout_start_usec - job->clock.start_usec));
 }
 
-json_object *job_to_json(const Job *job)
+/* What summary and report both begin with. */
+static void add_head(const Job *job, json_object *o)
 {
-        json_object *o = json_new_object(), *error = json_new_object();
-        char text[1024];
-        Outcome outcome = job_error(job, text, sizeof text);
-        const char *name = outcome_info(outcome)->name;
-
-        json_add_number(o, "version", JSON_VERSION);
         json_add_string(o, "job", job->id);
         json_add_string(o, "vm", job->vm_uuid);
         json_add_string(o, "name", job->vm_name);
@@ -337,12 +388,48 @@ json_object *job_to_json(const Job *job)
         json_add_string(o, "owner", job_owner(job));
         json_add_number(o, "created_usec", (int64_t) job->created_usec);
         json_add_number(o, "ended_usec", (int64_t) job->ended_usec);
+}
+
+json_object *job_summary(const Job *job)
+{
+        json_object *o = json_new_object();
+
+        add_head(job, o);
+        json_add_number(o, "blackout_usec", (int64_t) job_blackout_usec(job));
+        return o;
+}
+
+json_object *job_summary_of_json(json_object *json)
+{
+        static const char *const keys[] = {"job",   "vm",           "name",       "half",
+                                           "peer",  "state",        "result",     "phase",
+                                           "owner", "created_usec", "ended_usec", "blackout_usec"};
+        json_object *o = json_new_object(), *value;
+
+        for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+                if (json && json_object_object_get_ex(json, keys[i], &value))
+                        json_add(o, keys[i], json_object_get(value));
+        return o;
+}
+
+json_object *job_to_json(const Job *job)
+{
+        json_object *o = json_new_object(), *error = json_new_object();
+        char text[1024];
+        Outcome outcome = job_error(job, text, sizeof text);
+        const char *name = outcome_info(outcome)->name;
+
+        json_add_number(o, "version", JSON_VERSION);
+        add_head(job, o);
+        json_add_number(o, "bandwidth", (int64_t) job->limits.bandwidth);
+        json_add_number(o, "max_blackout_usec", (int64_t) job->limits.max_blackout_usec);
         add_figures(job, o);
         json_add_string(error, "name", name ? name : "");
         json_add_string(error, "text", text);
         json_add(o, "error", error);
         json_add(o, "devices", devices_to_json(job));
         json_add(o, "findings", json_object_get(job->findings));
+        json_add_number(o, "more_findings", job->more_findings);
         json_add(o, "plan", job_plan_json(job));
         json_add(o, "timeline", timeline_to_json(&job->timeline, 0, job->ids));
         return o;

@@ -87,7 +87,26 @@ static void on_device_dirty(void *userdata, uint32_t vm_index, const AgentDirty 
 {
         Job *job = userdata;
 
-        vmm_take_dirty(job->vm->vmm, dirty->address, dirty->page_size, dirty->n_pages, fd);
+        if (job->plan.copies_pages)
+                (void) close(fd); /* its agent has them, too */
+        else
+                vmm_take_dirty(job->vm->vmm, dirty->address, dirty->page_size, dirty->n_pages, fd);
+}
+
+/* From the moment in which the VM stood, not from that in which we heard of it. */
+static void watch_blackout(Job *job)
+{
+        uint64_t most = job->limits.max_blackout_usec, usec = job_blackout_usec(job);
+
+        if (most > 0 && usec > 0 && !job->watches_blackout) {
+                job->watches_blackout = true;
+                loop_timer_set(job->blackout_timer, usec < most ? most - usec : 1);
+        }
+}
+
+static void on_blackout(void *userdata)
+{
+        job_post(userdata, &(HalfEvent){.type = HALF_BLACKOUT});
 }
 
 static void on_vmm_answered(void *userdata, uint32_t step, int status, const char *text)
@@ -115,6 +134,7 @@ static void on_vmm_gone(void *userdata)
 static void on_vmm_halted(void *userdata, uint64_t usec)
 {
         job_measure_halted(userdata, usec);
+        watch_blackout(userdata);
 }
 
 static void on_vmm_resumed(void *userdata)
@@ -144,6 +164,12 @@ static const VmListener vm_listener = {
         .vmm_resumed = on_vmm_resumed,
         .vmm_progress = on_vmm_progress,
 };
+
+static void take_vm(Job *job)
+{
+        vmm_set_job(job->vm->vmm, job->id);
+        vm_set_job(job->vm, &vm_listener, job);
+}
 
 /* A write answers to the step that asked for it; the job may have gone on since. */
 typedef struct Write {
@@ -296,6 +322,7 @@ static void finish(Job *job)
         job->finished = true;
         job->ended_usec = clock_realtime_usec();
         loop_timer_set(job->timeout, 0);
+        loop_timer_set(job->blackout_timer, 0);
         job_drop_data(job);
         if (job_side(job) == SIDE_SOURCE && job_result(job) == JOB_RESULT_DONE && job->vm &&
             !job->half->check_only)
@@ -318,6 +345,7 @@ static void look_at_change(Job *job)
 
         if (state != job->seen_state) {
                 job_measure_state(job, state);
+                watch_blackout(job);
                 job_log_change(job, job->seen_state, state);
                 job->seen_state = state;
                 entered = true;
@@ -387,6 +415,7 @@ Job *job_free(Job *job)
         job_drop_data(job);
         loop_timer_free(job->timer);
         loop_timer_free(job->timeout);
+        loop_timer_free(job->blackout_timer);
         loop_timer_free(job->post_timer);
         half_effects_deinit(&job->effects);
         timeline_deinit(&job->timeline);
@@ -409,6 +438,8 @@ static int make_timers(Job *job)
 
         if (r >= 0)
                 r = loop_timer_new(job->host->loop, on_timeout, job, &job->timeout);
+        if (r >= 0)
+                r = loop_timer_new(job->host->loop, on_blackout, job, &job->blackout_timer);
         if (r >= 0)
                 r = loop_timer_new(job->host->loop, on_closed, job, &job->post_timer);
         return r;
@@ -481,6 +512,9 @@ int job_make_plan(Job *job)
                 return r;
         plan_build(&job->plan, &manifest, &job->host->config.policy);
         manifest_deinit(&manifest);
+        plan_divide_bandwidth(&job->plan, job->limits.bandwidth);
+        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.limits.bandwidth,
+                                                  .blackout_usec = job->limits.max_blackout_usec});
         json = job_plan_json(job);
         text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
         if (EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) != 1)
@@ -504,6 +538,7 @@ int job_new_source(const Host *host, const JobHooks *hooks, void *userdata, Vm *
         (void) snprintf(job->peer, sizeof job->peer, "%s", address);
         (void) snprintf(job->request_id, sizeof job->request_id, "%s",
                         options->request_id ? options->request_id : "");
+        job->limits = options->limits;
         half_init(job->half, SIDE_SOURCE, job->n_devices, options->check_only);
         r = set_all_devices(job);
         if (r >= 0)
@@ -513,7 +548,7 @@ int job_new_source(const Host *host, const JobHooks *hooks, void *userdata, Vm *
         job->predicted_usec = vm->last_blackout_usec;
         if (options->timeout_usec > 0)
                 loop_timer_set(job->timeout, options->timeout_usec);
-        vm_set_job(vm, &vm_listener, job);
+        take_vm(job);
         *ret = TAKE_PTR(job);
         return 0;
 }
@@ -544,6 +579,10 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
         JsonReader reader = {.where = "PREPARE"};
         json_object *plan = json_member(&reader, prepare, "plan", json_type_object, true);
         json_object *ids = json_member(&reader, plan, "devices", json_type_array, true);
+        JobLimits limits = {
+                .bandwidth = (uint64_t) json_number(&reader, prepare, "bandwidth", 0, JOB_LIMIT_MAX, 0),
+                .max_blackout_usec =
+                        (uint64_t) json_number(&reader, prepare, "max_blackout_usec", 0, JOB_LIMIT_MAX, 0)};
         size_t n = ids ? json_object_array_length(ids) : 0;
         int r = -EBADMSG;
 
@@ -558,20 +597,22 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
                         job->devices[i].vm_index = -1;
                 memcpy(job->id, id, sizeof job->id);
                 (void) snprintf(job->peer, sizeof job->peer, "%s", source_id);
+                job->limits = limits;
                 half_init(job->half, SIDE_DESTINATION, (uint32_t) n, false);
                 r = set_paired_devices(job, &reader, ids);
         }
         if (r >= 0)
                 r = job_make_plan(job);
-        /* How memory that devices write goes over is the source's to say: there it is known who takes it. */
-        job->plan.copies_pages = json_flag(&reader, plan, "copies_pages", false);
-        if (r >= 0)
+        if (r >= 0) {
+                /* How memory that devices write goes over is the source's to say: there it is known who takes it. */
+                job->plan.copies_pages = json_flag(&reader, plan, "copies_pages", false);
                 r = job_make_tokens(job);
+        }
         if (r < 0) {
-                memcpy(ret_text, reader.text, sizeof reader.text);
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "%s", reader.failed ? reader.text : strerror(-r));
                 return r;
         }
-        vm_set_job(vm, &vm_listener, job);
+        take_vm(job);
         *ret = TAKE_PTR(job);
         return 0;
 }
@@ -618,7 +659,7 @@ int job_new_restored(const Host *host, const JobHooks *hooks, void *userdata, Vm
         if (r < 0)
                 return r;
         if (!superseded)
-                vm_set_job(vm, &vm_listener, job);
+                take_vm(job);
         *ret = TAKE_PTR(job);
         return 0;
 }

@@ -52,6 +52,15 @@ typedef struct JobClock {
         uint32_t reported;                               /* destination: spans that were sent already */
 } JobClock;
 
+/* What the operator bounds. 0: nothing. At both halves: PREPARE has them. */
+typedef struct JobLimits {
+        uint64_t bandwidth; /* bytes per second, of memory and device state together */
+        uint64_t max_blackout_usec;
+} JobLimits;
+
+/* No number that is kept here is larger: JSON has signed ones. */
+#define JOB_LIMIT_MAX INT64_MAX
+
 struct Job {
         Job *next;
         const Host *host;
@@ -63,6 +72,7 @@ struct Job {
         char vm_uuid[UUID_TEXT_MAX + 1], vm_name[VM_NAME_MAX + 1];
         char peer[128];                    /* source: address; destination: host id of the source */
         uint64_t created_usec, ended_usec; /* CLOCK_REALTIME */
+        JobLimits limits;
 
         Half *half;
         Plan plan;
@@ -72,7 +82,8 @@ struct Job {
         uint32_t n_queue, queue_room;
         bool performing, finished, closed;
         HalfState seen_state;
-        LoopTimer *timer, *timeout, *post_timer;
+        LoopTimer *timer, *timeout, *blackout_timer, *post_timer;
+        bool watches_blackout;
 
         uint32_t n_devices;
         JobDevice *devices;
@@ -85,6 +96,7 @@ struct Job {
         uint64_t vmm_done_bytes, vmm_total_bytes;
         char vmm_text[JSON_TEXT_MAX], peer_text[JSON_TEXT_MAX], record_text[JSON_TEXT_MAX];
         json_object *findings;               /* of check, from both sides */
+        uint32_t more_findings;              /* that the destination has, and has not sent */
         char peer_device[DEVICE_ID_MAX + 1]; /* what FAILED named */
         bool peer_lost;                      /* STARTED says that devices have lost their state */
         uint64_t predicted_usec;
@@ -95,6 +107,7 @@ struct Job {
 
 typedef struct JobOptions {
         uint64_t timeout_usec; /* 0: none */
+        JobLimits limits;
         bool check_only;
         const char *request_id; /* or NULL */
 } JobOptions;
@@ -141,9 +154,15 @@ uint64_t job_blackout_usec(const Job *job);
 /* "owned" */
 const char *job_device_mode(const Job *job, uint32_t device);
 DeviceState job_device_state(const Job *job, uint32_t device);
+/* It is known where the VM runs, and where it does not: records and the processes that are left behind are all it waits
+ * for. */
+bool job_is_decided(const Job *job);
 /* Everything, for `migctl show` and the history. */
 json_object *job_to_json(const Job *job);
-/* The findings of check: {"ok", "findings"}. */
+/* A line's worth of it, and the same out of what job_to_json() made once. */
+json_object *job_summary(const Job *job);
+json_object *job_summary_of_json(json_object *json);
+/* What check has to say: {"ok", "findings", "plan"}. */
 json_object *job_report(const Job *job);
 
 /* ---- between the job's own files ----------------------------------------------------------------------------- */

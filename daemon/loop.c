@@ -264,6 +264,11 @@ static void bus_rearm(Loop *loop)
         }
 }
 
+sd_bus *loop_bus(Loop *loop)
+{
+        return loop->bus;
+}
+
 void loop_kick_bus(Loop *loop)
 {
         if (loop->bus_timer)

@@ -42,6 +42,9 @@ void loop_io_want_write(LoopIo *io);
 /* Serves the bus connection on the loop. `on_end` when it is gone. One per loop. */
 int loop_attach_bus(Loop *loop, sd_bus *bus, LoopCallback on_end, void *userdata) _must_check_;
 
+/* That connection, or NULL. */
+sd_bus *loop_bus(Loop *loop);
+
 /* Something was queued on the bus from outside its own callbacks. */
 void loop_kick_bus(Loop *loop);
 

@@ -8,7 +8,7 @@
 
 /* Of jobs that are over this many can still be looked at without asking the store. */
 #define JOBS_KEEP    64
-#define HISTORY_LOAD 64
+#define HISTORY_KEEP 64
 
 /* A control connection that another daemon made. */
 typedef struct Caller Caller;
@@ -39,17 +39,27 @@ struct History {
         History *next;
         char id[UUID_TEXT_MAX + 1];
         char *json;
+        json_object *summary; /* of it; NULL: nobody has asked yet */
 };
+
+/* Somebody wants a VM whose job is ending. */
+typedef struct Wait Wait;
+
+/* So long: a record is written, or a copy let go of, and then the job ends. */
+#define WAIT_USEC (2 * USEC_PER_SEC)
 
 struct Manager {
         const Host *host;
         Vm *vms;
+        void *by_uuid, *by_name; /* trees of them (search.h) */
         Job *jobs;
         Caller *callers;
         Callee *callees;
-        Listener *listener;
+        Listener *listeners[1 + CONFIG_LISTEN_MAX]; /* peer.sock, and what migmgrd.json lists */
+        uint32_t n_listeners;
         uint32_t n_pickups; /* records of jobs that are not taken up again yet */
         Check *checks;
+        Wait *waits;
         History *history; /* newest first */
         const ManagerHooks *hooks;
         void *hooks_userdata;
@@ -63,6 +73,19 @@ void manager_show_vm(Manager *manager, Vm *vm);
 void manager_drop_vm(Manager *manager, Vm *vm);
 void manager_add_job(Manager *manager, Job *job);
 void manager_drop_job(Manager *manager, Job *job);
+/* The newest so far; the oldest make room for it. */
+void manager_add_history(Manager *manager, const char *id, const char *json);
+
+/* VM has a job, or is in hand otherwise: who has it, and what to do. Returns BUSY. */
+Outcome manager_say_busy(const Vm *vm, char *ret_text);
+
+/* manager-begin.c */
+/* Calls `run`, once, when the VM's job has ended, or after WAIT_USEC. */
+void manager_wait(Manager *manager, const Vm *vm, LoopCallback run, void *userdata);
+bool manager_is_awaited(Manager *manager, const char *vm_uuid);
+void manager_vm_is_free(Manager *manager, const char *vm_uuid);
+/* The daemon ends: nobody waits any longer. */
+void manager_end_waits(Manager *manager);
 
 /* manager-peer.c */
 int manager_listen(Manager *manager) _must_check_;

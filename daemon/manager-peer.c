@@ -177,6 +177,7 @@ typedef struct Inquiry {
         char job[UUID_TEXT_MAX + 1];
         char vm[UUID_TEXT_MAX + 1];
         Manifest source;
+        bool waited; /* for the job before; not again */
 } Inquiry;
 
 static void inquiry_free(Inquiry *inquiry)
@@ -185,12 +186,19 @@ static void inquiry_free(Inquiry *inquiry)
         free(inquiry);
 }
 
+/* Of more than a person would read, the first; all of a VM with a thousand devices would not go into one message. */
+#define FINDINGS_SENT 100
+
 static void answer_inquiry(Inquiry *inquiry, json_object *findings)
 {
         json_object *message = link_message(MESSAGE_CHECKED, inquiry->job), *report = json_new_object();
+        size_t n = json_object_array_length(findings), more = n > FINDINGS_SENT ? n - FINDINGS_SENT : 0;
 
-        json_add_bool(report, "ok", json_object_array_length(findings) == 0);
+        if (more > 0)
+                (void) json_object_array_del_idx(findings, FINDINGS_SENT, more);
+        json_add_bool(report, "ok", n == 0);
         json_add(report, "findings", findings);
+        json_add_number(report, "more", (int64_t) more);
         json_add(message, "report", report);
         for (Caller *caller = inquiry->manager->callers; caller; caller = caller->next)
                 if (link_is_up(caller->link) && streq(link_host(caller->link), inquiry->host)) {
@@ -269,12 +277,52 @@ static Vm *find_incoming(Manager *manager, const char *uuid)
         return vm;
 }
 
+/* Every device and the VMM of the VM are looked at, once it is free. */
+static void look_at_vm(Inquiry *inquiry);
+
+static void on_vm_free(void *userdata)
+{
+        Inquiry *inquiry = userdata;
+
+        inquiry->waited = true;
+        look_at_vm(inquiry);
+}
+
+/* The job before: it is over at the host that asks, else it would not, and is about to end here too, as soon as we have heard.
+ * One waits for each VM only. */
+static bool will_be_free(const Inquiry *inquiry, const Vm *vm)
+{
+        const Job *job = vm->job;
+
+        return job && !inquiry->waited && !manager_is_awaited(inquiry->manager, inquiry->vm) &&
+               (job_is_decided(job) || job->half->state == SOURCE_GO ||
+                (job_side(job) == SIDE_DESTINATION && streq(job->peer, inquiry->host)));
+}
+
+static void look_at_vm(Inquiry *inquiry)
+{
+        Vm *vm = find_incoming(inquiry->manager, inquiry->vm);
+
+        if (!vm || !vm->registered)
+                answer_one_finding(inquiry, "definition", "registered", "not registered",
+                                   "register it at the destination: migctl register --incoming FILE");
+        else if (will_be_free(inquiry, vm))
+                manager_wait(inquiry->manager, vm, on_vm_free, inquiry);
+        else if (vm_is_busy(vm) || vm->vmm->asked)
+                answer_one_finding(inquiry, "job", "none", "another job has this VM in hand",
+                                   "wait for the end of that job");
+        else if (vm->presence == PRESENCE_HERE)
+                answer_one_finding(inquiry, "presence", "here", "here",
+                                   "the VM is at the destination already: unregister it where it is not");
+        else
+                vm_open_devices(vm, on_inquiry_devices, inquiry);
+}
+
 static void take_check(Caller *caller, const char *job, json_object *body)
 {
         JsonReader reader = {.where = "CHECK"};
         Inquiry *inquiry = calloc(1, sizeof *inquiry);
         json_object *manifest = json_member(&reader, body, "manifest", json_type_object, true);
-        Vm *vm;
 
         if (!inquiry)
                 abort();
@@ -287,23 +335,7 @@ static void take_check(Caller *caller, const char *job, json_object *body)
                 return;
         }
         memcpy(inquiry->vm, inquiry->source.uuid, sizeof inquiry->vm);
-        vm = find_incoming(caller->manager, inquiry->vm);
-        if (!vm || !vm->registered) {
-                answer_one_finding(inquiry, "definition", "registered", "not registered",
-                                   "register it at the destination: migctl register --incoming FILE");
-                return;
-        }
-        if (vm->job || vm->awaits_job || vm->opened || vm->vmm->asked) {
-                answer_one_finding(inquiry, "job", "none", "another job has this VM in hand",
-                                   "wait for the end of that job");
-                return;
-        }
-        if (vm->presence == PRESENCE_HERE) {
-                answer_one_finding(inquiry, "presence", "here", "here",
-                                   "the VM is at the destination already: unregister it where it is not");
-                return;
-        }
-        vm_open_devices(vm, on_inquiry_devices, inquiry);
+        look_at_vm(inquiry);
 }
 
 /* ---- prepare, at the destination ----------------------------------------------------------------------------- */
@@ -316,6 +348,23 @@ static void refuse_prepare(Link *link, const char *job, const char *text)
         json_add_string(message, "text", text);
         json_add_number(message, "errno", EBUSY);
         link_send(link, message);
+}
+
+/* CHECK has opened them, or has said why not. */
+static bool all_open(const Vm *vm, char *ret_text)
+{
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++) {
+                const char *why = device_text(vm->devices[i]);
+
+                if (device_is_open(vm->devices[i]))
+                        continue;
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.60s, device %s: %.250s", vm->definition->name,
+                                device_id(vm->devices[i]),
+                                why[0] ? why
+                                       : "it is not open at the destination; CHECK comes before PREPARE");
+                return false;
+        }
+        return true;
 }
 
 static void take_prepare(Caller *caller, const char *id, json_object *body)
@@ -332,9 +381,10 @@ static void take_prepare(Caller *caller, const char *id, json_object *body)
         else if (!vm || !vm->registered || vm->presence != PRESENCE_AWAY)
                 (void) snprintf(text, sizeof text,
                                 "the VM is not registered at the destination, or is there already");
-        else if (vm->job || vm->awaits_job || vm->opened)
+        else if (vm_is_busy(vm))
                 (void) snprintf(text, sizeof text, "another job has this VM in hand at the destination");
-        else if (job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
+        else if (all_open(vm, text) &&
+                 job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
                                      id, body, text, &job) == 0) {
                 manager_add_job(manager, job);
                 job_start(job, true);
@@ -400,13 +450,30 @@ static bool on_data(void *userdata, const Hello *hello, int fd)
         return false;
 }
 
-int manager_listen(Manager *manager)
+static int listen_at(Manager *manager, const char *address)
 {
         static const ListenerEvents events = {on_control, on_data};
-        char path[SOCKET_PATH_MAX + 16];
+        int r = listener_new(manager->host->loop, address, &events, manager,
+                             &manager->listeners[manager->n_listeners]);
 
-        (void) snprintf(path, sizeof path, "%s/peer.sock", manager->host->config.runtime_dir);
-        return listener_new(manager->host->loop, path, &events, manager, &manager->listener);
+        if (r < 0)
+                log_error(NULL, "cannot listen for other daemons at %s: %s", address, strerror(-r));
+        else
+                manager->n_listeners++;
+        return r;
+}
+
+int manager_listen(Manager *manager)
+{
+        const Config *config = &manager->host->config;
+        char address[SOCKET_PATH_MAX + 32];
+        int r;
+
+        (void) snprintf(address, sizeof address, "unix:%s/peer.sock", config->runtime_dir);
+        r = listen_at(manager, address);
+        for (uint32_t i = 0; i < config->n_listen && r >= 0; i++)
+                r = listen_at(manager, config->listen[i]);
+        return r;
 }
 
 void manager_free_peers(Manager *manager)

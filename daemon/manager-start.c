@@ -97,19 +97,7 @@ static int take_vm(void *userdata, const char *text, Presence presence)
 
 static int take_history(void *userdata, const char *job, const char *json)
 {
-        Manager *manager = userdata;
-        History *h = calloc(1, sizeof *h);
-
-        if (!h)
-                return -ENOMEM;
-        (void) snprintf(h->id, sizeof h->id, "%s", job);
-        h->json = strdup(json);
-        if (!h->json) {
-                free(h);
-                return -ENOMEM;
-        }
-        h->next = manager->history;
-        manager->history = h;
+        manager_add_history(userdata, job, json);
         return 0;
 }
 
@@ -144,14 +132,8 @@ static int take_record(void *userdata, const Record *record)
 /* Only when every job is known again may a peer ask about one: "never heard of it" would be a lie. */
 static void pickup_done(Manager *manager)
 {
-        int r;
-
-        if (--manager->n_pickups > 0)
-                return;
-        r = manager_listen(manager);
-        if (r < 0)
-                log_error(NULL, "cannot listen for other daemons on peer.sock in %s: %s",
-                          manager->host->config.runtime_dir, strerror(-r));
+        if (--manager->n_pickups == 0 && manager_listen(manager) < 0)
+                log_error(NULL, "no VM can come here; start migmgrd again when that has been put right");
 }
 
 static void on_pickup_seen(void *userdata, const VmmSight *sight)
@@ -191,6 +173,7 @@ static void on_pickup_devices(void *userdata, Vm *vm)
 {
         Pickup *pickup = userdata;
 
+        vmm_set_job(vm->vmm, pickup->record.job);
         vmm_see(vm->vmm, &pickup->record.vmm, on_pickup_seen, pickup);
 }
 
@@ -222,7 +205,8 @@ static void on_here_vmm(void *userdata, int status, const char *text)
 
         if (status < 0)
                 log_warning(LOG_ABOUT(.vm = vm->definition->name),
-                            "the VM should be here, but its monitor %s: %s", vm->definition->monitor, text);
+                            "the VM should be here, but its VMM at %s: %s", definition_place(vm->definition),
+                            text);
         vm_open_devices(vm, NULL, NULL); /* a job that comes meanwhile opens them itself */
 }
 
@@ -241,7 +225,7 @@ int manager_start(Manager *manager)
         int r = store_each_vm(store, take_vm, manager);
 
         if (r >= 0)
-                r = store_each_history(store, HISTORY_LOAD, take_history, manager);
+                r = store_each_history(store, HISTORY_KEEP, take_history, manager);
         if (r >= 0)
                 r = store_each_open_record(store, take_record, &pickups);
         if (r < 0)
@@ -258,5 +242,5 @@ int manager_start(Manager *manager)
                 pickups.list = pickup->next;
                 pick_up(pickup);
         }
-        return manager->n_pickups > 0 || manager->listener ? 0 : manager_listen(manager);
+        return manager->n_pickups > 0 || manager->n_listeners > 0 ? 0 : manager_listen(manager);
 }

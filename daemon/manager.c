@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "manager-internal.h"
 
+#include <search.h>
 #include <stdio.h>
 
 #include "common/log.h"
-#include "peer/address.h"
 
 /* ---- VMs ----------------------------------------------------------------------------------------------------- */
 
@@ -13,15 +13,45 @@ Vm *manager_first_vm(Manager *manager)
         return manager->vms;
 }
 
+/* There may be thousands, and each change of a device looks for its VM. */
+static int by_uuid(const void *a, const void *b)
+{
+        return strcmp(((const Vm *) a)->definition->uuid, ((const Vm *) b)->definition->uuid);
+}
+
+static int by_name(const void *a, const void *b)
+{
+        return strcmp(((const Vm *) a)->definition->name, ((const Vm *) b)->definition->name);
+}
+
+static Vm *find_alike(void *const *root, const Definition *definition,
+                      int (*compare)(const void *, const void *))
+{
+        Vm key = {.definition = (Definition *) definition};
+        Vm **found = tfind(&key, root, compare);
+
+        return found ? *found : NULL;
+}
+
+Vm *manager_find_uuid(Manager *manager, const char *uuid)
+{
+        Definition key = {};
+
+        if (strlen(uuid) >= sizeof key.uuid)
+                return NULL;
+        memcpy(key.uuid, uuid, strlen(uuid));
+        return find_alike(&manager->by_uuid, &key, by_uuid);
+}
+
 Vm *manager_find_vm(Manager *manager, const char *name)
 {
-        for (Vm *vm = manager->vms; vm; vm = vm->next)
-                if (streq(vm->definition->uuid, name))
-                        return vm;
-        for (Vm *vm = manager->vms; vm; vm = vm->next)
-                if (streq(vm->definition->name, name))
-                        return vm;
-        return NULL;
+        Vm *vm = manager_find_uuid(manager, name);
+        Definition key = {};
+
+        if (vm || strlen(name) >= sizeof key.name)
+                return vm;
+        memcpy(key.name, name, strlen(name));
+        return find_alike(&manager->by_name, &key, by_name);
 }
 
 static void on_vm_changed(void *userdata, Vm *vm, int32_t device)
@@ -41,6 +71,8 @@ int manager_add_vm(Manager *manager, Definition *definition, Presence presence, 
                 return r;
         vm->next = manager->vms;
         manager->vms = vm;
+        if (!tsearch(vm, &manager->by_uuid, by_uuid) || !tsearch(vm, &manager->by_name, by_name))
+                abort();
         *ret = vm;
         return 0;
 }
@@ -61,6 +93,8 @@ void manager_drop_vm(Manager *manager, Vm *vm)
         for (Job *job = manager->jobs; job; job = job->next)
                 if (job->vm == vm)
                         job->vm = NULL;
+        (void) tdelete(vm, &manager->by_uuid, by_uuid);
+        (void) tdelete(vm, &manager->by_name, by_name);
         for (Vm **p = &manager->vms; *p; p = &(*p)->next)
                 if (*p == vm) {
                         *p = vm->next;
@@ -148,30 +182,65 @@ static void on_registered_vmm(void *userdata, int status, const char *text)
         Registration *reg = userdata;
         char full[JSON_TEXT_MAX];
 
-        if (status == 0) {
+        if (status == 0 || (status == -ENOENT && reg->vm->vmm->may_come_later)) {
                 vm_open_devices(reg->vm, on_registered_devices, reg);
                 return;
         }
         (void) snprintf(
                 full, sizeof full,
-                "VM %.60s: its monitor %.107s: %.50s; is it to come here? then register it with --incoming",
-                reg->vm->definition->name, reg->vm->definition->monitor, text);
+                "VM %.60s: its VMM at %.107s: %.200s; is it to come here? then register it with --incoming",
+                reg->vm->definition->name, definition_place(reg->vm->definition), text);
         registration_failed(reg, OUTCOME_VMM, full);
 }
 
-static Outcome check_new_vm(Manager *manager, const Definition *definition, char *ret_text)
+/* Registered in the same words, and where it should be: whoever asks again has not heard the answer. */
+static bool is_same(const Vm *vm, const Definition *definition, bool incoming)
 {
-        for (Vm *vm = manager->vms; vm; vm = vm->next) {
-                bool same_uuid = streq(vm->definition->uuid, definition->uuid);
+        return vm->registered && definition_equal(vm->definition, definition) &&
+               vm->presence == (incoming ? PRESENCE_AWAY : PRESENCE_HERE);
+}
 
-                if (!same_uuid && !streq(vm->definition->name, definition->name))
-                        continue;
+static void say_taken(const Vm *vm, const Definition *definition, char *ret_text)
+{
+        const char *name = vm->definition->name;
+
+        if (!streq(vm->definition->uuid, definition->uuid))
+                (void) snprintf(
+                        ret_text, JSON_TEXT_MAX,
+                        "another VM is called %.100s here, its uuid is %s; unregister it, or take another name",
+                        name, vm->definition->uuid);
+        else if (!vm->registered)
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s is being registered just now", name);
+        else if (!definition_equal(vm->definition, definition))
+                (void) snprintf(
+                        ret_text, JSON_TEXT_MAX,
+                        "a VM with this uuid is registered already, with another definition: %.100s; unregister it "
+                        "first",
+                        name);
+        else
                 (void) snprintf(ret_text, JSON_TEXT_MAX,
-                                "a VM with this %s is registered already: %.100s; unregister it first",
-                                same_uuid ? "uuid" : "name", vm->definition->name);
-                return OUTCOME_BUSY;
+                                "VM %.100s is registered already, and is %s; %s, or unregister it first",
+                                name, presence_to_string(vm->presence),
+                                vm->presence == PRESENCE_HERE ? "it leaves by a migration"
+                                                              : "it comes by a migration");
+}
+
+/* NONE: it is new, or `ret_same` is it. */
+static Outcome check_new_vm(Manager *manager, const Definition *definition, bool incoming, Vm **ret_same,
+                            char *ret_text)
+{
+        Vm *vm = manager_find_vm(manager, definition->uuid);
+
+        if (!vm)
+                vm = manager_find_vm(manager, definition->name);
+        if (!vm)
+                return OUTCOME_NONE;
+        if (is_same(vm, definition, incoming)) {
+                *ret_same = vm;
+                return OUTCOME_NONE;
         }
-        return OUTCOME_NONE;
+        say_taken(vm, definition, ret_text);
+        return OUTCOME_BUSY;
 }
 
 void manager_register(Manager *manager, const char *text, bool incoming, ManagerRegistered registered,
@@ -181,6 +250,7 @@ void manager_register(Manager *manager, const char *text, bool incoming, Manager
         _cleanup_(definition_freep) Definition *definition = NULL;
         char error[JSON_TEXT_MAX] = "out of memory";
         Outcome outcome = OUTCOME_FAILED;
+        Vm *same = NULL;
         int r;
 
         if (!reg)
@@ -189,9 +259,14 @@ void manager_register(Manager *manager, const char *text, bool incoming, Manager
                 .manager = manager, .incoming = incoming, .registered = registered, .userdata = userdata};
         r = definition_parse(text, strlen(text), &definition, error);
         if (r == 0)
-                outcome = check_new_vm(manager, definition, error);
+                outcome = check_new_vm(manager, definition, incoming, &same, error);
         else if (r == -EINVAL)
                 outcome = OUTCOME_BAD_DEFINITION;
+        if (same) {
+                free(reg);
+                registered(userdata, OUTCOME_NONE, "", same);
+                return;
+        }
         if (outcome == OUTCOME_NONE)
                 r = manager_add_vm(manager, definition, incoming ? PRESENCE_AWAY : PRESENCE_HERE, &reg->vm);
         if (outcome != OUTCOME_NONE || r < 0) {
@@ -213,17 +288,60 @@ static void on_vm_deleted(void *userdata, int status, const char *text)
                 log_error(NULL, "an unregistered VM is still in the database: %s; unregister it again", text);
 }
 
+Outcome manager_say_busy(const Vm *vm, char *ret_text)
+{
+        const Job *job = vm->job;
+        const char *name = vm->definition->name;
+
+        if (job)
+                (void) snprintf(ret_text, JSON_TEXT_MAX,
+                                "VM %.100s has a job already: %s; wait for its end, or cancel it", name,
+                                job->id);
+        else
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s is in hand: %s; try again in a moment",
+                                name,
+                                vm->awaits_job    ? "a job that had not ended is being taken up again"
+                                : !vm->registered ? "it is being registered"
+                                : vm->resets      ? "a device of it is being reset"
+                                : vm->opened      ? "another host checks whether it can come here"
+                                                  : "its monitor is being asked");
+        return OUTCOME_BUSY;
+}
+
 Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text)
 {
-        if (vm->job || vm->awaits_job || vm->opened || vm->vmm->asked || !vm->registered) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s has a job; wait for its end or cancel it",
-                                vm->definition->name);
-                return OUTCOME_BUSY;
-        }
+        if (vm_is_busy(vm) || vm->vmm->asked)
+                return manager_say_busy(vm, ret_text);
         log_info(LOG_ABOUT(.vm = vm->definition->name), "unregistered");
         store_delete_vm(manager->host->store, vm->definition->uuid, on_vm_deleted, NULL);
         vm_close_devices(vm);
         manager_drop_vm(manager, vm);
+        return OUTCOME_NONE;
+}
+
+/* ---- reset ----------------------------------------------------------------------------------------------------- */
+
+Outcome manager_reset(Manager *manager, Vm *vm, const char *device, VmResetDone done, void *userdata,
+                      char *ret_text)
+{
+        int32_t i = vm_find_device(vm, device);
+
+        if (i < 0) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX,
+                                "VM %.100s has no device \"%.64s\"; migctl devices lists those that it has",
+                                vm->definition->name, device);
+                return OUTCOME_INVALID_ARGUMENT;
+        }
+        if (vm_is_busy(vm))
+                return manager_say_busy(vm, ret_text);
+        if (vm->presence != PRESENCE_HERE) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX,
+                                "VM %.100s is away: its devices here are reset when it comes, not before",
+                                vm->definition->name);
+                return OUTCOME_INVALID_ARGUMENT;
+        }
+        if (vm_reset_device(vm, (uint32_t) i, done, userdata) < 0)
+                abort();
         return OUTCOME_NONE;
 }
 
@@ -243,6 +361,71 @@ const char *manager_find_history(Manager *manager, const char *id)
                 if (streq(h->id, id))
                         return h->json;
         return NULL;
+}
+
+static void history_free(History *h)
+{
+        json_object_put(h->summary);
+        free(h->json);
+        free(h);
+}
+
+void manager_add_history(Manager *manager, const char *id, const char *json)
+{
+        History *h = calloc(1, sizeof *h), **p;
+        uint32_t n = 1;
+
+        if (!h)
+                abort();
+        *h = (History){.next = manager->history, .json = strdup(json)};
+        (void) snprintf(h->id, sizeof h->id, "%s", id);
+        if (!h->json)
+                abort();
+        manager->history = h;
+        for (p = &h->next; *p && n < HISTORY_KEEP; p = &(*p)->next)
+                n++;
+        while (*p) {
+                History *old = *p;
+
+                *p = old->next;
+                history_free(old);
+        }
+}
+
+/* Its whole report is read once only: it may be long. */
+static json_object *summary_of_history(History *h)
+{
+        JsonReader reader = {.where = "history"};
+        _cleanup_(json_object_putp) json_object *json = NULL;
+
+        if (!h->summary) {
+                json = json_parse(&reader, h->json, strlen(h->json));
+                h->summary = job_summary_of_json(json);
+        }
+        return json_object_get(h->summary);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+        JsonReader reader = {.where = "jobs"};
+        int64_t left = json_number(&reader, *(json_object *const *) a, "created_usec", 0, INT64_MAX, 0);
+        int64_t right = json_number(&reader, *(json_object *const *) b, "created_usec", 0, INT64_MAX, 0);
+
+        return (left < right) - (left > right);
+}
+
+json_object *manager_list_jobs(Manager *manager)
+{
+        json_object *array = json_new_array();
+
+        for (Job *job = manager->jobs; job; job = job->next)
+                if (!job->half->check_only)
+                        json_append(array, job_summary(job));
+        for (History *h = manager->history; h; h = h->next)
+                if (!manager_find_job(manager, h->id))
+                        json_append(array, summary_of_history(h));
+        json_object_array_sort(array, newest_first);
+        return array;
 }
 
 void manager_add_job(Manager *manager, Job *job)
@@ -306,11 +489,13 @@ static void on_job_finished(void *userdata, Job *job)
                 log_warning(&about, "%s: %s", job_result_to_string(result), text);
         if (job->vm)
                 on_vm_changed(manager, job->vm, -1);
+        manager_vm_is_free(manager, job->vm_uuid);
 }
 
 /* Those that have ended are kept to be looked at, but not for ever. */
 static void forget_old_jobs(Manager *manager)
 {
+        json_object *json;
         uint32_t n = 0;
 
         for (Job *job = manager->jobs; job; job = job->next)
@@ -319,6 +504,10 @@ static void forget_old_jobs(Manager *manager)
                 next = job->next;
                 if (!job->closed || !job->finished)
                         continue;
+                json = job_to_json(job);
+                manager_add_history(manager, job->id,
+                                    json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+                json_object_put(json);
                 manager_drop_job(manager, job);
                 n--;
         }
@@ -370,107 +559,6 @@ const JobHooks manager_job_hooks = {
         .closed = on_job_closed,
 };
 
-/* ---- migrate, check, cancel ---------------------------------------------------------------------------------- */
-
-static Job *find_request(Manager *manager, const char *request_id)
-{
-        for (Job *job = manager->jobs; request_id && job; job = job->next)
-                if (streq(job->request_id, request_id) && request_id[0])
-                        return job;
-        return NULL;
-}
-
-static Outcome begin(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
-                     char *ret_text, Job **ret)
-{
-        const char *reason;
-        Dialer *dialer;
-        int r;
-
-        if (address_check(destination, &reason) < 0) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "destination \"%.80s\": %s", destination, reason);
-                return OUTCOME_BAD_DESTINATION;
-        }
-        if (vm->job || vm->awaits_job || vm->opened || !vm->registered) {
-                Job *job = vm->job;
-
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s has a job already: %s",
-                                vm->definition->name,
-                                job              ? job->id
-                                : vm->awaits_job ? "one that had not ended is being taken up again"
-                                : vm->registered ? "another host checks whether it can come here"
-                                                 : "it is being registered");
-                return OUTCOME_BUSY;
-        }
-        dialer = manager_dialer(manager, destination);
-        r = dialer ? job_new_source(manager->host, &manager_job_hooks, manager, vm, destination, options, ret)
-                   : -ENOMEM;
-        if (r < 0) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "%s", strerror(-r));
-                return OUTCOME_FAILED;
-        }
-        manager_add_job(manager, *ret);
-        job_start(*ret, dialer_is_up(dialer));
-        return OUTCOME_NONE;
-}
-
-Outcome manager_migrate(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
-                        char *ret_text, Job **ret)
-{
-        Job *job = find_request(manager, options->request_id);
-
-        if (!job)
-                return begin(manager, vm, destination, options, ret_text, ret);
-        if (!streq(job->vm_uuid, vm->definition->uuid) || !streq(job->peer, destination)) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX,
-                                "request-id \"%.127s\" was used for VM %.100s to %.120s; take another one",
-                                options->request_id, job->vm_name, job->peer);
-                return OUTCOME_INVALID_ARGUMENT;
-        }
-        *ret = job;
-        return OUTCOME_NONE;
-}
-
-Outcome manager_check(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
-                      ManagerChecked checked, void *userdata, char *ret_text)
-{
-        Check *check = malloc(sizeof *check);
-        Outcome outcome;
-        Job *job;
-
-        if (!check)
-                abort();
-        *check = (Check){manager->checks, NULL, checked, userdata};
-        outcome = begin(manager, vm, destination, options, ret_text, &job);
-        if (outcome != OUTCOME_NONE) {
-                free(check);
-                return outcome;
-        }
-        check->job = job;
-        check->next = manager->checks;
-        manager->checks = check;
-        return OUTCOME_NONE;
-}
-
-Outcome manager_cancel(Manager *manager, Job *job, char *ret_text)
-{
-        if (job_side(job) == SIDE_DESTINATION) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "a job is cancelled at its source, host %s",
-                                job->peer);
-                return OUTCOME_TOO_LATE;
-        }
-        if (job->finished) {
-                (void) snprintf(ret_text, JSON_TEXT_MAX, "the job has ended already: %s",
-                                job_result_to_string(job_result(job)));
-                return OUTCOME_TOO_LATE;
-        }
-        if (job_cancel(job) == 0)
-                return OUTCOME_NONE;
-        (void) snprintf(ret_text, JSON_TEXT_MAX, "the job is in phase %s, owner %s: too late to turn it back",
-                        phase_to_string(job_phase(job)), job_owner(job));
-        return OUTCOME_TOO_LATE;
-}
-
 /* ---- life ---------------------------------------------------------------------------------------------------- */
 
 void manager_set_hooks(Manager *manager, const ManagerHooks *hooks, void *userdata)
@@ -496,7 +584,9 @@ Manager *manager_free(Manager *manager)
         if (!manager)
                 return NULL;
         manager->hooks = NULL;
-        listener_free(manager->listener);
+        manager_end_waits(manager);
+        while (manager->n_listeners > 0)
+                listener_free(manager->listeners[--manager->n_listeners]);
         manager_free_peers(manager);
         while (manager->jobs)
                 manager_drop_job(manager, manager->jobs);
@@ -506,8 +596,7 @@ Manager *manager_free(Manager *manager)
                 History *h = manager->history;
 
                 manager->history = h->next;
-                free(h->json);
-                free(h);
+                history_free(h);
         }
         while (manager->checks) {
                 Check *check = manager->checks;

@@ -28,7 +28,7 @@ void manager_set_hooks(Manager *manager, const ManagerHooks *hooks, void *userda
 /* Reads what the store knows, takes up the jobs that had not ended, and listens for peers. */
 int manager_start(Manager *manager) _must_check_;
 
-/* Answers later: `outcome` NONE and the VM, or what is wrong. */
+/* `outcome` NONE and the VM, or what is wrong. */
 typedef void (*ManagerRegistered)(void *userdata, Outcome outcome, const char *text, Vm *vm);
 
 /* `incoming`: the VM is to come here. Else it must be here: its monitor answers, its devices can be reached. */
@@ -37,20 +37,31 @@ void manager_register(Manager *manager, const char *definition, bool incoming, M
 
 /* NONE, or what is wrong, with `ret_text` (JSON_TEXT_MAX bytes). */
 Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text);
-Outcome manager_migrate(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
-                        char *ret_text, Job **ret);
 Outcome manager_cancel(Manager *manager, Job *job, char *ret_text);
 
-/* `report`: {"ok", "findings"}; lives until the callback returns. */
+/* The job, when the outcome is NONE; else what is wrong. Now, or when the job with which the VM has just come here is over. */
+typedef void (*ManagerBegun)(void *userdata, Outcome outcome, const char *text, Job *job);
+void manager_migrate(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
+                     ManagerBegun begun, void *userdata);
+
+/* Resets a device of a VM that is here and that no job moves; its state is lost. `done` is called when the outcome is NONE. */
+Outcome manager_reset(Manager *manager, Vm *vm, const char *device, VmResetDone done, void *userdata,
+                      char *ret_text);
+
+/* `report`: what job_report() makes, NULL when the outcome is not NONE; lives until the callback returns. */
 typedef void (*ManagerChecked)(void *userdata, Outcome outcome, const char *text, bool ok,
                                json_object *report);
-Outcome manager_check(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
-                      ManagerChecked checked, void *userdata, char *ret_text);
+void manager_check(Manager *manager, Vm *vm, const char *destination, const JobOptions *options,
+                   ManagerChecked checked, void *userdata);
 
 /* By UUID or name; NULL. */
 Vm *manager_find_vm(Manager *manager, const char *name);
+Vm *manager_find_uuid(Manager *manager, const char *uuid);
 Job *manager_find_job(Manager *manager, const char *id);
 Vm *manager_first_vm(Manager *manager);
 
-/* Jobs of earlier runs of the daemon, as JSON text; NULL when there is none of that id. */
+/* Those of this run and of earlier ones that are still known, newest first: [job_summary()]. */
+json_object *manager_list_jobs(Manager *manager);
+
+/* Jobs of earlier runs of the daemon, and those whose object is gone, as JSON text; NULL when there is none of that id. */
 const char *manager_find_history(Manager *manager, const char *id);

@@ -41,6 +41,7 @@ static json_object *vmm_to_json(const ManifestVmm *vmm)
         json_add_number(o, "major", vmm->major);
         add_text(o, "machine", vmm->machine);
         add_text(o, "run-state", vmm->run_state);
+        json_add_bool(o, "takes-dirty-pages", vmm->takes_dirty_pages);
         json_add(o, "blocked", list_to_json(vmm->n_blocked, vmm->blocked));
         json_add(o, "vfio-user", list_to_json(vmm->n_vfio_user, vmm->vfio_user));
         json_add(o, "writable", list_to_json(vmm->n_writable, vmm->writable));
@@ -120,6 +121,8 @@ static void take_vmm(JsonReader *reader, json_object *o, ManifestVmm *ret)
         take_text(reader, o, "version", ret->version, sizeof ret->version);
         take_text(reader, o, "machine", ret->machine, sizeof ret->machine);
         take_text(reader, o, "run-state", ret->run_state, sizeof ret->run_state);
+        (void) json_member(reader, o, "takes-dirty-pages", json_type_boolean, true);
+        ret->takes_dirty_pages = json_flag(reader, o, "takes-dirty-pages", false);
         ret->n_blocked = take_list(reader, o, "blocked", ret->blocked);
         ret->n_vfio_user = take_list(reader, o, "vfio-user", ret->vfio_user);
         ret->n_writable = take_list(reader, o, "writable", ret->writable);
@@ -135,7 +138,7 @@ static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)
                 json_fail(reader, "\"%s\" is no id of a device", ret->id);
         ret->migration_flags = (uint32_t) json_number_needed(reader, o, "flags", 0, DEVICE_FLAGS_MASK);
         if (ret->migration_flags & ~(uint32_t) DEVICE_FLAGS_MASK)
-                json_fail(reader, "device flags 0x%x are unknown", ret->migration_flags);
+                json_fail(reader, "\"flags\": %u has bits that no device has", ret->migration_flags);
         ret->status = (int) json_number_needed(reader, o, "status", -4095, 0);
         take_text(reader, o, "text", ret->text, sizeof ret->text);
         if (reader->failed)

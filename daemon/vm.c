@@ -3,14 +3,62 @@
 
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 
 /* A check is normally followed by PREPARE at once, and a check alone by nothing. */
 #define IDLE_USEC (30 * USEC_PER_SEC)
+/* How long a connection to a device has to last to be made again at once. */
+#define STEADY_USEC USEC_PER_SEC
 /* Devices that are being opened at a time. */
 #define OPEN_AT_ONCE 16
 
 /* ---- what devices and VMM say -------------------------------------------------------------------------------- */
+
+static void on_device_back(void *userdata, uint32_t index, int status, const char *text)
+{
+        Vm *vm = userdata;
+
+        if (status < 0)
+                log_warning(
+                        LOG_ABOUT(.vm = vm->definition->name, .device = vm->definition->devices[index].id),
+                        "the device cannot be reached again: %s", text);
+        vm->changed(vm->changed_userdata, vm, (int32_t) index);
+}
+
+/* A VMM uses the device, and no job has it in hand: it must not wait for one. */
+static void open_again(Vm *vm, uint32_t index)
+{
+        Device *device = vm->devices[index];
+
+        if (!vm->job && vm->presence == PRESENCE_HERE && vm->n_opening == 0 && !device_is_open(device) &&
+            !device_is_opening(device))
+                device_open(device, on_device_back, vm);
+}
+
+static void on_again(void *userdata)
+{
+        Vm *vm = userdata;
+
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (vm->definition->devices[i].broker[0])
+                        open_again(vm, i);
+}
+
+/* Once: a server that is not there then is asked for again when the VMM waits for it. One that goes as soon as it has come
+ * gets a pause: that may go on for ever. */
+static void come_again(Vm *vm, uint32_t index)
+{
+        if (clock_monotonic_usec() - device_opened_usec(vm->devices[index]) > STEADY_USEC)
+                open_again(vm, index);
+        else
+                loop_timer_set(vm->again_timer, STEADY_USEC);
+}
+
+static void on_device_wanted(void *userdata, uint32_t index)
+{
+        open_again(userdata, index);
+}
 
 static void on_device_gone(void *userdata, uint32_t index, int status, const char *text)
 {
@@ -20,7 +68,10 @@ static void on_device_gone(void *userdata, uint32_t index, int status, const cha
                     "the device is gone: %s", text);
         if (vm->job)
                 vm->listener->device_gone(vm->job, index, status, text);
+        vm_reset_gone(vm, index, status, text);
         vm->changed(vm->changed_userdata, vm, (int32_t) index);
+        if (vm->definition->devices[index].broker[0])
+                come_again(vm, index);
 }
 
 static void on_device_progress(void *userdata, uint32_t index, uint64_t bytes)
@@ -89,6 +140,11 @@ static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_
 
         if (vm->job)
                 vm->listener->vmm_progress(vm->job, done_bytes, total_bytes);
+}
+
+bool vm_is_busy(const Vm *vm)
+{
+        return vm->job || vm->awaits_job || vm->opened || vm->resets || !vm->registered;
 }
 
 void vm_set_job(Vm *vm, const VmListener *listener, void *job)
@@ -161,6 +217,7 @@ void vm_open_devices(Vm *vm, VmOpened opened, void *userdata)
 void vm_close_devices(Vm *vm)
 {
         vm_keep_devices(vm);
+        loop_timer_set(vm->again_timer, 0);
         vm->n_opening = 0;
         vm->opened = NULL;
         for (uint32_t i = 0; i < vm->definition->n_devices; i++)
@@ -199,7 +256,7 @@ int vm_manifest(const Vm *vm, Manifest *ret)
         (void) snprintf(manifest.uuid, sizeof manifest.uuid, "%s", definition->uuid);
         (void) snprintf(manifest.name, sizeof manifest.name, "%s", definition->name);
         manifest.presence = vm->presence;
-        manifest.can_start = definition->vmm == VMM_TYPE_NONE || definition->argv;
+        manifest.can_start = definition->vmm != VMM_TYPE_QMP || definition->argv;
         manifest.vmm = vm->vmm->facts;
         for (uint32_t i = 0; i < definition->n_devices; i++) {
                 ManifestDevice *device = &manifest.devices[i];
@@ -208,7 +265,9 @@ int vm_manifest(const Vm *vm, Manifest *ret)
                 device->type = definition->devices[i].type;
                 device->migration_flags = device_flags(vm->devices[i]);
                 device->state = device_state(vm->devices[i]);
-                device->status = device_is_open(vm->devices[i]) ? 0 : -ENOTCONN;
+                device->status = device_is_open(vm->devices[i])       ? 0
+                                 : device_lacks_agent(vm->devices[i]) ? MANIFEST_NO_AGENT
+                                                                      : -ENOTCONN;
                 (void) snprintf(device->text, sizeof device->text, "%.199s", device_text(vm->devices[i]));
         }
         *ret = manifest;
@@ -221,11 +280,13 @@ Vm *vm_free(Vm *vm)
 {
         if (!vm)
                 return NULL;
+        vm_end_resets(vm);
         for (uint32_t i = 0; vm->devices && i < vm->definition->n_devices; i++)
                 device_free(vm->devices[i]);
         free(vm->devices);
         vmm_free(vm->vmm);
         loop_timer_free(vm->idle_timer);
+        loop_timer_free(vm->again_timer);
         definition_free(vm->definition);
         free(vm);
         return NULL;
@@ -235,8 +296,13 @@ DEFINE_CLEANUP(Vm *, vm_free);
 
 static int make_devices(Vm *vm)
 {
-        static const DeviceListener listener = {on_device_gone, on_device_progress, on_device_dirty,
-                                                on_device_changed};
+        static const DeviceListener listener = {
+                .gone = on_device_gone,
+                .progress = on_device_progress,
+                .dirty = on_device_dirty,
+                .changed = on_device_changed,
+                .wanted = on_device_wanted,
+        };
         DevicePlace place = {vm->host->loop, vm->host->helper, vm->host->config.runtime_dir,
                              vm->host->config.policy.connect_usec};
         uint32_t n = vm->definition->n_devices;
@@ -267,6 +333,8 @@ int vm_new(const Host *host, Definition *definition, Presence presence, VmChange
                    .changed = changed,
                    .changed_userdata = userdata};
         r = loop_timer_new(host->loop, on_idle, vm, &vm->idle_timer);
+        if (r >= 0)
+                r = loop_timer_new(host->loop, on_again, vm, &vm->again_timer);
         if (r >= 0)
                 r = make_devices(vm);
         if (r >= 0)

@@ -9,6 +9,7 @@
 #include "vmm/vmm.h"
 
 typedef struct Vm Vm;
+typedef struct VmReset VmReset;
 
 /* What the job in hand hears. `index` is that of the device in the definition. */
 typedef struct VmListener {
@@ -28,6 +29,9 @@ typedef void (*VmChanged)(void *userdata, Vm *vm, int32_t index);
 /* All devices were tried; those that are open say so themselves. */
 typedef void (*VmOpened)(void *userdata, Vm *vm);
 
+/* A device was reset and runs, or `text` says why not. */
+typedef void (*VmResetDone)(void *userdata, Vm *vm, uint32_t device, int status, const char *text);
+
 struct Vm {
         Vm *next;
         const Host *host;
@@ -41,10 +45,12 @@ struct Vm {
         void *job;                   /* the job in hand (Job), or NULL */
         const VmListener *listener;  /* its */
         LoopTimer *idle_timer;       /* devices opened only to answer a check are let go again */
-        uint32_t n_opening;          /* devices that are not open yet, nor given up */
-        uint32_t next_opening;       /* the next one that is to be tried */
+        LoopTimer *again_timer; /* a device that a VMM uses has gone too soon to be opened again at once */
+        uint32_t n_opening;     /* devices that are not open yet, nor given up */
+        uint32_t next_opening;  /* the next one that is to be tried */
         VmOpened opened;
         void *opened_userdata;
+        VmReset *resets; /* devices that are being reset */
         VmChanged changed;
         void *changed_userdata;
 };
@@ -67,6 +73,17 @@ int vm_manifest(const Vm *vm, Manifest *ret) _must_check_;
 
 /* The device of that id, or -1. */
 int32_t vm_find_device(const Vm *vm, const char *id);
+
+/* Nobody else may take it in hand now: a job has it, or will have it, or it is registered, looked at, or a device of it is
+ * reset. */
+bool vm_is_busy(const Vm *vm);
+
+/* vm-reset.c: resets a device of a VM that is not busy, and has it run again. Answers once, later or at once; until then
+ * the VM is busy. -ENOMEM. */
+int vm_reset_device(Vm *vm, uint32_t device, VmResetDone done, void *userdata) _must_check_;
+/* The device is gone: who waits for its reset hears so. */
+void vm_reset_gone(Vm *vm, uint32_t device, int status, const char *text);
+void vm_end_resets(Vm *vm);
 
 /* A job takes the VM in hand, or lets it go (NULL). */
 void vm_set_job(Vm *vm, const VmListener *listener, void *job);

@@ -13,8 +13,9 @@ static const struct {
 } only_exits[] = {
         {EXIT_USAGE, "migctl was called wrongly, or an argument makes no sense"},
         {EXIT_DENIED, "the caller may not do this"},
-        {EXIT_NOT_FOUND, "no such VM, job or file"},
+        {EXIT_NOT_FOUND, "no such VM, device, job or file"},
         {EXIT_UNREACHABLE, "migmgrd can't be reached"},
+        {EXIT_INTERRUPTED, "migrate was interrupted, and the job goes on without it"},
 };
 
 static const char *doc_of_exit(int status)
@@ -39,8 +40,9 @@ static const char *before_doc(int status)
 static void print_exits(void)
 {
         printf("\n## Exit statuses of migctl\n\n| status | |\n| --: | --- |\n");
-        for (int status = 0; doc_of_exit(status); status++)
-                printf("| %d | %s%s |\n", status, before_doc(status), doc_of_exit(status));
+        for (int status = 0; status <= EXIT_INTERRUPTED; status++)
+                if (doc_of_exit(status))
+                        printf("| %d | %s%s |\n", status, before_doc(status), doc_of_exit(status));
 }
 
 static void print_results(void)

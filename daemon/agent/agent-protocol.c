@@ -8,7 +8,8 @@ static const size_t sizes[] = {
         [AGENT_RUN] = sizeof(AgentRun),           [AGENT_STOP] = sizeof(AgentStop),
         [AGENT_HELLO] = sizeof(AgentHelloPacket), [AGENT_RESULT] = sizeof(AgentResultPacket),
         [AGENT_PROGRESS] = sizeof(AgentProgress), [AGENT_GONE] = sizeof(AgentGone),
-        [AGENT_DIRTY] = sizeof(AgentDirty),
+        [AGENT_DIRTY] = sizeof(AgentDirty),       [AGENT_BROKER] = sizeof(AgentBroker),
+        [AGENT_WANTED] = sizeof(AgentWanted),
 };
 
 size_t agent_packet_size(AgentPacketType type)
@@ -49,7 +50,8 @@ static bool is_sane(const AgentPacket *packet)
         switch ((AgentPacketType) packet->head.type) {
         case AGENT_OPEN:
         case AGENT_STOP:
-        case AGENT_PROGRESS: return true;
+        case AGENT_PROGRESS:
+        case AGENT_WANTED: return true;
         case AGENT_ATTACH: return is_job(packet->attach.job) && packet->attach.job[0] != 0;
         case AGENT_RUN: return run_is_sane(&packet->run);
         case AGENT_HELLO: return is_job(packet->hello.job) && packet->hello.state < DEVICE_STATE_MAX;
@@ -58,6 +60,9 @@ static bool is_sane(const AgentPacket *packet)
                        packet->result.to < DEVICE_STATE_MAX && packet->result.op <= DEVICE_PROGRAM_MAX &&
                        packet->result.status <= 0 && is_text(packet->result.text, AGENT_TEXT_MAX);
         case AGENT_DIRTY: return dirty_is_sane(&packet->dirty);
+        case AGENT_BROKER:
+                return is_text(packet->broker.path, sizeof packet->broker.path) &&
+                       socket_path_fits(packet->broker.path);
         case AGENT_GONE: return packet->gone.status <= 0 && is_text(packet->gone.text, AGENT_TEXT_MAX);
         }
         return false;

@@ -6,13 +6,15 @@
  * The agent listens. A new commander displaces the old one and is greeted with HELLO, which says all that a daemon
  * which has just started must know. A commander sends OPEN (with the connected socket of the device's server), ATTACH
  * (with a data connection), RUN and STOP; OPEN and RUN are answered by one RESULT each, in order. A RUN that comes while
- * another runs waits for it. Between them PROGRESS, DIRTY and GONE may come at any time.
+ * another runs waits for it. Between them PROGRESS, DIRTY and GONE may come at any time. An agent whose device a VMM uses
+ * is told so with BROKER, before OPEN; it then says WANTED when that VMM waits and there is no connection to the device.
  *
  * Structs are sent as they are; agent-protocol.c checks those that arrive, because neither side trusts the other.
  */
 
 #include <assert.h>
 
+#include "common/socket.h"
 #include "common/uuid.h"
 #include "daemon/core/device-program.h"
 #include "daemon/core/policy.h"
@@ -37,6 +39,10 @@ typedef enum AgentPacketType {
         AGENT_RESULT,
         AGENT_PROGRESS,
         AGENT_GONE,
+        /* commander to agent */
+        AGENT_BROKER,
+        /* agent to commander */
+        AGENT_WANTED,
         AGENT_DIRTY,
 } AgentPacketType;
 
@@ -90,7 +96,9 @@ typedef struct AgentHelloPacket {
         uint8_t opened;              /* there is a connection to the device */
         uint8_t busy;                /* a command runs or waits: no decision yet */
         uint8_t loaded; /* this job's state was taken in whole and accepted, and the device has not run since */
-        uint32_t flags;      /* VFIO_DEVICE_FEATURE_MIGRATION */
+        uint8_t broker; /* it has been given a socket for the VMM */
+        uint8_t reserved[3];
+        uint32_t flags;      /* DEVICE_FLAGS_MASK */
         uint32_t state;      /* DeviceState, as last read */
         uint32_t last_seq;   /* number of the last command that ended, */
         int32_t last_status; /* and how */
@@ -103,7 +111,7 @@ typedef struct AgentResultPacket {
         uint32_t seq;
         int32_t status; /* 0 or a negative errno. -ECANCELED: stopped */
         uint32_t op;    /* index of the operation that failed, or their number */
-        uint32_t flags; /* VFIO_DEVICE_FEATURE_MIGRATION */
+        uint32_t flags; /* DEVICE_FLAGS_MASK */
         uint32_t from, to;
         uint32_t state; /* read back after the last operation; UNKNOWN when that failed too */
         uint32_t was_reset;
@@ -138,6 +146,17 @@ typedef struct AgentDirty {
         uint64_t n_pages;
 } AgentDirty;
 
+/* Listen for the VMM on this socket (one file), whose path is `path`. One that it has already stays. */
+typedef struct AgentBroker {
+        AgentHead head;
+        char path[SOCKET_PATH_MAX + 1];
+} AgentBroker;
+
+/* The VMM waits, and there is no connection to the device. Said again for as long as that is so. */
+typedef struct AgentWanted {
+        AgentHead head;
+} AgentWanted;
+
 static_assert(sizeof(AgentResultPacket) <= AGENT_PACKET_MAX, "the largest packet fits");
 
 typedef union AgentPacket {
@@ -151,6 +170,8 @@ typedef union AgentPacket {
         AgentProgress progress;
         AgentGone gone;
         AgentDirty dirty;
+        AgentBroker broker;
+        AgentWanted wanted;
         uint8_t bytes[AGENT_PACKET_MAX];
 } AgentPacket;
 

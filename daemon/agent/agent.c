@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "broker.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/socket.h"
@@ -30,6 +31,7 @@ struct Agent {
         /* what a new commander is told */
         char job[UUID_TEXT_MAX + 1];
         DeviceState state;
+        uint32_t flags; /* of the device that is or was there */
         uint32_t last_seq;
         int last_status;
         uint64_t bytes;
@@ -64,20 +66,30 @@ static void say(Agent *agent, AgentPacket *packet)
         }
 }
 
+/* What the device can, and what is with it now. */
+static uint32_t current_flags(Agent *agent)
+{
+        const BrokerMap *maps;
+
+        if (agent->place.device)
+                agent->flags = vfio_user_device_facts(agent->place.device)->flags;
+        return agent->flags | (broker_maps(agent->place.broker, &maps) > 0 ? (uint32_t) DEVICE_HAS_DMA : 0);
+}
+
 static void say_hello(Agent *agent)
 {
-        AgentPacket packet = {
-                .hello = {
-                        .head.type = AGENT_HELLO,
-                        .opened = agent->place.device != NULL,
-                        .busy = agent->program || agent->opening || agent->n_queue > 0,
-                        .loaded = agent->loaded,
-                        .flags = agent->place.device ? vfio_user_device_facts(agent->place.device)->flags : 0,
-                        .state = (uint32_t) agent->state,
-                        .last_seq = agent->last_seq,
-                        .last_status = agent->last_status,
-                        .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
-                }};
+        AgentPacket packet = {.hello = {
+                                      .head.type = AGENT_HELLO,
+                                      .opened = agent->place.device != NULL,
+                                      .busy = agent->program || agent->opening || agent->n_queue > 0,
+                                      .loaded = agent->loaded,
+                                      .broker = agent->place.broker != NULL,
+                                      .flags = current_flags(agent),
+                                      .state = (uint32_t) agent->state,
+                                      .last_seq = agent->last_seq,
+                                      .last_status = agent->last_status,
+                                      .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
+                              }};
 
         memcpy(packet.hello.job, agent->job, sizeof packet.hello.job);
         say(agent, &packet);
@@ -87,6 +99,7 @@ static void say_result(Agent *agent, const AgentResultPacket *result)
 {
         AgentPacket packet = {.result = *result};
 
+        packet.result.flags = current_flags(agent);
         agent->last_seq = result->seq;
         agent->last_status = result->status;
         say(agent, &packet);
@@ -128,6 +141,8 @@ static void say_refused(Agent *agent, uint32_t seq, int status, const char *text
 static void drop_device(Agent *agent)
 {
         program_place_clear(&agent->place);
+        if (agent->place.broker)
+                broker_set_device(agent->place.broker, NULL);
         agent->place.device = vfio_user_device_free(agent->place.device);
 }
 
@@ -142,6 +157,8 @@ static void on_device_gone(void *userdata, int status, const char *text)
         agent->state = DEVICE_STATE_UNKNOWN;
         agent->loaded = false;
         agent->gone = true;
+        if (agent->place.broker)
+                broker_set_device(agent->place.broker, NULL);
         say(agent, &packet);
         if (agent->program)
                 program_device_gone(agent->program, status, text);
@@ -172,6 +189,20 @@ static void on_gone(void *userdata, int status, const char *text)
                 on_device_gone(agent, status, text);
 }
 
+static void on_state(void *userdata, DeviceState state, bool asked)
+{
+        Agent *agent = userdata;
+
+        if (agent->place.broker)
+                broker_see_state(agent->place.broker, state, asked);
+}
+
+static void begin_brokering(Agent *agent)
+{
+        vfio_user_device_watch(agent->place.device, on_state, agent);
+        broker_set_device(agent->place.broker, agent->place.device);
+}
+
 static void on_opened(void *userdata, int status)
 {
         Agent *agent = userdata;
@@ -187,8 +218,9 @@ static void on_opened(void *userdata, int status)
                 agent->gone = false;
                 agent->state = vfio_user_device_facts(agent->place.device)->state;
                 agent->loaded = false;
-                result.flags = vfio_user_device_facts(agent->place.device)->flags;
                 result.state = (uint32_t) agent->state;
+                if (agent->place.broker)
+                        begin_brokering(agent);
         }
         say_result(agent, &result);
         event_active(agent->next, EV_TIMEOUT, 0); /* frees what failed, from a clean stack */
@@ -395,12 +427,49 @@ static void attach(Agent *agent, const AgentAttach *packet, int fd)
                 program_attach(agent->program, fd);
 }
 
+static void on_wanted(void *userdata)
+{
+        Agent *agent = userdata;
+
+        if (!agent->opening)
+                say(agent, &(AgentPacket){.wanted = {.head.type = AGENT_WANTED}});
+}
+
+/* What the device has written there is known to its log only as long as the memory is mapped. */
+static void on_unmap(void *userdata, const BrokerMap *map)
+{
+        Agent *agent = userdata;
+
+        if (agent->place.dirty && agent->place.device)
+                dirty_note(agent->place.dirty, agent->place.device, map);
+}
+
+static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
+{
+        int r;
+
+        if (fd < 0)
+                return;
+        if (agent->place.broker) {
+                (void) close(fd);
+                return;
+        }
+        r = broker_new(agent->base, fd, packet->path, on_wanted, agent, &agent->place.broker);
+        if (r >= 0)
+                broker_set_unmap(agent->place.broker, on_unmap);
+        if (r < 0)
+                log_error(NULL, "no VMM can use the device by %s: %s", packet->path, strerror(-r));
+        else if (agent->place.device)
+                begin_brokering(agent);
+}
+
 static void obey(Agent *agent, const AgentPacket *packet, int fd)
 {
         switch ((AgentPacketType) packet->head.type) {
         case AGENT_OPEN:
         case AGENT_RUN: enqueue(agent, packet, fd); return;
         case AGENT_ATTACH: attach(agent, &packet->attach, fd); return;
+        case AGENT_BROKER: start_broker(agent, &packet->broker, fd); return;
         case AGENT_STOP:
                 if (agent->program)
                         program_stop(agent->program);
@@ -409,6 +478,7 @@ static void obey(Agent *agent, const AgentPacket *packet, int fd)
         case AGENT_RESULT:
         case AGENT_PROGRESS:
         case AGENT_DIRTY:
+        case AGENT_WANTED:
         case AGENT_GONE: break; /* ours to send */
         }
         if (fd >= 0)
@@ -476,6 +546,7 @@ Agent *agent_free(Agent *agent)
         program_free(agent->program);
         drop_device(agent);
         vfio_user_device_free(agent->opening);
+        broker_free(agent->place.broker); /* behind the device, whose calls are the broker's too */
         close_data(agent);
         for (size_t i = 0; i < ARRAY_SIZE(events); i++)
                 if (events[i])

@@ -9,20 +9,20 @@
 
 #define PAGE_MIN UINT64_C(4096)
 
-/* One reading under way. */
-typedef struct Reading {
-        VfioUserDevice *device;
-        const Broker *broker;
-        BrokerMap map;   /* that was asked about */
-        uint64_t *words; /* what the device answers */
-        DeviceDone on_done;
-        void *userdata;
-} Reading;
-
 typedef struct DirtyLog {
         Dirty dirty;
-        Reading reading;
+        uint32_t open;      /* questions that are not answered */
+        int status;         /* the first that went wrong */
+        bool freed;         /* ... by its owner: goes with the last answer */
+        DeviceDone on_done; /* who waits, or NULL */
+        void *userdata;
 } DirtyLog;
+
+/* One question. */
+typedef struct Asked {
+        DirtyLog *log;
+        BrokerMap map;
+} Asked;
 
 static uint64_t pages_of(uint64_t size, uint64_t page_size)
 {
@@ -50,17 +50,24 @@ int dirty_new(const Broker *broker, Dirty **ret)
         return 0;
 }
 
+static void destroy(DirtyLog *log)
+{
+        for (uint32_t i = 0; i < log->dirty.n; i++)
+                free(log->dirty.ranges[i].bitmap);
+        free(log->dirty.ranges);
+        free(log);
+}
+
 Dirty *dirty_free(Dirty *dirty)
 {
         DirtyLog *log = (DirtyLog *) dirty;
 
         if (!log)
                 return NULL;
-        for (uint32_t i = 0; i < dirty->n; i++)
-                free(dirty->ranges[i].bitmap);
-        free(dirty->ranges);
-        free(log->reading.words);
-        free(log);
+        log->freed = true;
+        log->on_done = NULL;
+        if (log->open == 0)
+                destroy(log);
         return NULL;
 }
 
@@ -98,70 +105,75 @@ static int add(Dirty *dirty, const BrokerMap *map, const uint64_t *words)
         return 0;
 }
 
-static int ask(DirtyLog *log, uint64_t from);
-
-static void answer(DirtyLog *log, int status)
+static void on_report(void *userdata, int status, const void *words)
 {
-        Reading reading = log->reading;
+        Asked *asked = userdata;
+        DirtyLog *log = asked->log;
+        DeviceDone on_done = log->on_done;
 
-        log->reading = (Reading){};
-        free(reading.words);
-        reading.on_done(reading.userdata, status);
-}
-
-static void on_report(void *userdata, int status)
-{
-        DirtyLog *log = userdata;
-        Reading *reading = &log->reading;
-
-        if (status == 0)
-                status = add(&log->dirty, &reading->map, reading->words);
-        if (status == 0)
-                status = ask(log, reading->map.address + 1);
-        if (status != 0)
-                answer(log, MIN(status, 0));
-}
-
-/* 0: the next mapping, from that address on, was asked about. 1: there is none. */
-static int ask(DirtyLog *log, uint64_t from)
-{
-        Reading *r = &log->reading;
-        const BrokerMap *maps;
-        uint32_t n_maps = broker_maps(r->broker, &maps);
-
-        for (uint32_t i = 0; i < n_maps; i++) {
-                uint64_t n_pages = pages_of(maps[i].size, log->dirty.page_size);
-
-                if (maps[i].fd < 0 || maps[i].address < from)
-                        continue;
-                if (n_pages > AGENT_DIRTY_PAGES_MAX)
-                        return -E2BIG; /* it was mapped after the log began */
-                r->map = maps[i];
-                free(r->words);
-                r->words = calloc(1, bytes_of(n_pages));
-                if (!r->words)
-                        return -ENOMEM;
-                return vfio_user_device_log_report(r->device, r->map.address, r->map.size,
-                                                   log->dirty.page_size, r->words, bytes_of(n_pages),
-                                                   on_report, log);
+        if (status == 0 && !log->freed)
+                status = add(&log->dirty, &asked->map, words);
+        if (status < 0 && log->status == 0)
+                log->status = status;
+        free(asked);
+        if (--log->open > 0)
+                return;
+        if (log->freed) {
+                destroy(log);
+                return;
         }
-        return 1;
+        log->on_done = NULL;
+        if (on_done)
+                on_done(log->userdata, log->status);
+}
+
+static int ask(DirtyLog *log, VfioUserDevice *device, const BrokerMap *map)
+{
+        Asked *asked;
+        int r;
+
+        if (pages_of(map->size, log->dirty.page_size) > AGENT_DIRTY_PAGES_MAX)
+                return -E2BIG; /* it was mapped after the log began */
+        asked = malloc(sizeof *asked);
+        if (!asked)
+                return -ENOMEM;
+        *asked = (Asked){log, *map};
+        r = vfio_user_device_log_report(device, map->address, map->size, log->dirty.page_size, on_report,
+                                        asked);
+        if (r < 0)
+                free(asked);
+        else
+                log->open++;
+        return r;
+}
+
+void dirty_note(Dirty *dirty, VfioUserDevice *device, const BrokerMap *map)
+{
+        DirtyLog *log = (DirtyLog *) dirty;
+        int r = map->fd < 0 ? 0 : ask(log, device, map);
+
+        if (r < 0 && log->status == 0)
+                log->status = r;
 }
 
 int dirty_read(Dirty *dirty, VfioUserDevice *device, const Broker *broker, DeviceDone on_done, void *userdata)
 {
         DirtyLog *log = (DirtyLog *) dirty;
-        int r;
+        const BrokerMap *maps;
+        uint32_t n_maps = broker_maps(broker, &maps);
 
-        free(log->reading.words); /* of one that was abandoned */
-        log->reading =
-                (Reading){.device = device, .broker = broker, .on_done = on_done, .userdata = userdata};
-        r = ask(log, 0);
-        if (r != 0) {
-                free(log->reading.words);
-                log->reading = (Reading){};
-        }
-        return r;
+        for (uint32_t i = 0; i < n_maps; i++)
+                dirty_note(dirty, device, &maps[i]);
+        if (log->open == 0)
+                return log->status < 0 ? log->status : 1;
+        log->on_done = on_done;
+        log->userdata = userdata;
+        return 0;
+}
+
+void dirty_abandon(Dirty *dirty)
+{
+        ((DirtyLog *) dirty)->on_done = NULL;
 }
 
 /* ---- what was read ------------------------------------------------------------------------------------------- */

@@ -26,10 +26,16 @@ typedef struct Dirty {
 int dirty_new(const Broker *broker, Dirty **ret) _must_check_;
 Dirty *dirty_free(Dirty *dirty);
 
-/* Reads the log for every mapping with a file: what goes by message the VMM writes itself, and knows. Returns 1 when
- * there is nothing to ask; else it is told through `on_done`. */
+/* Reads the log for every mapping with a file: what goes by message the VMM writes itself, and knows. `on_done` is told
+ * when all of it is in, and what was noted before too. Returns 1 when there is nothing to wait for. */
 int dirty_read(Dirty *dirty, VfioUserDevice *device, const Broker *broker, DeviceDone on_done,
                void *userdata) _must_check_;
+
+/* The same for one mapping that is about to go, while nobody waits: whatever goes wrong, dirty_read() says it. */
+void dirty_note(Dirty *dirty, VfioUserDevice *device, const BrokerMap *map);
+
+/* Nobody waits for dirty_read() any more. */
+void dirty_abandon(Dirty *dirty);
 
 /* The first run of such pages at or after page `*at` of a range, at most `max` bytes long; false: there is none. Moves
  * `*at` behind it. */

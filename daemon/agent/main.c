@@ -5,12 +5,23 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include "agent.h"
 #include "common/log.h"
 
 #define LISTEN_FD 3
+
+/* The broker keeps a file for each interrupt of a VMM, and the usual soft limit is for programs that use select(). */
+static void raise_file_limit(void)
+{
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return;
+        limit.rlim_cur = limit.rlim_max;
+        (void) setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 static int run(void)
 {
@@ -45,6 +56,7 @@ int main(int argc, char **argv)
                 default: return 2;
                 }
         (void) signal(SIGPIPE, SIG_IGN);
+        raise_file_limit();
         r = run();
         if (r < 0)
                 log_error(NULL, "migmgr-agent %s: %s", optind < argc ? argv[optind] : "", strerror(-r));

@@ -63,6 +63,8 @@ static void end(Program *p)
 {
         p->stream = stream_free(p->stream);
         p->pages = pages_free(p->pages);
+        if (p->place->dirty)
+                dirty_abandon(p->place->dirty);
         if (p->place->precopy)
                 stream_hold(p->place->precopy, false);
         p->result.op = p->at;

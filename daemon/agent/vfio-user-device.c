@@ -7,9 +7,18 @@
 
 #define VERSION_MAX 65536 /* bytes of a VERSION reply's text */
 
-/* What we say of ourselves. One file at least, or the server can't grant twin_socket. */
-static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576,"
-                                   "\"pgsizes\":4096,\"twin_socket\":{\"supported\":true}}}";
+/* What we say of ourselves, and with it of any VMM behind the broker. One file at least, or the server can't grant
+ * twin_socket. */
+static const char capabilities[] =
+        "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"pgsizes\":4096,"
+        "\"write_multiple\":true,\"twin_socket\":{\"supported\":true}}}";
+
+/* A device that can log its DMA has all three. */
+static const uint32_t logging_probes[] = {
+        VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_START,
+        VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_STOP,
+        VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_DMA_LOGGING_REPORT,
+};
 
 /* One open read or write. */
 typedef struct Transfer {
@@ -33,20 +42,18 @@ struct VfioUserDevice {
         union { /* what goes out with a feature */
                 VfioUserFeatureState state;
                 VfioUserFeatureLogStart log;
-                VfioUserFeatureLogReport report;
         } data, data_reply;
-        struct {
-                VfioUserFeature feature;
-                VfioUserFeatureLogReport report;
-        } report_reply;
         VfioUserFeatureState state_reply;
         VfioUserFeatureMigration migration_reply;
+        size_t n_probed; /* of the features for DMA logging */
         DeviceDone on_done;
         void *done_userdata;
         DeviceGot on_got;
         void *got_userdata;
         DeviceGone on_gone;
         void *gone_userdata;
+        DeviceWatch watch;
+        void *watch_userdata;
 };
 
 static void on_client_gone(void *userdata, int status, const char *text)
@@ -92,6 +99,23 @@ VfioUserDevice *vfio_user_device_free(VfioUserDevice *device)
 const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device)
 {
         return &device->facts;
+}
+
+void vfio_user_device_watch(VfioUserDevice *device, DeviceWatch watch, void *userdata)
+{
+        device->watch = watch;
+        device->watch_userdata = userdata;
+}
+
+VfioUserClient *vfio_user_device_client(VfioUserDevice *device)
+{
+        return device->client;
+}
+
+const char *vfio_user_device_version(const VfioUserDevice *device, uint16_t *ret_minor)
+{
+        *ret_minor = device->version_reply.minor;
+        return device->version_text;
 }
 
 void vfio_user_device_abandon_transfers(VfioUserDevice *device)
@@ -140,6 +164,8 @@ static void on_get_reply(void *userdata, int status, size_t size)
                 status = -EPROTO;
         if (status == 0)
                 state = (DeviceState) device->state_reply.state;
+        if (device->watch)
+                device->watch(device->watch_userdata, state, false);
         device->on_got(device->got_userdata, status, state);
 }
 
@@ -163,6 +189,8 @@ int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone o
         device->on_done = on_done;
         device->done_userdata = userdata;
         device->data.state = (VfioUserFeatureState){.state = (uint32_t) state, .data_fd = -1};
+        if (device->watch)
+                device->watch(device->watch_userdata, state, true);
         return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_MIG_DEVICE_STATE,
                             sizeof device->data.state, &device->state_reply, sizeof device->state_reply,
                             on_done_reply);
@@ -186,41 +214,66 @@ int vfio_user_device_log_stop(VfioUserDevice *device, DeviceDone on_done, void *
                             on_done_reply);
 }
 
-static void on_report_reply(void *userdata, int status, size_t size)
-{
-        VfioUserDevice *device = userdata;
+/* Several may be open, beside any other operation and beyond the device's own end: a VMM may take memory away at any
+ * time. */
+typedef struct Report {
+        VfioUserFeature feature;
+        VfioUserFeatureLogReport asked;
+        size_t bitmap_size;
+        DeviceReported on_reported;
+        void *userdata;
+} Report;
+static_assert(offsetof(Report, asked) == sizeof(VfioUserFeature), "what goes out stands together");
 
-        if (status == 0 &&
-            memcmp(&device->report_reply.report, &device->data.report, sizeof device->data.report) != 0)
-                status = -EPROTO;
-        device->on_done(device->done_userdata, status);
+static int judge_report(const Report *report, const VfioUserMessage *reply)
+{
+        size_t head = sizeof report->feature + sizeof report->asked;
+
+        if (vfio_user_message_payload(reply) < head + report->bitmap_size ||
+            memcmp(reply->payload + sizeof report->feature, &report->asked, sizeof report->asked) != 0)
+                return -EPROTO;
+        return 0;
+}
+
+static void on_report_reply(void *userdata, int status, VfioUserMessage *reply)
+{
+        _cleanup_(freep) Report *report = userdata;
+
+        if (status == 0)
+                status = judge_report(report, reply);
+        report->on_reported(
+                report->userdata, status,
+                status == 0 ? (const void *) (reply->payload + sizeof report->feature + sizeof report->asked)
+                            : NULL);
+        vfio_user_message_free(reply);
 }
 
 int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
-                                void *bitmap, size_t bitmap_size, DeviceDone on_done, void *userdata)
+                                DeviceReported on_reported, void *userdata)
 {
-        VfioUserCall call = {
-                .command = VFIO_USER_DEVICE_FEATURE,
-                .owner = device,
-                .out = {{&device->feature, sizeof device->feature},
-                        {&device->data.report, sizeof device->data.report}},
-                .n_out = 2,
-                .head = &device->report_reply,
-                .head_size = sizeof device->report_reply,
-                .data = bitmap,
-                .data_size = bitmap_size,
-                .least = sizeof device->report_reply + bitmap_size,
-                .on_reply = on_report_reply,
-                .userdata = device,
-        };
+        size_t n_pages = (size_t) (size / page_size + (size % page_size != 0));
+        Report *report = calloc(1, sizeof *report);
+        VfioUserCall call = {.command = VFIO_USER_DEVICE_FEATURE,
+                             .n_out = 1,
+                             .on_raw = on_report_reply,
+                             .userdata = report};
+        int r;
 
-        device->on_done = on_done;
-        device->done_userdata = userdata;
-        device->data.report = (VfioUserFeatureLogReport){address, size, page_size};
-        device->feature = (VfioUserFeature){
-                .argsz = (uint32_t) (sizeof device->feature + sizeof device->data.report + bitmap_size),
+        if (!report)
+                return -ENOMEM;
+        report->bitmap_size = (n_pages + 63) / 64 * sizeof(uint64_t);
+        report->asked = (VfioUserFeatureLogReport){address, size, page_size};
+        report->feature = (VfioUserFeature){
+                .argsz = (uint32_t) (sizeof report->feature + sizeof report->asked + report->bitmap_size),
                 .flags = VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_DMA_LOGGING_REPORT};
-        return vfio_user_client_call(device->client, &call);
+        report->on_reported = on_reported;
+        report->userdata = userdata;
+        /* the two stand behind each other */
+        call.out[0] = (struct iovec){&report->feature, sizeof report->feature + sizeof report->asked};
+        r = vfio_user_client_call(device->client, &call);
+        if (r < 0)
+                free(report);
+        return r;
 }
 
 int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata)
@@ -266,8 +319,10 @@ static int take_capabilities(VfioUserDevice *device, size_t text_size)
         json_object *root, *caps, *value;
         int r = 0;
 
-        if (text_size == 0)
+        if (text_size == 0) {
+                device->version_text[0] = 0;
                 return 0;
+        }
         if (device->version_text[text_size - 1] != 0)
                 return -EPROTO;
         root = json_tokener_parse(device->version_text);
@@ -300,6 +355,31 @@ static void on_open_state(void *userdata, int status, DeviceState state)
         device->on_done(device->done_userdata, status);
 }
 
+static void probe_logging(VfioUserDevice *device, int status);
+
+static void on_probe_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+
+        device->n_probed++;
+        probe_logging(device, status);
+}
+
+/* `status`: of the probe before. The first that is refused is the last: without one of them the others are of no use. */
+static void probe_logging(VfioUserDevice *device, int status)
+{
+        int r;
+
+        if (status == 0 && device->n_probed == ARRAY_SIZE(logging_probes))
+                device->facts.flags |= DEVICE_DMA_LOGGING;
+        if (status == 0 && device->n_probed < ARRAY_SIZE(logging_probes))
+                r = call_feature(device, logging_probes[device->n_probed], 0, NULL, 0, on_probe_reply);
+        else
+                r = vfio_user_device_get(device, on_open_state, device);
+        if (r < 0)
+                device->on_done(device->done_userdata, r);
+}
+
 static void on_migration_reply(void *userdata, int status, size_t size)
 {
         VfioUserDevice *device = userdata;
@@ -315,10 +395,12 @@ static void on_migration_reply(void *userdata, int status, size_t size)
                 device->on_done(device->done_userdata, 0);
                 return;
         }
-        if (status == 0)
-                status = vfio_user_device_get(device, on_open_state, device);
-        if (status < 0)
+        if (status < 0) {
                 device->on_done(device->done_userdata, status);
+                return;
+        }
+        device->n_probed = 0;
+        probe_logging(device, 0);
 }
 
 static void on_version_reply(void *userdata, int status, size_t size)

@@ -16,16 +16,20 @@
 #define DEVICE_TRANSFER_MAX  (1024 * 1024) /* bytes */
 
 typedef struct VfioUserDevice VfioUserDevice;
+typedef struct VfioUserClient VfioUserClient;
 
 /* `status` 0 or a negative errno. */
 typedef void (*DeviceDone)(void *userdata, int status);
 typedef void (*DeviceGot)(void *userdata, int status, DeviceState state);
 /* `size`: bytes that were read; 0: there is nothing more. */
 typedef void (*DeviceRead)(void *userdata, int status, size_t size);
+/* `words` is only there when `status` is 0, and until the return. */
+typedef void (*DeviceReported)(void *userdata, int status, const void *words);
 typedef void (*DeviceGone)(void *userdata, int status, const char *text);
 
 typedef struct DeviceFacts {
-        uint32_t flags;      /* VFIO_DEVICE_FEATURE_MIGRATION; 0: the server has no migration */
+        uint32_t
+                flags; /* VFIO_DEVICE_FEATURE_MIGRATION and DEVICE_DMA_LOGGING; 0: the server has no migration */
         DeviceState state;   /* UNKNOWN without migration */
         size_t transfer_max; /* bytes that one transfer may have */
 } DeviceFacts;
@@ -35,7 +39,16 @@ int vfio_user_device_new(struct event_base *base, int fd, DeviceGone on_gone, vo
                          VfioUserDevice **ret) _must_check_;
 VfioUserDevice *vfio_user_device_free(VfioUserDevice *device);
 
-/* VERSION, feature 1, feature 2; the facts are there when `on_done` says 0. */
+/* What the device is about to become (`asked`: the SET is on its way) or was read to be. */
+typedef void (*DeviceWatch)(void *userdata, DeviceState state, bool asked);
+void vfio_user_device_watch(VfioUserDevice *device, DeviceWatch watch, void *userdata);
+
+/* Who passes on another client's commands needs the connection, and what the server said at VERSION: its minor, and its
+ * capabilities as text. */
+VfioUserClient *vfio_user_device_client(VfioUserDevice *device);
+const char *vfio_user_device_version(const VfioUserDevice *device, uint16_t *ret_minor);
+
+/* VERSION, features 1, 6 to 8 and 2; the facts are there when `on_done` says 0. */
 int vfio_user_device_open(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
 const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device);
 
@@ -46,11 +59,10 @@ int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone o
 int vfio_user_device_log_start(VfioUserDevice *device, uint64_t page_size, DeviceDone on_done,
                                void *userdata) _must_check_;
 int vfio_user_device_log_stop(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
-/* Which these were since it was asked last, for one mapping and with START's page size. `bitmap`, of u64 words, must
- * stay until the answer. */
+/* Which these were since it was asked last, for one mapping and with START's page size: a bit for each page, in u64
+ * words. Several may be open, and are not abandoned: each is answered, if need be when the device is freed. */
 int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
-                                void *bitmap, size_t bitmap_size, DeviceDone on_done,
-                                void *userdata) _must_check_;
+                                DeviceReported on_reported, void *userdata) _must_check_;
 
 int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata) _must_check_;
 

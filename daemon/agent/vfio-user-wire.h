@@ -141,3 +141,59 @@ typedef struct VfioUserDmaAccess {
         uint64_t count;
 } VfioUserDmaAccess;
 static_assert(sizeof(VfioUserDmaAccess) == 16, "vfio-user DMA_READ");
+
+/* DMA_MAP; a file may come with it. The reply has no payload. */
+typedef struct VfioUserDmaMap {
+        uint32_t argsz, flags;
+        uint64_t offset; /* in the file */
+        uint64_t address, size;
+} VfioUserDmaMap;
+static_assert(sizeof(VfioUserDmaMap) == 32, "vfio-user DMA_MAP");
+
+/* DMA_UNMAP; with DIRTY, page size, size of the bitmap and the bitmap follow. */
+typedef struct VfioUserDmaUnmap {
+        uint32_t argsz, flags;
+        uint64_t address, size;
+} VfioUserDmaUnmap;
+static_assert(sizeof(VfioUserDmaUnmap) == 24, "vfio-user DMA_UNMAP");
+
+enum {
+        VFIO_USER_UNMAP_DIRTY = 1 << 0,
+        VFIO_USER_UNMAP_ALL = 1 << 1, /* libvfio-user's; address and size are 0 */
+};
+
+/* DEVICE_GET_REGION_INFO, both ways; capabilities may follow in the reply. */
+typedef struct VfioUserRegionInfo {
+        uint32_t argsz, flags, index, cap_offset;
+        uint64_t size, offset;
+} VfioUserRegionInfo;
+static_assert(sizeof(VfioUserRegionInfo) == 32, "vfio-user DEVICE_GET_REGION_INFO");
+
+/* DEVICE_SET_IRQS; one byte for each vector follows with DATA_BOOL, a file for each comes with DATA_EVENTFD. */
+typedef struct VfioUserSetIrqs {
+        uint32_t argsz, flags, index, start, count;
+} VfioUserSetIrqs;
+static_assert(sizeof(VfioUserSetIrqs) == 20, "vfio-user DEVICE_SET_IRQS");
+
+enum {
+        VFIO_USER_IRQ_DATA_NONE = 1 << 0,
+        VFIO_USER_IRQ_DATA_BOOL = 1 << 1,
+        VFIO_USER_IRQ_DATA_EVENTFD = 1 << 2,
+        VFIO_USER_IRQ_DATA_MASK = (1 << 3) - 1,
+        VFIO_USER_IRQ_ACTION_MASK = 1 << 3,
+        VFIO_USER_IRQ_ACTION_UNMASK = 1 << 4,
+        VFIO_USER_IRQ_ACTION_TRIGGER = 1 << 5,
+        VFIO_USER_IRQ_ACTIONS =
+                VFIO_USER_IRQ_ACTION_MASK | VFIO_USER_IRQ_ACTION_UNMASK | VFIO_USER_IRQ_ACTION_TRIGGER,
+};
+
+/* REGION_WRITE_MULTI: the number of writes, and the writes. The reply is the number of those that were done. */
+typedef struct VfioUserWriteMulti {
+        uint64_t count;
+} VfioUserWriteMulti;
+
+typedef struct VfioUserWriteOne {
+        VfioUserRegionAccess access; /* count at most 8 */
+        uint64_t data;
+} VfioUserWriteOne;
+static_assert(sizeof(VfioUserWriteOne) == 24, "vfio-user REGION_WRITE_MULTI");

@@ -145,6 +145,10 @@ static int read_one_option(sd_bus_message *m, JobOptions *options, bool *incomin
                 return r;
         if (options && streq(key, "timeout-usec"))
                 return sd_bus_message_read(m, "v", "t", &options->timeout_usec);
+        if (options && streq(key, "bandwidth"))
+                return sd_bus_message_read(m, "v", "t", &options->limits.bandwidth);
+        if (options && streq(key, "max-blackout-usec"))
+                return sd_bus_message_read(m, "v", "t", &options->limits.max_blackout_usec);
         if (options && streq(key, "request-id"))
                 return sd_bus_message_read(m, "v", "s", &options->request_id);
         if (incoming && streq(key, "incoming")) {
@@ -170,6 +174,14 @@ int bus_read_options(sd_bus_message *m, JobOptions *options, bool *incoming, cha
                 r = sd_bus_message_exit_container(m);
         if (r >= 0 && options && options->request_id && strlen(options->request_id) > 127) {
                 (void) snprintf(ret_text, JSON_TEXT_MAX, "\"request-id\" is longer than 127 bytes");
+                return -EINVAL;
+        }
+        if (r >= 0 && options &&
+            (options->limits.bandwidth > JOB_LIMIT_MAX ||
+             options->limits.max_blackout_usec > JOB_LIMIT_MAX)) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX,
+                                "\"bandwidth\" and \"max-blackout-usec\" are at most %lld",
+                                (long long) JOB_LIMIT_MAX);
                 return -EINVAL;
         }
         return r < 0 ? r : 0;

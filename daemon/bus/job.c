@@ -93,7 +93,15 @@ static int get_usec(sd_bus *b, const char *path, const char *interface, const ch
                 usec = job->created_usec;
         else if (streq(property, "EndedUsec"))
                 usec = job->ended_usec;
+        else if (streq(property, "MaxBlackoutUsec"))
+                usec = job->limits.max_blackout_usec;
         return sd_bus_message_append(reply, "t", usec);
+}
+
+static int get_bandwidth(sd_bus *b, const char *path, const char *interface, const char *property,
+                         sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        return sd_bus_message_append(reply, "t", ((JobView *) userdata)->job->limits.bandwidth);
 }
 
 static int get_progress(sd_bus *b, const char *path, const char *interface, const char *property,
@@ -168,6 +176,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Peer", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("CreatedUsec", "t", get_usec, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("PredictedBlackoutUsec", "t", get_usec, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Bandwidth", "t", get_bandwidth, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("MaxBlackoutUsec", "t", get_usec, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         TEXT("State"),
         TEXT("Result"),
         TEXT("Phase"),

@@ -8,6 +8,7 @@
 
 #define ACTION_MANAGE  "org.migmgr1.manage"
 #define ACTION_MIGRATE "org.migmgr1.migrate"
+#define ACTION_RESET   "org.migmgr1.reset-device"
 
 static Vm *find_vm(Bus *bus, sd_bus_message *m, const char *name)
 {
@@ -132,20 +133,12 @@ static void on_checked(void *userdata, Outcome outcome, const char *text, bool o
 static void check(Bus *bus, sd_bus_message *m)
 {
         JobOptions options = {.check_only = true};
-        char text[JSON_TEXT_MAX];
         const char *destination;
         Vm *vm = read_move(bus, m, &destination, &options);
-        Waiting *waiting;
-        Outcome outcome;
 
         if (!vm)
                 return;
-        waiting = wait_for(bus, m);
-        outcome = manager_check(bus->manager, vm, destination, &options, on_checked, waiting, text);
-        if (outcome != OUTCOME_NONE) {
-                bus_reply_error(bus, m, outcome, text);
-                waiting_free(waiting);
-        }
+        manager_check(bus->manager, vm, destination, &options, on_checked, wait_for(bus, m));
 }
 
 static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -153,29 +146,78 @@ static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error)
         return bus_authorise(userdata, m, ACTION_MIGRATE, check);
 }
 
+static void on_begun(void *userdata, Outcome outcome, const char *text, Job *job)
+{
+        Waiting *waiting = userdata;
+        char path[BUS_PATH_MAX];
+
+        if (outcome == OUTCOME_NONE) {
+                bus_job_path(job->id, path);
+                bus_reply(waiting->bus, waiting->m, "o", path);
+        } else {
+                bus_reply_error(waiting->bus, waiting->m, outcome, text);
+        }
+        waiting_free(waiting);
+}
+
 static void migrate(Bus *bus, sd_bus_message *m)
 {
         JobOptions options = {};
-        char text[JSON_TEXT_MAX], path[BUS_PATH_MAX];
         const char *destination;
         Vm *vm = read_move(bus, m, &destination, &options);
-        Outcome outcome;
-        Job *job;
 
-        if (!vm)
-                return;
-        outcome = manager_migrate(bus->manager, vm, destination, &options, text, &job);
-        if (outcome != OUTCOME_NONE) {
-                bus_reply_error(bus, m, outcome, text);
-                return;
-        }
-        bus_job_path(job->id, path);
-        bus_reply(bus, m, "o", path);
+        if (vm)
+                manager_migrate(bus->manager, vm, destination, &options, on_begun, wait_for(bus, m));
 }
 
 static int method_migrate(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
         return bus_authorise(userdata, m, ACTION_MIGRATE, migrate);
+}
+
+/* ---- reset ----------------------------------------------------------------------------------------------------- */
+
+static void on_reset(void *userdata, Vm *vm, uint32_t device, int status, const char *text)
+{
+        Waiting *waiting = userdata;
+        const char *state = device_state_to_string(device_state(vm->devices[device])), *id;
+        char full[BUS_TEXT_MAX];
+
+        id = device_id(vm->devices[device]);
+        if (status == 0) {
+                bus_reply(waiting->bus, waiting->m, "s", state);
+        } else {
+                (void) snprintf(full, sizeof full, "VM %.100s, device %s: not reset: %.400s; its state is %s",
+                                vm->definition->name, id, text, state);
+                bus_reply_error(waiting->bus, waiting->m, OUTCOME_DEVICE, full);
+        }
+        waiting_free(waiting);
+}
+
+static void reset_device(Bus *bus, sd_bus_message *m)
+{
+        const char *name, *device;
+        char text[JSON_TEXT_MAX];
+        Waiting *waiting;
+        Outcome outcome;
+        Vm *vm;
+
+        if (sd_bus_message_read(m, "ss", &name, &device) < 0)
+                return;
+        vm = find_vm(bus, m, name);
+        if (!vm)
+                return;
+        waiting = wait_for(bus, m);
+        outcome = manager_reset(bus->manager, vm, device, on_reset, waiting, text);
+        if (outcome != OUTCOME_NONE) {
+                bus_reply_error(bus, m, outcome, text);
+                waiting_free(waiting);
+        }
+}
+
+static int method_reset_device(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        return bus_authorise(userdata, m, ACTION_RESET, reset_device);
 }
 
 /* ---- history ------------------------------------------------------------------------------------------------- */
@@ -199,6 +241,15 @@ static int method_get_job(sd_bus_message *m, void *userdata, sd_bus_error *error
                 bus_reply(bus, m, "s", text);
         else
                 bus_reply_error(bus, m, OUTCOME_NO_SUCH_JOB, "no job of that UUID is known here");
+        return 1;
+}
+
+static int method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        Bus *bus = userdata;
+        _cleanup_(json_object_putp) json_object *jobs = manager_list_jobs(bus->manager);
+
+        bus_reply(bus, m, "s", json_object_to_json_string_ext(jobs, JSON_C_TO_STRING_PLAIN));
         return 1;
 }
 
@@ -229,6 +280,10 @@ static const sd_bus_vtable vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Migrate", SD_BUS_ARGS("s", vm, "s", destination, "a{sv}", options),
                                 SD_BUS_RESULT("o", job), method_migrate, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ResetDevice", SD_BUS_ARGS("s", vm, "s", device), SD_BUS_RESULT("s", state),
+                                method_reset_device, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ListJobs", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", jobs), method_list_jobs,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetJob", SD_BUS_ARGS("s", job), SD_BUS_RESULT("s", report), method_get_job,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,

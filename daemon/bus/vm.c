@@ -9,16 +9,29 @@
 
 /* ---- VM ------------------------------------------------------------------------------------------------------ */
 
+/* The UUID behind `prefix` in a path, as uuid_label() has it. What is none gives one that makes another path. */
+static void read_uuid(const char *path, const char *prefix, char ret[UUID_TEXT_MAX + 1])
+{
+        size_t n = 0;
+
+        if (strncmp(path, prefix, strlen(prefix)) == 0)
+                for (path += strlen(prefix); *path && *path != '/' && n < UUID_TEXT_MAX; path++)
+                        ret[n++] = *path == '_' ? '-' : *path;
+        ret[n] = 0;
+}
+
+/* Each property and each signal of each object comes through here. */
 static Vm *find_vm(Bus *bus, const char *path)
 {
-        char own[BUS_PATH_MAX];
+        char own[BUS_PATH_MAX], uuid[UUID_TEXT_MAX + 1];
+        Vm *vm;
 
-        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next) {
-                bus_vm_path(vm->definition->uuid, own);
-                if (vm->registered && streq(own, path))
-                        return vm;
-        }
-        return NULL;
+        read_uuid(path, BUS_ROOT "/vm/_", uuid);
+        vm = manager_find_uuid(bus->manager, uuid);
+        if (!vm || !vm->registered)
+                return NULL;
+        bus_vm_path(vm->definition->uuid, own);
+        return streq(own, path) ? vm : NULL;
 }
 
 static int vm_find(sd_bus *b, const char *path, const char *interface, void *userdata, void **ret,
@@ -153,29 +166,25 @@ static void read_label(const char *label, char ret[DEVICE_ID_MAX + 1])
         ret[n] = 0;
 }
 
-/* The VM of a device's path, and which of its devices. Each change of a device comes through here: no path is made for
- * every device of every VM. */
+/* The VM of a device's path, and which of its devices. */
 static Vm *find_device(Bus *bus, const char *path, uint32_t *ret_index)
 {
         const char *label = strrchr(path, '/');
-        char own[BUS_PATH_MAX], id[DEVICE_ID_MAX + 1];
+        char own[BUS_PATH_MAX], id[DEVICE_ID_MAX + 1], uuid[UUID_TEXT_MAX + 1];
+        int32_t i;
+        Vm *vm;
 
+        read_uuid(path, BUS_ROOT "/device/_", uuid);
+        vm = manager_find_uuid(bus->manager, uuid);
+        if (!vm || !vm->registered)
+                return NULL;
         read_label(label ? label + 1 : path, id);
-        for (Vm *vm = manager_first_vm(bus->manager); vm; vm = vm->next) {
-                int32_t i;
-
-                if (!vm->registered)
-                        continue;
-                bus_device_path(vm->definition->uuid, id, own);
-                if (!streq(own, path))
-                        continue;
-                i = vm_find_device(vm, id);
-                if (i < 0)
-                        return NULL;
-                *ret_index = (uint32_t) i;
-                return vm;
-        }
-        return NULL;
+        bus_device_path(vm->definition->uuid, id, own);
+        i = streq(own, path) ? vm_find_device(vm, id) : -1;
+        if (i < 0)
+                return NULL;
+        *ret_index = (uint32_t) i;
+        return vm;
 }
 
 static int device_find(sd_bus *b, const char *path, const char *interface, void *userdata, void **ret,

@@ -40,6 +40,10 @@ static int check_device(const ManifestDevice *device, Side side, Findings *findi
 {
         const char *state = device_state_to_string(device->state);
 
+        if (device->status == MANIFEST_NO_AGENT)
+                return add_here(
+                        findings, side, device->id, "agent", device->text,
+                        "see that migmgr-helper.service runs on that host, and start it again if it hangs");
         if (device->status < 0)
                 return add_here(findings, side, device->id, "connection", device->text,
                                 "start the device's server, or free it of another client");
@@ -99,10 +103,27 @@ static int check_qemu(const ManifestVmm *vmm, Findings *findings)
         return r;
 }
 
+/* It is there on both sides; whether it has the VM is its own word. */
+static int check_delegate(const ManifestVmm *vmm, Side side, Findings *findings)
+{
+        if (vmm->status < 0)
+                return add_here(findings, side, "", "delegate", vmm->text,
+                                "start the VM's own delegate, and let migmgrd call it");
+        if (side == SIDE_SOURCE && !streq(vmm->run_state, "running"))
+                return add_here(findings, side, "", "run state", vmm->run_state,
+                                "the VM must run: resume it, or end what has paused it");
+        if (side == SIDE_DESTINATION && !streq(vmm->run_state, "none"))
+                return add_here(findings, side, "", "run state", vmm->run_state,
+                                "end the VM that the destination's delegate has");
+        return 0;
+}
+
 static int check_vmm(const Manifest *manifest, Side side, Findings *findings)
 {
         const ManifestVmm *vmm = &manifest->vmm;
 
+        if (vmm->type == VMM_TYPE_DELEGATE)
+                return check_delegate(vmm, side, findings);
         if (vmm->type != VMM_TYPE_QMP)
                 return 0;
         if (side == SIDE_SOURCE)

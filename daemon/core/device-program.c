@@ -41,6 +41,7 @@ static const char *const device_act_names[DEVICE_ACT_MAX] = {
         [DEVICE_ACT_UNARRIVE] = "back-to-stop",
         [DEVICE_ACT_DISCARD] = "discard",
         [DEVICE_ACT_CLOSE] = "close",
+        [DEVICE_ACT_RESET] = "reset",
 };
 
 DEFINE_STRING_TABLE(DeviceOpType, device_op, device_op_names);
@@ -180,6 +181,19 @@ static int precopy(DeviceProgram *program, DeviceState state, uint32_t flags)
         return 0;
 }
 
+/* Servers take DEVICE_RESET in these states only: from any other it is led to RESUMING, where nothing runs. */
+static int reset(DeviceProgram *program, DeviceState state, uint32_t flags)
+{
+        if (state != DEVICE_STATE_RUNNING && state != DEVICE_STATE_ERROR && state != DEVICE_STATE_UNKNOWN) {
+                int r = add_path(program, state, DEVICE_STATE_RESUMING, flags);
+
+                if (r < 0)
+                        return r;
+        }
+        add(program, DEVICE_OP_RESET);
+        return 0;
+}
+
 static int back_p2p(DeviceProgram *program, DeviceState state, uint32_t flags)
 {
         if (state == DEVICE_STATE_ERROR) {
@@ -239,6 +253,7 @@ static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, Dev
         case DEVICE_ACT_RUN: return add_path(program, state, DEVICE_STATE_RUNNING, flags);
         case DEVICE_ACT_REPAIR: return repair(program, state, flags);
         case DEVICE_ACT_BACK_P2P: return back_p2p(program, state, flags);
+        case DEVICE_ACT_RESET: return reset(program, state, flags);
         }
         return -EINVAL;
 }

@@ -64,6 +64,7 @@ typedef enum DeviceAct {
         DEVICE_ACT_UNARRIVE,   /* back to STOP without having run */
         DEVICE_ACT_DISCARD,    /* abort the resuming and let go */
         DEVICE_ACT_CLOSE,      /* let go as it is */
+        DEVICE_ACT_RESET,      /* somebody wants it reset, wherever it is */
         DEVICE_ACT_MAX,
         DEVICE_ACT_INVALID = -EINVAL,
 } DeviceAct;

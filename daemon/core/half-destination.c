@@ -111,6 +111,9 @@ static const HalfRow rows[] = {
          HALF_VMM_GONE, .next = DESTINATION_MAYBE, .send = MESSAGE_MAYBE, .cause = HALF_CAUSE_VMM_GONE},
 
         /* it runs */
+        /* the source may have been quicker than the record */
+        {IN(DESTINATION_DONE), HALF_REACHED, .when = WHEN_DONE_SEEN, .next = DESTINATION_OVER,
+         .send = MESSAGE_DONEACK, .acked = true},
         {IN(DESTINATION_DONE), HALF_REACHED, .next = DESTINATION_STARTED},
         {IN(DESTINATION_DONE), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(DESTINATION_DONE), HALF_DEADLINE, .next = DESTINATION_DONE},

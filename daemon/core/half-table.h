@@ -58,7 +58,8 @@ enum {
         WHEN_CANCELLED = 1 << 14, /* ... and was not told that it is too late */
         WHEN_LOGGING = 1 << 15,   /* devices write the VM's memory, and say where */
         WHEN_PAGES = 1 << 16,     /* ... and their agents copy it */
-        WHEN_MAX = 1 << 17,
+        WHEN_DONE_SEEN = 1 << 17, /* DONE has come */
+        WHEN_MAX = 1 << 18,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */

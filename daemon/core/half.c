@@ -407,6 +407,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_LINKED: return half->linked;
         case WHEN_ALL_STAND: return all_stand(half);
         case WHEN_CANCELLED: return half->cancelled;
+        case WHEN_DONE_SEEN: return half->done_seen;
         case WHEN_LOGGING: return s->plan->logs_dma;
         case WHEN_PAGES: return s->plan->copies_pages;
         }
@@ -679,6 +680,8 @@ static void message(Step *s)
 
         if (s->event->message == MESSAGE_END)
                 half->end_seen = true;
+        if (s->event->message == MESSAGE_DONE)
+                half->done_seen = true;
         if (!is_awaited(s)) {
                 if (s->event->message == MESSAGE_FAILED)
                         note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_PEER);

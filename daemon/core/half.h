@@ -289,6 +289,7 @@ typedef struct Half {
         bool ran;     /* destination: it has asked the vCPUs to run */
         bool noway;   /* the source has said that there is no way back */
         bool end_seen;  /* destination: END came; ENDED is owed */
+        bool done_seen; /* ... DONE came; DONEACK is owed */
         bool cancelled; /* somebody asked for that, and was not told that it is too late */
         bool acked;
         HalfFailure failure;

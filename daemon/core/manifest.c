@@ -4,6 +4,7 @@
 static const char *const vmm_type_names[VMM_TYPE_MAX] = {
         [VMM_TYPE_NONE] = "none",
         [VMM_TYPE_QMP] = "qmp",
+        [VMM_TYPE_DELEGATE] = "delegate",
 };
 
 static const char *const device_type_names[DEVICE_TYPE_MAX] = {

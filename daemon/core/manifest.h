@@ -22,6 +22,7 @@
 typedef enum VmmType {
         VMM_TYPE_NONE, /* a set of devices without a VM */
         VMM_TYPE_QMP,
+        VMM_TYPE_DELEGATE, /* whatever implements org.migmgr1.Delegate */
         VMM_TYPE_MAX,
         VMM_TYPE_INVALID = -EINVAL,
 } VmmType;
@@ -45,6 +46,9 @@ DECLARE_STRING_TABLE(VmmType, vmm_type);
 DECLARE_STRING_TABLE(DeviceType, device_type);
 DECLARE_STRING_TABLE(Presence, presence);
 
+/* The status of a device that nobody has tried to reach: there was no agent that could. */
+#define MANIFEST_NO_AGENT (-ESRCH)
+
 typedef struct ManifestDevice {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
@@ -62,7 +66,7 @@ typedef struct ManifestVmm {
         uint32_t major;               /* 7 */
         char machine[64];             /* "pc-q35-7.2" */
         char run_state[32];           /* "running" */
-        bool takes_dirty_pages;       /* it moves the pages that devices have written, too */
+        bool takes_dirty_pages;       /* pages that devices write can be given to it */
         uint32_t n_blocked;           /* reasons why the VMM itself refuses to migrate */
         char blocked[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* in the VMM's words */
         uint32_t n_vfio_user; /* devices whose state the VMM would silently leave behind */

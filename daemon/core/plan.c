@@ -10,16 +10,17 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
                 .n_devices = manifest->n_devices,
         };
 
-        bool pre_copies = false;
-
         for (uint32_t i = 0; i < manifest->n_devices; i++) {
                 uint32_t flags = manifest->devices[i].migration_flags;
 
                 if (flags & DEVICE_MIGRATION_P2P)
                         plan.n_p2p++;
-                pre_copies |= (flags & DEVICE_MIGRATION_PRE_COPY) != 0;
+                if (flags & DEVICE_MIGRATION_PRE_COPY)
+                        plan.n_senders++;
                 plan.logs_dma |= (flags & DEVICE_HAS_DMA) != 0;
         }
+        if (manifest->vmm.type != VMM_TYPE_NONE)
+                plan.n_senders++;
         plan.copies_pages = plan.logs_dma && !manifest->vmm.takes_dirty_pages;
 
         for (Phase p = 0; p < PHASE_MAX; p++)
@@ -29,8 +30,14 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
          * its devices in a P2P state while vCPUs still run. */
         plan.phases[PHASE_VIOMMU_GRACE].planned = false;
 
-        plan.phases[PHASE_PRECOPY].planned = manifest->vmm.type != VMM_TYPE_NONE || pre_copies;
+        plan.phases[PHASE_PRECOPY].planned = plan.n_senders > 0;
 
         plan.phases[PHASE_ARRIVAL_GRACE].planned = plan.n_p2p > 0;
         *ret_plan = plan;
+}
+
+void plan_divide_bandwidth(Plan *plan, uint64_t bandwidth)
+{
+        plan->limits.bandwidth =
+                bandwidth > 0 && plan->n_senders > 0 ? MAX(bandwidth / plan->n_senders, 1) : bandwidth;
 }

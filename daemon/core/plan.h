@@ -26,6 +26,7 @@ typedef struct Plan {
         uint32_t retries;      /* of a device transition that failed and left the device where it was */
         uint32_t n_p2p;        /* devices that support the P2P states */
         uint32_t n_devices;    /* all of them */
+        uint32_t n_senders;    /* of these and the VMM, those that send while the VM runs */
         bool logs_dma;         /* devices write the VM's memory, and note where */
         bool copies_pages;     /* ... and as its VMM does not take these pages, agents copy them */
         TransferLimits limits; /* of each device */
@@ -35,3 +36,6 @@ typedef struct Plan {
 /* Fills `ret_plan` for the VM in `manifest` under `policy`. Cannot fail: what cannot be moved is refused by
  * check.h, not here. */
 void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy);
+
+/* Divides `bandwidth` (bytes a second; 0: no limit) evenly among all that send while the VM runs. */
+void plan_divide_bandwidth(Plan *plan, uint64_t bandwidth);

@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/socket.h"
 
@@ -15,6 +16,7 @@ typedef enum Opening {
         OPENING_AGENT,   /* the helper starts one */
         OPENING_HELLO,   /* it is connected, and has not said anything yet */
         OPENING_BUSY,    /* it still does what a daemon before us asked of it */
+        OPENING_BROKER,  /* the helper makes a socket for the VMM */
         OPENING_CONNECT, /* the helper connects to the device's server */
         OPENING_DEVICE,  /* the agent talks to the device's server */
 } Opening;
@@ -38,7 +40,10 @@ struct Device {
         void *opened_userdata;
 
         bool is_open;
+        uint64_t opened_usec;
+        bool has_broker;     /* the agent listens for the VMM */
         bool nobody_listens; /* where its server should; as of the last attempt */
+        bool lacks_agent;    /* the last attempt did not come as far as to its server */
         DeviceState state;
         uint32_t flags;
         char text[AGENT_TEXT_MAX];
@@ -74,6 +79,16 @@ bool device_is_open(const Device *device)
         return device->is_open;
 }
 
+uint64_t device_opened_usec(const Device *device)
+{
+        return device->opened_usec;
+}
+
+bool device_is_opening(const Device *device)
+{
+        return device->opening != OPENING_NOT;
+}
+
 DeviceState device_state(const Device *device)
 {
         return device->state;
@@ -82,6 +97,11 @@ DeviceState device_state(const Device *device)
 bool device_nobody_listens(const Device *device)
 {
         return device->nobody_listens;
+}
+
+bool device_lacks_agent(const Device *device)
+{
+        return device->lacks_agent;
 }
 
 uint32_t device_flags(const Device *device)
@@ -128,7 +148,7 @@ static void drop_agent(Device *device)
         if (device->agent_fd >= 0)
                 (void) close(device->agent_fd);
         device->agent_fd = -1;
-        device->is_open = false;
+        device->is_open = device->has_broker = false;
         device->loaded_job[0] = 0;
 }
 
@@ -190,11 +210,16 @@ static void opening_done(Device *device, int status, const char *text)
 {
         DeviceOpened opened = device->opened;
 
+        device->lacks_agent = status < 0 && device->opening != OPENING_NOT &&
+                              (device->opening < OPENING_CONNECT ||
+                               (device->opening == OPENING_CONNECT && status == -ETIMEDOUT));
         device->opening = OPENING_NOT;
         device->opened = NULL;
         loop_timer_set(device->timer, 0);
         helper_client_forget(device->place.helper, device);
         device->is_open = status == 0;
+        if (status == 0)
+                device->opened_usec = clock_monotonic_usec();
         set_text(device, status == 0 ? "" : text);
         if (status < 0)
                 set_state(device, DEVICE_STATE_UNKNOWN, device->flags);
@@ -204,13 +229,17 @@ static void opening_done(Device *device, int status, const char *text)
 
 static void on_opening_timer(void *userdata)
 {
+        static const char *const texts[] = {
+                [OPENING_NOT] = "it was not opened",
+                [OPENING_AGENT] = "no agent: migmgr-helper does not answer",
+                [OPENING_HELLO] = "its agent does not answer",
+                [OPENING_BUSY] = "its agent is still busy with what it was asked before the daemon restarted",
+                [OPENING_CONNECT] = "migmgr-helper does not answer",
+                [OPENING_DEVICE] = "its server does not answer",
+        };
         Device *device = userdata;
-        const char *text =
-                device->opening == OPENING_BUSY
-                        ? "its agent is still busy with what it was asked before the daemon restarted"
-                        : "its agent does not answer";
 
-        opening_done(device, -ETIMEDOUT, text);
+        opening_done(device, -ETIMEDOUT, texts[device->opening]);
 }
 
 static void on_device_connected(void *userdata, int status, int fd, pid_t pid, const char *text)
@@ -235,6 +264,29 @@ static void on_device_connected(void *userdata, int status, int fd, pid_t pid, c
                 opening_done(device, r, "its agent does not take commands");
 }
 
+static void on_broker_made(void *userdata, int status, int fd, pid_t pid, const char *text)
+{
+        Device *device = userdata;
+        AgentPacket packet = {.broker = {.head.type = AGENT_BROKER}};
+        char full[AGENT_TEXT_MAX];
+        int r;
+
+        if (status < 0 || fd < 0) {
+                (void) snprintf(full, sizeof full, "%s: %s", device->definition.broker, text);
+                opening_done(device, status < 0 ? status : -EBADF, full);
+                return;
+        }
+        memcpy(packet.broker.path, device->definition.broker, sizeof packet.broker.path);
+        r = send_packet(device, &packet, fd);
+        (void) close(fd);
+        if (r < 0) {
+                opening_done(device, r, "its agent does not take commands");
+                return;
+        }
+        device->has_broker = true;
+        open_step(device);
+}
+
 static void on_agent_started(void *userdata, int status, int fd, pid_t pid, const char *text)
 {
         Device *device = userdata;
@@ -254,6 +306,7 @@ static void on_agent_started(void *userdata, int status, int fd, pid_t pid, cons
 static void open_step(Device *device)
 {
         const char *start[] = {device->agent_path, device->definition.id};
+        const char *listen[] = {device->definition.broker, device->definition.socket};
         const char *connect[] = {device->definition.socket};
 
         if (device->agent_fd < 0) {
@@ -269,6 +322,11 @@ static void open_step(Device *device)
                 device->opening = OPENING_AGENT;
                 helper_client_ask(device->place.helper, HELPER_START_AGENT, start, 2, on_agent_started,
                                   device);
+                return;
+        }
+        if (device->definition.broker[0] && !device->has_broker) {
+                device->opening = OPENING_BROKER;
+                helper_client_ask(device->place.helper, HELPER_LISTEN, listen, 2, on_broker_made, device);
                 return;
         }
         device->opening = OPENING_CONNECT;
@@ -321,6 +379,7 @@ static void take_hello(Device *device, const AgentHelloPacket *hello)
                 (void) send_packet(device, &(AgentPacket){.stop = {.head.type = AGENT_STOP}}, -1);
                 return;
         }
+        device->has_broker = hello->broker;
         if (!hello->opened) {
                 open_step(device);
                 return;
@@ -351,8 +410,9 @@ static void take_result(Device *device, const AgentResultPacket *result)
         device->run_seq = 0;
         if (device->closing && result->status == 0)
                 agent_closed(device);
-        else
-                set_state(device, (DeviceState) result->state, result->flags & DEVICE_FLAGS_MASK);
+        else /* an agent that never had the device knows nothing of it */
+                set_state(device, (DeviceState) result->state,
+                          result->flags ? result->flags & DEVICE_FLAGS_MASK : device->flags);
         device->answered(device->answered_userdata, device->index, device->step, result);
 }
 
@@ -376,6 +436,8 @@ static void take_packet(Device *device, const AgentPacket *packet, int *fd)
                 device->listener->gone(device->userdata, device->index, packet->gone.status,
                                        packet->gone.text);
                 break;
+        case AGENT_WANTED: device->listener->wanted(device->userdata, device->index); break;
+        case AGENT_BROKER:
         case AGENT_OPEN:
         case AGENT_ATTACH:
         case AGENT_RUN:

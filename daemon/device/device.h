@@ -23,6 +23,8 @@ typedef struct DeviceListener {
         void (*dirty)(void *userdata, uint32_t index, const AgentDirty *dirty, int fd);
         /* State or flags were read anew. */
         void (*changed)(void *userdata, uint32_t index);
+        /* Its VMM waits, and there is no connection to its server. */
+        void (*wanted)(void *userdata, uint32_t index);
 } DeviceListener;
 
 /* `text` says what went wrong when `status` is not 0. */
@@ -64,10 +66,16 @@ void device_close(Device *device);
 const char *device_id(const Device *device);
 DeviceType device_type(const Device *device);
 bool device_is_open(const Device *device);
+/* Since when (CLOCK_MONOTONIC), when it is or was. */
+uint64_t device_opened_usec(const Device *device);
+/* Somebody has asked for that and has no answer yet. */
+bool device_is_opening(const Device *device);
 DeviceState device_state(const Device *device);
 uint32_t device_flags(const Device *device);
 /* When it was last opened, its server's socket was not there or nobody accepted. */
 bool device_nobody_listens(const Device *device);
+/* When it was last opened, there was no agent to do so: the trouble is on our side, not the device's server's. */
+bool device_lacks_agent(const Device *device);
 /* Why it is not open, or "". */
 const char *device_text(const Device *device);
 /* What HELLO said: this job's state was taken in whole and accepted. */

@@ -22,6 +22,9 @@ typedef enum HelperRequest {
         HELPER_START_VMM,
         /* pid, start time, boot id -> nothing: that process is killed, if it is still the same. */
         HELPER_KILL,
+        /* path, path of the device server's socket -> a socket that listens at the first, for a VMM, with the second's owner
+         * and mode. -EADDRINUSE: somebody listens there already. */
+        HELPER_LISTEN,
         HELPER_REQUEST_MAX,
 } HelperRequest;
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "common/process-id.h"
@@ -39,6 +40,49 @@ static int connect_device(Call *call)
                            "the device's server has a client already, and another one waiting");
         if (call->fd < 0)
                 return say(call, call->fd, strerror(-call->fd));
+        return 0;
+}
+
+/* By descriptor: the directory may be the VMM's user's, who could put a link to anything in the name's place. */
+static int set_owner(const char *path, const struct stat *as)
+{
+        _cleanup_(closep) int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        char by_fd[64];
+        struct stat st;
+
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISSOCK(st.st_mode))
+                return -ENOTSOCK;
+        (void) snprintf(by_fd, sizeof by_fd, "/proc/self/fd/%d", fd);
+        if (fchownat(fd, "", as->st_uid, as->st_gid, AT_EMPTY_PATH) < 0 ||
+            chmod(by_fd, as->st_mode & 0777) < 0)
+                return -errno;
+        return 0;
+}
+
+/* Whoever may use the device's server may use the broker before it, and nobody else. */
+static int listen_for_vmm(Call *call)
+{
+        const char *path = call->strings[0];
+        _cleanup_(closep) int fd = -1;
+        struct stat server;
+        int r;
+
+        if (stat(call->strings[1], &server) < 0 || !S_ISSOCK(server.st_mode))
+                return say(call, -ENOENT,
+                           "the device server's socket, whose owner and mode this one gets, is not there");
+        fd = socket_listen(path, SOCK_STREAM);
+        if (fd == -EADDRINUSE)
+                return say(call, fd, "somebody listens there already, or it is no socket");
+        if (fd < 0)
+                return say(call, fd, strerror(-fd));
+        r = set_owner(path, &server);
+        if (r < 0) {
+                (void) unlink(path);
+                return say(call, r, "it cannot be given the owner and mode of the device server's socket");
+        }
+        call->fd = TAKE_FD(fd);
         return 0;
 }
 
@@ -127,6 +171,7 @@ static const Handler handlers[HELPER_REQUEST_MAX] = {
         [HELPER_START_AGENT] = {2, 2, start_agent},
         [HELPER_START_VMM] = {3, HELPER_STRINGS_MAX, start_vmm},
         [HELPER_KILL] = {3, 3, kill_process},
+        [HELPER_LISTEN] = {2, 2, listen_for_vmm},
 };
 
 void helper_answer(const HelperPlace *place, const HelperPacket *request, HelperPacket *answer, int *ret_fd)

@@ -58,17 +58,40 @@ static void on_answer(void *userdata)
                 finish(dial, answer == HELLO_TAKEN ? 0 : -EACCES);
 }
 
-static int connect_now(DataDial *dial)
+static int say_hello(DataDial *dial)
 {
         uint8_t bytes[HELLO_SIZE];
+        ssize_t n;
+
+        hello_encode(&dial->hello, bytes);
+        n = send(dial->fd, bytes, sizeof bytes, MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN) {
+                loop_io_want_write(dial->io); /* it is still connecting */
+                return 0;
+        }
+        if (n < 0)
+                return -errno;
+        return n == sizeof bytes ? 0 : -EIO;
+}
+
+static void on_connected(void *userdata)
+{
+        DataDial *dial = userdata;
+        int r = say_hello(dial);
+
+        if (r < 0)
+                finish(dial, r);
+}
+
+static int connect_now(DataDial *dial)
+{
+        int r;
 
         dial->fd = address_connect(dial->address);
         if (dial->fd < 0)
                 return dial->fd;
-        hello_encode(&dial->hello, bytes);
-        if (send(dial->fd, bytes, sizeof bytes, MSG_NOSIGNAL) != sizeof bytes)
-                return -EIO;
-        return loop_io_new(dial->loop, dial->fd, on_answer, NULL, dial, &dial->io);
+        r = loop_io_new(dial->loop, dial->fd, on_answer, on_connected, dial, &dial->io);
+        return r < 0 ? r : say_hello(dial);
 }
 
 /* Many devices dial at once, and a listener's queue is short: who finds it full comes again. */

@@ -48,6 +48,12 @@ static void fail(Link *link, int status, const char *text)
         loop_timer_soon(link->timer);
 }
 
+/* Over TCP nobody has listened when the first byte is to go, or to come. */
+static void fail_io(Link *link, int status, const char *text)
+{
+        fail(link, status, status == -ECONNREFUSED ? strerror(-status) : text);
+}
+
 static void on_timer(void *userdata)
 {
         Link *link = userdata;
@@ -73,7 +79,7 @@ static void flush(Link *link)
                         return;
                 }
                 if (n < 0) {
-                        fail(link, -errno, "the connection broke");
+                        fail_io(link, -errno, "the connection broke");
                         return;
                 }
                 memmove(link->out, link->out + n, link->n_out - (size_t) n);
@@ -237,7 +243,7 @@ static void on_readable(void *userdata)
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return;
         if (n <= 0) {
-                fail(link, n < 0 ? -errno : -ECONNRESET, "the other side closed the connection");
+                fail_io(link, n < 0 ? -errno : -ECONNRESET, "the other side closed the connection");
                 return;
         }
         link->n_in += (size_t) n;

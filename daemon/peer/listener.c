@@ -3,8 +3,8 @@
 
 #include <sys/socket.h>
 
+#include "address.h"
 #include "common/clock.h"
-#include "common/socket.h"
 
 #define FIRST_BYTES_USEC (5 * USEC_PER_SEC)
 #define PEEK_USEC        (10 * USEC_PER_MSEC)
@@ -143,7 +143,8 @@ Listener *listener_free(Listener *listener)
 
 DEFINE_CLEANUP(Listener *, listener_free);
 
-int listener_new(Loop *loop, const char *path, const ListenerEvents *events, void *userdata, Listener **ret)
+int listener_new(Loop *loop, const char *address, const ListenerEvents *events, void *userdata,
+                 Listener **ret)
 {
         _cleanup_(listener_freep) Listener *listener = calloc(1, sizeof *listener);
         int r;
@@ -151,7 +152,7 @@ int listener_new(Loop *loop, const char *path, const ListenerEvents *events, voi
         if (!listener)
                 return -ENOMEM;
         *listener = (Listener){.loop = loop, .events = events, .userdata = userdata};
-        listener->fd = socket_listen(path, SOCK_STREAM);
+        listener->fd = address_listen(address);
         if (listener->fd < 0)
                 return listener->fd;
         r = loop_io_new(loop, listener->fd, on_accept, NULL, listener, &listener->io);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Where other daemons connect: <runtime>/peer.sock. Tells control from data connections by their first four bytes and
+/* Where other daemons connect: <runtime>/peer.sock, and what migmgrd.json lists. Tells control from data connections by their first four bytes and
  * hands each to its owner. Owned by the manager. */
 
 #include "hello.h"
@@ -16,6 +16,6 @@ typedef struct ListenerEvents {
         bool (*data)(void *userdata, const Hello *hello, int fd);
 } ListenerEvents;
 
-int listener_new(Loop *loop, const char *path, const ListenerEvents *events, void *userdata,
+int listener_new(Loop *loop, const char *address, const ListenerEvents *events, void *userdata,
                  Listener **ret) _must_check_;
 Listener *listener_free(Listener *listener);

@@ -39,6 +39,12 @@ static void see(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata)
         seen(userdata, &(VmmSight){.lives = true, .complete = true});
 }
 
+/* There is no memory but the devices'. */
+static void take_dirty(Vmm *vmm, uint64_t address, uint64_t page_size, uint64_t pages, int fd)
+{
+        (void) close(fd);
+}
+
 static void give_memory(Vmm *vmm, int fd)
 {
         (void) close(fd);
@@ -59,7 +65,7 @@ static Vmm *none_free(Vmm *vmm)
 
 int vmm_none_new(Loop *loop, Vmm **ret)
 {
-        static const VmmOps ops = {find, see, act, give_memory, cut_memory, NULL, none_free};
+        static const VmmOps ops = {find, see, act, take_dirty, give_memory, cut_memory, none_free};
         None *none = calloc(1, sizeof *none);
         int r;
 

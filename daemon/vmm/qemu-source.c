@@ -13,6 +13,9 @@
 #define BANDWIDTH         INT64_C(1099511627776)
 #define BANDWIDTH_OF_QEMU (128 * MIB) /* its default */
 
+#define DOWNTIME_MS_OF_QEMU 300
+#define DOWNTIME_MS_MAX     2000000 /* of QEMU's downtime-limit */
+
 /* ---- prepare ------------------------------------------------------------------------------------------------- */
 
 static void on_parameters_set(Qemu *q, int status, json_object *result, const char *text)
@@ -25,6 +28,7 @@ static void on_parameters_set(Qemu *q, int status, json_object *result, const ch
 
 static void on_capabilities_set(Qemu *q, int status, json_object *result, const char *text)
 {
+        const VmmLimits *limits = &q->vmm.limits;
         json_object *arguments;
 
         if (status < 0) {
@@ -32,7 +36,13 @@ static void on_capabilities_set(Qemu *q, int status, json_object *result, const 
                 return;
         }
         arguments = json_new_object();
-        json_add_number(arguments, "max-bandwidth", BANDWIDTH);
+        json_add_number(arguments, "max-bandwidth",
+                        limits->bandwidth > 0 ? (int64_t) MIN(limits->bandwidth, (uint64_t) BANDWIDTH)
+                                              : BANDWIDTH);
+        if (limits->blackout_usec > 0)
+                json_add_number(
+                        arguments, "downtime-limit",
+                        (int64_t) MIN(MAX(limits->blackout_usec / USEC_PER_MSEC, 1), DOWNTIME_MS_MAX));
         qemu_call(q, "migrate-set-parameters", arguments, -1, on_parameters_set);
 }
 
@@ -48,6 +58,9 @@ static void on_parameters(Qemu *q, int status, json_object *result, const char *
         q->saved_parameters = json_new_object();
         json_add_number(q->saved_parameters, "max-bandwidth",
                         json_number(&reader, result, "max-bandwidth", 0, INT64_MAX, 0));
+        json_add_number(
+                q->saved_parameters, "downtime-limit",
+                json_number(&reader, result, "downtime-limit", 0, DOWNTIME_MS_MAX, DOWNTIME_MS_OF_QEMU));
         qemu_set_capabilities(q, true, on_capabilities_set);
 }
 
@@ -239,6 +252,7 @@ static void restore_settings(Qemu *q)
                 q->saved = true;
                 q->saved_parameters = json_new_object();
                 json_add_number(q->saved_parameters, "max-bandwidth", BANDWIDTH_OF_QEMU);
+                json_add_number(q->saved_parameters, "downtime-limit", DOWNTIME_MS_OF_QEMU);
                 qemu_set_capabilities(q, false, on_restored);
         } else if (q->saved_capabilities) {
                 arguments = json_new_object();

@@ -10,6 +10,7 @@ int vmm_new(Loop *loop, HelperClient *helper, const Definition *definition, cons
         switch (definition->vmm) {
         case VMM_TYPE_NONE: r = vmm_none_new(loop, &vmm); break;
         case VMM_TYPE_QMP: r = vmm_qemu_new(loop, &vmm); break;
+        case VMM_TYPE_DELEGATE: r = vmm_delegate_new(loop, &vmm); break;
         case VMM_TYPE_MAX:
         case VMM_TYPE_INVALID: break;
         }

@@ -39,12 +39,17 @@ typedef struct VmmOps {
         void (*find)(Vmm *vmm, VmmFound found, void *userdata);
         void (*see)(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata);
         void (*act)(Vmm *vmm, VmmAct act, uint32_t step, uint64_t deadline_usec);
+        void (*take_dirty)(Vmm *vmm, uint64_t address, uint64_t page_size, uint64_t pages, int fd);
         void (*give_memory)(Vmm *vmm, int fd);
         void (*cut_memory)(Vmm *vmm);
-        /* NULL: it takes no dirty pages. */
-        void (*take_dirty)(Vmm *vmm, uint64_t address, uint64_t page_size, uint64_t n_pages, int fd);
         Vmm *(*free)(Vmm *vmm);
 } VmmOps;
+
+/* What whoever asked for the job allows. 0: as the VMM thinks best. */
+typedef struct VmmLimits {
+        uint64_t bandwidth; /* bytes/s that its memory may take of the link */
+        uint64_t blackout_usec;
+} VmmLimits;
 
 struct Vmm {
         const VmmOps *ops;
@@ -53,10 +58,13 @@ struct Vmm {
         HelperClient *helper;
         const VmmListener *listener;
         void *userdata;
-        ManifestVmm facts; /* as of the last VMM_ACT_LOOK; type is always there */
-        ProcessId process; /* pid 0: none, or not known */
-        bool has_memory;   /* it moves memory over a connection that it must be given */
-        bool asked;        /* vmm_find() or vmm_see() is under way: one at a time */
+        ManifestVmm facts;           /* as of the last VMM_ACT_LOOK; type is always there */
+        ProcessId process;           /* pid 0: none, or not known */
+        char job[UUID_TEXT_MAX + 1]; /* the job in hand, or the last one */
+        VmmLimits limits;
+        bool has_memory;     /* it moves memory over a connection that it must be given */
+        bool may_come_later; /* a VM that is here may be registered before its VMM is there (-ENOENT) */
+        bool asked;          /* vmm_find() or vmm_see() is under way: one at a time */
 };
 
 int vmm_new(Loop *loop, HelperClient *helper, const Definition *definition, const VmmListener *listener,
@@ -81,9 +89,30 @@ static inline void vmm_see(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *u
         vmm->ops->see(vmm, was, seen, userdata);
 }
 
+/* Of which job the acts are that follow, and what vmm_see() looks for. `job`: a UUID. */
+static inline void vmm_set_job(Vmm *vmm, const char *job)
+{
+        memcpy(vmm->job, job, sizeof vmm->job);
+}
+
+/* For the job in hand; before VMM_ACT_PREPARE, VMM_ACT_START. */
+static inline void vmm_set_limits(Vmm *vmm, const VmmLimits *limits)
+{
+        vmm->limits = *limits;
+}
+
 static inline void vmm_act(Vmm *vmm, VmmAct act, uint32_t step, uint64_t deadline_usec)
 {
         vmm->ops->act(vmm, act, step, deadline_usec);
+}
+
+/* Source, between VMM_ACT_HALT and VMM_ACT_SEAL: a device has written to these pages of guest memory, and they are to be
+ * sent with the rest. `fd`, which is taken over: a file of little-endian u64 words, bit i is the page at `address` +
+ * i * `page_size`. What goes wrong is the answer of VMM_ACT_SEAL, which waits for it. Only where the facts say
+ * `takes_dirty_pages`. */
+static inline void vmm_take_dirty(Vmm *vmm, uint64_t address, uint64_t page_size, uint64_t pages, int fd)
+{
+        vmm->ops->take_dirty(vmm, address, page_size, pages, fd);
 }
 
 /* The connection over which memory goes out or comes in; takes over `fd`. */
@@ -98,15 +127,7 @@ static inline void vmm_cut_memory(Vmm *vmm)
         vmm->ops->cut_memory(vmm);
 }
 
-/* Pages that a device has written, to go out with the rest when it is sealed: as in AgentDirty. Takes over `fd`. */
-static inline void vmm_take_dirty(Vmm *vmm, uint64_t address, uint64_t page_size, uint64_t n_pages, int fd)
-{
-        if (vmm->ops->take_dirty)
-                vmm->ops->take_dirty(vmm, address, page_size, n_pages, fd);
-        else
-                (void) close(fd);
-}
-
 /* The adapters. */
 int vmm_none_new(Loop *loop, Vmm **ret) _must_check_;
 int vmm_qemu_new(Loop *loop, Vmm **ret) _must_check_;
+int vmm_delegate_new(Loop *loop, Vmm **ret) _must_check_;

@@ -6,8 +6,10 @@
  */
 
 #include "connection.h"
+#include "worker-model.h"
 
-#define ASK_DATA_MAX 65600 /* the longest that a worker writes at once; more does not come of one question */
+#define ASK_DATA_MAX \
+        (sizeof(WorkerResult) + WORKER_LENGTH_MAX) /* nothing that a worker transfers is longer */
 
 typedef enum AskPhase {
         ASK_NONE,

@@ -113,7 +113,7 @@ static short wanted_of_busy(const Client *client)
 static short wanted_of_main(const Client *client)
 {
         if (client->lost)
-                return 0;
+                return is_held(client) ? EV_CLOSED : 0;
         switch (client->phase) {
         case CLIENT_RECEIVING: return EV_READ | (asks_on_main(client) ? wanted_of_asking(client) : 0);
         case CLIENT_BUSY:
@@ -151,8 +151,8 @@ static void violation(Client *client)
         client->device->stats.protocol_errors++;
 }
 
-/* The client has left, or what it says makes no sense any more. What the device does for it is not for its leaving undone:
- * it has to end first, and must not wait for an answer then. */
+/* The client has left, or what it says makes no sense any more. What the device does for it ends first all the same, but
+ * waits for no answer. */
 static void lose(Client *client)
 {
         if (client->phase != CLIENT_BUSY || is_held(client)) {

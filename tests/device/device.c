@@ -68,8 +68,6 @@ static void set_worker(Device *d)
 /* The one door. */
 static void enter(Device *d, DeviceState state)
 {
-        if (d->worker && is_running(state) && !device_is_running(d))
-                worker_remember(d->worker); /* who lets it run has set it up */
         d->state = state;
         set_worker(d);
         d->moved(d, d->userdata);
@@ -164,6 +162,8 @@ static int take_arc(Device *d)
         int r = act(d, to);
 
         if (r == 0) {
+                if (d->worker && is_running(to) && !device_is_running(d))
+                        worker_remember(d->worker); /* who lets it run has set it up */
                 d->task.at++;
                 enter(d, to);
         }

@@ -45,6 +45,13 @@ DmaMap *dma_find(const Dma *dma, uint64_t address)
         return i < dma->n && dma->maps[i].address <= address ? &dma->maps[i] : NULL;
 }
 
+DmaMap *dma_find_exactly(const Dma *dma, uint64_t address, uint64_t size)
+{
+        DmaMap *m = dma_find(dma, address);
+
+        return m && m->address == address && m->size == size ? m : NULL;
+}
+
 /* mmap() wants whole pages of the file. */
 static uint64_t in_page(uint64_t offset)
 {
@@ -79,8 +86,12 @@ static int map_file(DmaMap *m, int fd)
         int protection =
                 (m->flags & DMA_READABLE ? PROT_READ : 0) | (m->flags & DMA_WRITEABLE ? PROT_WRITE : 0);
         uint64_t before = in_page(m->offset);
-        void *data = mmap(NULL, m->size + before, protection, MAP_SHARED, fd, (off_t) (m->offset - before));
+        void *data;
 
+        if (m->size > SIZE_MAX - before)
+                return -ENOMEM;
+        data = mmap(NULL, (size_t) (m->size + before), protection, MAP_SHARED, fd,
+                    (off_t) (m->offset - before));
         if (data == MAP_FAILED)
                 return -errno;
         m->data = (uint8_t *) data + before;
@@ -155,16 +166,11 @@ int dma_map(Dma *dma, uint64_t address, uint64_t size, uint64_t offset, uint32_t
         return 0;
 }
 
-int dma_unmap(Dma *dma, uint64_t address, uint64_t size)
+void dma_unmap(Dma *dma, DmaMap *map)
 {
-        DmaMap *m = dma_find(dma, address);
-
-        if (!m || m->address != address || m->size != size)
-                return -ENOENT;
-        map_done(m);
+        map_done(map);
         dma->n--;
-        memmove(m, m + 1, (dma->n - (size_t) (m - dma->maps)) * sizeof *m);
-        return 0;
+        memmove(map, map + 1, (dma->n - (size_t) (map - dma->maps)) * sizeof *map);
 }
 
 void dma_unmap_all(Dma *dma)

@@ -72,12 +72,14 @@ void dma_clear(Dma *dma);
 /* `fd` stays the caller's; -1: by message. The same map again is one map. -EINVAL: what cannot be, or overlaps; -ENOSPC:
  * too many; -ENOMEM and what mmap() says. */
 int dma_map(Dma *dma, uint64_t address, uint64_t size, uint64_t offset, uint32_t flags, int fd) _must_check_;
-/* -ENOENT: there is no map of just this range. */
-int dma_unmap(Dma *dma, uint64_t address, uint64_t size) _must_check_;
+/* `map` is one of them. */
+void dma_unmap(Dma *dma, DmaMap *map);
 void dma_unmap_all(Dma *dma);
 
 /* The map that this address lies in, or NULL. */
 DmaMap *dma_find(const Dma *dma, uint64_t address);
+/* The map of just this range, or NULL. */
+DmaMap *dma_find_exactly(const Dma *dma, uint64_t address, uint64_t size);
 
 /* ---- transfers ----------------------------------------------------------------------------------------------- */
 

@@ -163,7 +163,8 @@ static int add_device(Fleet *fleet, const char *text)
 
 /* ---- running ------------------------------------------------------------------------------------------------- */
 
-/* Three descriptors a device (listening, client, twin), and often only 1024 are allowed at first. */
+/* Three descriptors a device (listening, client, twin), six with a worker (window, two eventfds), and often only 1024 are
+ * allowed at first. */
 static void allow_descriptors(void)
 {
         struct rlimit limit;

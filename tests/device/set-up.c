@@ -74,8 +74,8 @@ static int reply_plainly(Client *client, const WireDmaUnmap *u)
 
 int set_up_unmap(Client *client)
 {
-        const DmaMap *map;
         WireDmaUnmap u;
+        DmaMap *map;
         int r;
 
         memcpy(&u, client->main.payload, sizeof u);
@@ -86,11 +86,13 @@ int set_up_unmap(Client *client)
                 r = reply_plainly(client, &u);
                 return r < 0 ? r : unmap_all(client, &u);
         }
-        map = dma_find(&client->device->dma, u.address);
-        if (!map || map->address != u.address || map->size != u.size)
+        map = dma_find_exactly(&client->device->dma, u.address, u.size);
+        if (!map)
                 return -ENOENT;
         r = u.flags == WIRE_UNMAP_BITMAP ? reply_with_bitmap(client, &u) : reply_plainly(client, &u);
-        return r < 0 ? r : dma_unmap(&client->device->dma, u.address, u.size);
+        if (r == 0)
+                dma_unmap(&client->device->dma, map);
+        return r;
 }
 
 /* ---- regions ------------------------------------------------------------------------------------------------- */

@@ -279,7 +279,7 @@ static void transfer_ended(DmaTransfer *t, int r)
 {
         Worker *w = (Worker *) ((char *) t - offsetof(Worker, transfer));
 
-        if (r != -ECANCELED && may_work(w)) {
+        if (may_work(w)) {
                 if (go_on(w, r))
                         work(w);
                 return;
@@ -287,9 +287,7 @@ static void transfer_ended(DmaTransfer *t, int r)
         if (w->stage == WORKER_WRITES && r == 0)
                 (void) complete(w, w->new_chain);
         put_back(w);
-        if (may_work(w))
-                work(w);
-        else if (worker_is_still(w))
+        if (worker_is_still(w))
                 w->stopped(w->userdata);
 }
 
@@ -482,8 +480,8 @@ void worker_save(const Worker *w, uint8_t *to)
 
 static bool is_possible(const WorkerState *s)
 {
-        if (s->doorbell < s->done || s->doorbell - s->done > WORKER_SLOTS ||
-            !worker_tick_pages_are_good(s->tick_pages) || !config_is_good(s->config))
+        if (s->doorbell - s->done > WORKER_SLOTS || !worker_tick_pages_are_good(s->tick_pages) ||
+            !config_is_good(s->config))
                 return false;
         if (!s->has_command)
                 return true;

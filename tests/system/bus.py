@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A D-Bus connection, written from the specification: for tests that must see every signal, say what no tool would say, be
-another user, or be polkit. Little-endian, without files. Nothing here waits without a limit."""
+another user, or be a service that does what no service would. Little-endian. Nothing here waits without a limit."""
 
 import contextlib
 import os
@@ -11,12 +11,13 @@ import time
 
 CALL, RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 NO_REPLY, NO_START, INTERACTIVE = 1, 2, 4
-BASIC = {"y": "B", "b": "I", "n": "h", "q": "H", "i": "i", "u": "I", "x": "q", "t": "Q", "d": "d"}
-ALIGN = {"y": 1, "n": 2, "q": 2, "b": 4, "i": 4, "u": 4, "s": 4, "o": 4, "a": 4, "g": 1, "v": 1, "x": 8, "t": 8, "d": 8,
+BASIC = {"y": "B", "b": "I", "n": "h", "q": "H", "i": "i", "u": "I", "x": "q", "t": "Q", "d": "d",
+         "h": "I"}
+ALIGN = {"y": 1, "n": 2, "q": 2, "b": 4, "i": 4, "u": 4, "s": 4, "o": 4, "a": 4, "g": 1, "v": 1, "x": 8, "t": 8, "d": 8, "h": 4,
          "(": 8, "{": 8}
-PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SENDER, SIGNATURE = range(1, 9)
+PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SENDER, SIGNATURE, UNIX_FDS = range(1, 10)
 FIELDS = {PATH: "o", INTERFACE: "s", MEMBER: "s", ERROR_NAME: "s", REPLY_SERIAL: "u", DESTINATION: "s", SENDER: "s",
-          SIGNATURE: "g"}
+          SIGNATURE: "g", UNIX_FDS: "u"}
 
 
 class BusError(Exception):
@@ -116,6 +117,7 @@ class Message:
         reader.at = 12
         self.fields = dict(reader.read("a(yv)"))
         reader.at += -reader.at % 8
+        self.files = []  # descriptors; an argument of type h is the number of one
         self.args = [reader.read(k) for k in split(self.fields.get(SIGNATURE, ""))]
 
     path, interface, member, sender = (property(lambda self, f=f: self.fields.get(f, ""))
@@ -129,6 +131,7 @@ class Bus:
         self.s = socket.socket(socket.AF_UNIX)
         self.s.settimeout(20)
         self.serial, self.signals, self.replies, self.buffer, self.handler = 0, [], {}, b"", None
+        self.files = []  # that came, and belong to messages of which not all is here
         try:
             if uid is not None:
                 os.seteuid(uid)
@@ -139,6 +142,9 @@ class Bus:
         self.s.sendall(b"\0AUTH EXTERNAL " + str(os.getuid() if uid is None else uid).encode().hex().encode() + b"\r\n")
         answer = self.s.recv(512)
         assert answer.startswith(b"OK "), answer
+        self.s.sendall(b"NEGOTIATE_UNIX_FD\r\n")
+        answer = self.s.recv(512)
+        assert answer.startswith(b"AGREE_UNIX_FD"), answer
         self.s.sendall(b"BEGIN\r\n")
         self.name = self.bus("Hello")[0]
 
@@ -150,17 +156,21 @@ class Bus:
     def __exit__(self, *exc):
         self.close()
 
-    def send(self, kind, fields, signature="", args=(), flags=0):
+    def send(self, kind, fields, signature="", args=(), flags=0, files=()):
         body, head = Writer(), Writer()
         for k, v in zip(split(signature), args):
             body.write(k, v)
         if signature:
             fields = {**fields, SIGNATURE: signature}
+        if files:
+            fields = {**fields, UNIX_FDS: len(files)}
         self.serial += 1
         head.data += struct.pack("<cBBBII", b"l", kind, flags, 1, len(body.data), self.serial)
         head.write("a(yv)", [(f, (FIELDS[f], v)) for f, v in fields.items()])
         head.align(8)
-        self.s.sendall(head.data + body.data)
+        data = bytes(head.data + body.data)
+        sent = socket.send_fds(self.s, [data], files) if files else 0
+        self.s.sendall(data[sent:])
         return self.serial
 
     def next(self, seconds):
@@ -172,10 +182,14 @@ class Bus:
                 size = 16 + n_fields + -n_fields % 8 + n_body
                 if len(self.buffer) >= size:
                     data, self.buffer = self.buffer[:size], self.buffer[size:]
-                    return Message(data)
+                    m = Message(data)
+                    n = m.fields.get(UNIX_FDS, 0)
+                    m.files, self.files = self.files[:n], self.files[n:]
+                    return m
             self.s.settimeout(max(0.001, end - time.monotonic()))
             try:
-                part = self.s.recv(65536)
+                part, files, _, _ = socket.recv_fds(self.s, 65536, 64)
+                self.files += files
             except socket.timeout:
                 if time.monotonic() >= end:
                     return None
@@ -200,6 +214,10 @@ class Bus:
     def start(self, destination, path, interface, member, signature="", *args, flags=0):
         return self.send(CALL, {PATH: path, INTERFACE: interface, MEMBER: member, DESTINATION: destination}, signature, args,
                          flags)
+
+    def signal(self, path, interface, member, signature="", *args, destination=""):
+        fields = {PATH: path, INTERFACE: interface, MEMBER: member}
+        self.send(SIGNAL, {**fields, DESTINATION: destination} if destination else fields, signature, args)
 
     def finish(self, serial, seconds=20):
         end = time.monotonic() + seconds

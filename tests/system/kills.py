@@ -101,7 +101,7 @@ class Case:
         extra = ",pre-copy=on,read-delay=400" if self.precopy else ""
         self.hit, self.killed = threading.Event(), []
         self.a, self.b = lab.host("a", config=CONFIG), lab.host("b", config=CONFIG)
-        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), os.path.join(self.b.runtime, "peer.sock"))
+        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), self.b.dest)
         self.servers = {}
         for side in ("a", "b"):
             for device, spec in (("d0", "p2p=on"), ("d1", "p2p=off")):

@@ -9,6 +9,7 @@ temporary directory, whose path is short because sockets are in it. Waiting is a
 import atexit
 import json
 import os
+import random
 import select
 import shutil
 import signal
@@ -24,6 +25,8 @@ QEMU = os.environ.get("MIGMGR_QEMU", "/usr/bin/qemu-system-x86_64")
 BUILD = os.environ.get("MIGMGR_BUILD", os.path.join(TOP, "build"))
 # How much more time everything is given: with sanitizers, or on a slow machine.
 PACE = float(os.environ.get("MIGMGR_PACE", "1"))
+# How the daemons of a Lab find each other, where it is not told: "unix", or "tcp" on the loopback.
+TRANSPORT = os.environ.get("MIGMGR_TRANSPORT", "unix")
 
 BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -123,10 +126,13 @@ class Host:
             os.makedirs(d, exist_ok=True)
         self.bus_address = "unix:path=" + os.path.join(self.dir, "bus")
         self.config = os.path.join(self.dir, "migmgrd.json")
+        self.dest, listen = "unix:" + os.path.join(self.runtime, "peer.sock"), {}
+        if lab.transport == "tcp":
+            self.dest = f"tcp://127.0.0.1:{free_port()}"
+            listen = {"listen": [self.dest]}
         with open(self.config, "w") as f:
-            json.dump({"vms-dir": self.vms, **(config or {})}, f)
+            json.dump({"vms-dir": self.vms, **listen, **(config or {})}, f)
         self.bus = self.helper = self.daemon = None
-        self.dest = "unix:" + os.path.join(self.runtime, "peer.sock")
 
     def start(self):
         self.start_bus()
@@ -271,6 +277,49 @@ def connects(path, kind=socket.SOCK_STREAM):
         return False
     finally:
         s.close()
+
+
+def free_port():
+    """One on which nobody listens, and which is not given to those who connect: who dials a port of those again and again
+    finds himself at its other end one day."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+
+
+def peer_socket(dest):
+    """A socket for a DEST of migctl."""
+    return socket.socket(socket.AF_UNIX if dest.startswith("unix:") else socket.AF_INET)
+
+
+def peer_address(dest):
+    if dest.startswith("unix:"):
+        return dest[len("unix:"):]
+    host, port = dest[len("tcp://"):].rsplit(":", 1)
+    return host, int(port)
+
+
+class Control:
+    """One JSON object a line, answered with one that has `ok`."""
+
+    def __init__(self, path):
+        self.s = socket.socket(socket.AF_UNIX)
+        self.s.settimeout(20)
+        self.s.connect(path)
+        self.f = self.s.makefile("rw")
+
+    def command(self, cmd, **kw):
+        self.f.write(json.dumps({"cmd": cmd, **kw}) + "\n")
+        self.f.flush()
+        answer = json.loads(self.f.readline())
+        assert answer.get("ok"), (cmd, kw, answer)
+        return answer
 
 
 class DeviceServer:
@@ -469,9 +518,11 @@ def close_open_labs():
 
 class Lab:
     """Ends everything that was started in it, agents and VMMs included: with its block, or with the program. With
-    MIGMGR_KEEP its directory stays when the block ended by an exception, or whoever judges has set `failed`."""
+    MIGMGR_KEEP its directory stays when the block ended by an exception, or whoever judges has set `failed`. `transport`:
+    how the daemons of its hosts find each other."""
 
-    def __init__(self, keep=False):
+    def __init__(self, keep=False, transport=TRANSPORT):
+        self.transport = transport
         self.dir = tempfile.mkdtemp(prefix="migmgr-")
         self.processes, self.hosts, self.keep, self.failed = [], [], keep, False
         open_labs.add(self)

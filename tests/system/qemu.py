@@ -60,8 +60,7 @@ class Move:
         self.servers = {(h.name, d): lab.server(h.name + d, {
             d: f"size=256K,seed={(h is self.b) * 4 + (d == 'd1') + 1},delay=*>*:{arc_ms},{spec}"})
             for h in (self.a, self.b) for d, spec in self.devices.items()}
-        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), os.path.join(self.b.runtime, "peer.sock")) \
-            if relay else None
+        self.relay = Relay(os.path.join(lab.dir, "relay.sock"), self.b.dest) if relay else None
         self.dest = self.relay.dest if relay else self.b.dest
         self.a.register(self.definition(self.a))
         argv = incoming(self.guest.argv_at(self.b)) if incoming else None
@@ -540,14 +539,17 @@ def trap_stopped_early(lab):
 
 @case("trap: migration settings are as before after an abort")
 def trap_settings(lab):
-    move = moving(lab)
+    """And during the job what whoever asked for it allows."""
+    move, during = moving(lab, arc_ms=ARC_MS), []
     move.servers["b", "d0"].fault("d0", "resuming>stop:fail:EINVAL")
 
     def settings():
         with move.guest.look(move.a) as monitor:
             return [monitor.command(c) for c in ("query-migrate-capabilities", "query-migrate-parameters")]
     before = settings()
-    move.migrate()
+    move.at("source-p2p-grace", lambda job: during.append(settings()[1]))
+    move.migrate("--bandwidth=1G", "--max-blackout=2500")
+    assert during[0]["downtime-limit"] == 2500 and 0 < during[0]["max-bandwidth"] <= 1 << 30, during
     assert settings() == before, "the migration settings are not what they were"
     return move.judge("failed")
 
@@ -828,8 +830,8 @@ def run_one(function):
                 lab.move.close()
 
 
-def run_all(pattern="", workers=4, out=sys.stdout):
-    selected = [c for c in CASES if re.search(pattern, c[0])]
+def run_all(pattern="", workers=4, out=sys.stdout, cases=CASES):
+    selected = [c for c in cases if re.search(pattern, c[0])]
     bad, outcomes, lock, start = [], {}, threading.Lock(), time.monotonic()
 
     def one(selected_case):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Stands on the wire between two daemons: forwards every connection to the destination's peer.sock, can cut them all, hold
-what goes over data connections, or call somebody when a message passes. It knows the framing of the control connection
-and nothing else."""
+"""Stands on the wire between two daemons: forwards every connection to the destination, can cut them all, hold what goes
+over data connections, or call somebody when a message passes. It knows the framing of the control connection and nothing
+else."""
 
 import json
 import os
@@ -10,18 +10,25 @@ import socket
 import struct
 import threading
 
+from lab import free_port, peer_address, peer_socket
+
 
 class Relay:
     def __init__(self, path, target):
-        self.path, self.target, self.dest = path, target, "unix:" + path
+        """Listens at `path`, or over TCP when `target`, which is a DEST, is there too."""
+        self.path, self.target = path, target
         self.lock = threading.Lock()
         self.pairs = set()
         self.refuse = False
         self.flow = threading.Event()  # cleared: nothing more goes over data connections, but they stay
         self.flow.set()
         self.on_message = None  # called with (direction "S>D" or "D>S", message); returns False to cut before it
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
+        if target.startswith("tcp:"):
+            self.dest = f"tcp://127.0.0.1:{free_port()}"
+        else:
+            self.dest = "unix:" + path
+        self.listener = peer_socket(self.dest)
+        self.listener.bind(peer_address(self.dest))
         self.listener.listen(64)
         self.running = True
         threading.Thread(target=self.accept, daemon=True).start()
@@ -32,11 +39,11 @@ class Relay:
                 near, _ = self.listener.accept()
             except OSError:
                 return
-            far = socket.socket(socket.AF_UNIX)
+            far = peer_socket(self.target)
             try:
                 if self.refuse:
                     raise OSError("refused")
-                far.connect(self.target)
+                far.connect(peer_address(self.target))
             except OSError:
                 near.close()
                 far.close()

@@ -24,8 +24,8 @@ SANITIZED_ENVIRONMENT = {"ASAN_OPTIONS": "detect_stack_use_after_return=1", "UBS
 class Step:
     """`count` gets (output, exit status) and returns (passed, failed)."""
 
-    def __init__(self, name, argv, count, build=PLAIN, cwd=TOP):
-        self.name, self.argv, self.count, self.build, self.cwd = name, argv, count, build, cwd
+    def __init__(self, name, argv, count, build=PLAIN, cwd=TOP, env=None):
+        self.name, self.argv, self.count, self.build, self.cwd, self.env = name, argv, count, build, cwd, env or {}
 
 
 def count_one(output, status):
@@ -86,6 +86,14 @@ KILLS = ("^(source-daemon in source-(precopy|drain|go)|destination-daemon in des
          "destination-device in destination-(take-in|run-devices)|link in source-(precopy|intake|go)|source-helper in "
          "source-drain|source-daemon in source-back-run|link in destination-promise|destination-daemon in "
          r"destination-promised)( \(.*\))?$")
+# Under load with sanitizers: what breaks a connection, and agents that copy pages.
+LOAD = "pages by agents: source device"
+# What may be another thing over TCP: connections that are made, that break, and what is under way on them.
+TCP = {"MIGMGR_TRANSPORT": "tcp"}
+TCP_FAULTS = r"^(source|destination) p2p=on (read|write|resuming>stop) "
+TCP_KILLS = (r"^(link in source-(prepare|connect|drain|intake|go)|(source|destination)-daemon in source-(drain|go)"
+             r"|source-agent in source-drain|destination-agent in destination-take-in)( \(.*\))?$")
+TCP_QEMU = "^success|^kill: (source|destination) daemon in source-drain|^kill: the link|read:corrupt"
 
 # What git knows and `make dist` forgets.
 TARBALL = r"""
@@ -101,15 +109,27 @@ STEPS = [
     Step("tarball", ["bash", "-c", TARBALL], count_one),
     Step("unit, sanitized", ["make", "-s", "-j2", "check"], count_cases, SANITIZED, cwd=SANITIZED),
     Step("emulated device, sanitized", python("test_emulated_device.py"), count_unittest, SANITIZED),
+    Step("worker device, sanitized", python("test_worker_device.py"), count_unittest, SANITIZED),
+    Step("test VMM", python("test_vmm.py"), count_unittest),
+    Step("test VMM, sanitized", python("test_vmm.py"), count_unittest, SANITIZED),
+    Step("moves", python("moves.py", "60", "8"), count_table),
+    Step("moves, sanitized", python("moves.py", "10", "3"), count_table, SANITIZED),
+    Step("load", python("load.py"), count_table),
+    Step("load, sanitized", python("load.py", LOAD), count_table, SANITIZED),
     Step("faults", python("faults.py", "-j", "6"), count_table),
     Step("faults, sanitized", python("faults.py", "-j", "6", FAULTS), count_table, SANITIZED),
     Step("kills, sanitized", python("kills.py", "-j", "4", KILLS), count_table, SANITIZED),
+    Step("faults, TCP", python("faults.py", "-j", "6", TCP_FAULTS), count_table, env=TCP),
+    Step("kills, TCP", python("kills.py", "-j", "4", TCP_KILLS), count_table, env=TCP),
+    Step("QEMU, TCP", python("qemu.py", "-j", "4", TCP_QEMU), count_table, env=TCP),
     Step("bus, sanitized", python("test_bus.py"), count_unittest, SANITIZED),
     Step("precopy, sanitized", python("test_precopy.py"), count_unittest, SANITIZED),
     Step("migctl, sanitized", python("test_migctl.py"), count_unittest, SANITIZED),
     Step("hostile, sanitized", python("test_hostile.py"), count_unittest, SANITIZED),
+    Step("broker, sanitized", python("test_broker.py"), count_unittest, SANITIZED),
     Step("service, sanitized", python("test_service.py"), count_unittest, SANITIZED),
     Step("QEMU", python("qemu.py", "-j", "4"), count_table),
+    Step("delegate", python("delegate.py", "-j", "4"), count_table),
     Step("demo", python("demo.py"), count_table),
 ]
 
@@ -125,7 +145,7 @@ def relevant(output):
 
 
 def run(step, log_dir):
-    env = {**os.environ, "MIGMGR_BUILD": step.build}
+    env = {**os.environ, "MIGMGR_BUILD": step.build, **step.env}
     if step.build == SANITIZED:
         env |= SANITIZED_ENVIRONMENT
     path = os.path.join(log_dir, re.sub(r"\W+", "-", step.name) + ".log")

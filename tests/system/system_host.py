@@ -29,15 +29,19 @@ BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
     <allow send_destination="org.freedesktop.PolicyKit1"/>
   </policy>
   <include>{policy}</include>
+  {more}
 </busconfig>
 """
 
 
 class SystemHost(Host):
+    policy = ""  # beside that: what another package would install
+
     def start_bus(self):
         path, config = os.path.join(self.dir, "bus"), os.path.join(self.dir, "bus.conf")
         with open(config, "w") as f:
-            f.write(BUS_CONFIG.format(path=path, policy=os.path.join(TOP, "data", "org.migmgr1.conf")))
+            f.write(BUS_CONFIG.format(path=path, policy=os.path.join(TOP, "data", "org.migmgr1.conf"),
+                                      more=self.policy))
         os.chmod(self.lab.dir, 0o711)
         self.bus = Process(self.lab, self.name + "-bus", ["dbus-daemon", "--config-file=" + config, "--nofork",
                                                           "--nopidfile"])

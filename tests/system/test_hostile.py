@@ -14,7 +14,7 @@ import threading
 import time
 import unittest
 
-from lab import PACE, Lab, definition, new_uuid, wait_for
+from lab import PACE, Lab, definition, new_uuid, peer_address, peer_socket, wait_for
 
 NOBODY = 65534
 HELPER_MAGIC = 0x3148474d
@@ -78,7 +78,8 @@ class Helper(Case):
 MESSAGES = ["HELLO", "CHECK", "CHECKED", "PREPARE", "PREPARED", "BEGIN", "REACHED", "FAILED", "READY", "GO", "ASK", "ABORT",
             "STARTED", "NOTSTARTED", "MAYBE", "BUSY", "UNKNOWN", "END", "ENDED", "DONE", "DONEACK"]
 MEMBERS = ["manifest", "report", "vm", "plan", "plan_hash", "tokens", "memory", "phase", "cause", "who", "device", "from", "to",
-           "state", "errno", "text", "noway", "lost", "timeline", "copy", "spans", "vmm_only_usec", "version", "host"]
+           "state", "errno", "text", "noway", "lost", "timeline", "copy", "spans", "vmm_only_usec", "version", "host",
+           "bandwidth", "max_blackout_usec"]
 NONSENSE = [None, True, -1, 1 << 63, 0.5, "", "x" * 70000, "\x01\x7f", [], {}, [None, -1, "", {}, []] * 100, {"": {"ok": 1}},
             {"ok": True, "findings": [{}, None, 3], "devices": [1, None], "phases": {}, "uuid": 3}]
 
@@ -174,12 +175,19 @@ class Hostile(Case):
             self.addCleanup(server.stop)
         self.fds_before = fds(self.b.daemon.pid)
 
+    def connect_b(self):
+        s = peer_socket(self.b.dest)
+        self.addCleanup(s.close)
+        s.settimeout(10 * PACE)
+        wait_for(self.b.dest, lambda: s.connect_ex(peer_address(self.b.dest)) == 0)
+        return s
+
     def dial(self):
-        return Peer(self.connect(os.path.join(self.b.runtime, "peer.sock")))
+        return Peer(self.connect_b())
 
     def data(self, token, index=0, kind=1, magic=b"MGH1", version=1, rest=bytes(20)):
         """The answer to a data connection's first bytes; None: it was closed without one."""
-        s = self.connect(os.path.join(self.b.runtime, "peer.sock"))
+        s = self.connect_b()
         s.sendall(magic + struct.pack("<HH", version, kind) + token + struct.pack("<I", index) + rest)
         try:
             answer = s.recv(1)
@@ -228,7 +236,7 @@ class Hostile(Case):
         self.moves()
 
     def test_five_hundred_that_never_speak(self):
-        silent = [self.connect(os.path.join(self.b.runtime, "peer.sock")) for _ in range(500)]
+        silent = [self.connect_b() for _ in range(500)]
         for i, s in enumerate(silent):
             s.sendall((b"", b"M", b"MGH1" + bytes(20), b"\x10\0\0\0{")[i % 4])
         self.moves()
@@ -262,6 +270,39 @@ class Hostile(Case):
             other.raw(json.dumps(bad).encode())
             self.assertTrue(other.is_cut(), bad)
         peer.s.close()
+        self.moves()
+
+    def test_a_check_with_more_findings_than_a_message_takes(self):
+        """A thousand devices that are not defined there, with the longest ids."""
+        manifest = dict(self.manifest())
+        device = manifest["devices"][0]
+        manifest["devices"] = [{**device, "id": f"{i:064}", "text": "x" * 199} for i in range(1000)]
+        peer = self.dial().hello()
+        peer.say("CHECK", new_uuid(), manifest=manifest)
+        report = peer.hear("CHECKED")["report"]
+        self.assertEqual((report["ok"], len(report["findings"])), (False, 100))
+        self.assertGreaterEqual(report["more"], 900)
+        self.moves()
+
+    def test_prepare_without_check(self):
+        """Refused, and it says why; as is a PREPARE for another set of devices."""
+        peer = self.dial().hello()
+
+        def refused(devices):
+            job = new_uuid()
+            peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": devices, "retries": 0}, plan_hash="0" * 64)
+            answer = peer.hear("PREPARED", "FAILED")
+            self.assertEqual((answer["type"], answer["job"], answer["phase"]), ("FAILED", job, "prepare"))
+            return answer["text"]
+        self.assertRegex(refused(self.ids), f"{self.vm}, device d0: it is not open.*CHECK comes before PREPARE")
+        peer.say("CHECK", new_uuid(), manifest=self.manifest())
+        self.assertTrue(peer.hear("CHECKED")["report"]["ok"])
+        self.assertIn("the definition here 2", refused(self.ids[:1]))
+        self.assertIn("nope", refused([self.ids[0], "nope"]))
+        self.servers[1].kill()
+        wait_for("the device to be gone", lambda: not self.b.devices(self.vm)["d0"]["Open"])
+        self.assertRegex(refused(self.ids), "device d0: .*closed the connection")
+        self.servers[1].start()
         self.moves()
 
     def test_check_and_prepare_at_once(self):
@@ -361,7 +402,7 @@ class Hostile(Case):
 
     def test_somebody_else_says_he_is_the_source(self):
         """The link is displaced again and again, in the middle: a definite end, and the VM runs at one side."""
-        source = Peer(self.connect(os.path.join(self.b.runtime, "peer.sock"))).hello()
+        source = Peer(self.connect_b()).hello()
         host_a = next(line for line in self.a.daemon.output().splitlines() if line.startswith("ready, host id ")).split()[-1]
         for server in self.servers:
             server.command("delay", device="d0", arcs="*>*:40") if False else None

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """migctl from outside: exit statuses, what it prints, and what it says when something is wrong."""
 
+import fcntl
 import json
 import os
+import pty
 import re
 import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import time
 import unittest
 
@@ -35,9 +39,9 @@ STATUSES = {int(status) for status, _ in table("Exit statuses of migctl")}
 
 
 def verbs():
-    """{verb: its arguments}, as --help lists them."""
+    """{verb: its arguments}, as --help lists them; one in brackets need not be given."""
     out = subprocess.run([program("migctl"), "--help"], text=True, capture_output=True, check=True).stdout
-    return {m[1]: m[2].split() for m in re.finditer(r"^  ([a-z]+) +((?:[A-Z]+ )*) ", out, re.M)}
+    return {m[1]: m[2].split() for m in re.finditer(r"^  ([a-z]+) +((?:[][A-Z]+ )*) ", out, re.M)}
 
 
 class Case(unittest.TestCase):
@@ -90,6 +94,11 @@ class Case(unittest.TestCase):
     def job_of(self, vm):
         return self.a.json("status", vm)[1].get("job")
 
+    def reads_interrupts(self, pid):
+        with open(f"/proc/{pid}/status") as f:
+            blocked = int(re.search(r"^SigBlk:\s*([0-9a-f]+)", f.read(), re.M)[1], 16)
+        return blocked >> (signal.SIGINT - 1) & 1
+
 
 class ExitStatus(Case):
     """Every status of the table, made to happen."""
@@ -121,6 +130,41 @@ class ExitStatus(Case):
         self.assertEqual(job["error"]["name"], "Device")
         self.assertIn("nic", job["error"]["text"])
 
+    def test_over_tcp(self):
+        """There and back, and what is said where nobody listens, or where TLS would be needed."""
+        with Lab(transport="tcp") as lab:
+            a, b = (lab.host(name, config=CONFIG) for name in "ab")
+            uuid = new_uuid()
+            for host in (a, b):
+                server = lab.server("server-" + host.name, {"d": "size=3M", "e": "size=64K"})
+                host.register(definition("vm", uuid, server, ["d", "e"]), incoming=host is b)
+            self.assertTrue(b.dest.startswith("tcp://127.0.0.1:"))
+            for here, there in ((a, b), (b, a)):
+                status, report = here.json("check", "vm", there.dest)
+                self.assertEqual((status, report["ok"]), (0, True))
+                status, job = here.migrate("vm", there)
+                self.assertEqual((status, job["peer"]), (0, there.dest), job)
+            b.daemon.kill()
+            status, job = a.migrate("vm", b)
+            self.assertEqual(status, 1)
+            self.assertIn(b.dest + ": Connection refused", job["error"]["text"])
+            self.ends(2, "migrate", "vm", "tcp://10.0.0.1:5", says="TLS is needed", host=a)
+            self.ends(2, "migrate", "vm", "tls://host", says="TLS is not there yet", host=a)
+
+    def test_limits_reach_both_halves(self):
+        """As they were meant: in the unit that the man page names."""
+        for rate, bytes_per_second in (("1", 1), ("1000", 1000), ("1K", 1024), ("1.5M", 1536 * 1024), ("100G", 100 << 30)):
+            vm = self.vm()
+            self.ends(0, "check", "--bandwidth=" + rate, "--max-blackout=2500", vm, self.b.dest)
+            status, job = self.a.migrate(vm, self.b, "--bandwidth=" + rate, "--max-blackout=2500.5")
+            self.assertEqual(status, 0, job)
+            for host in (self.a, self.b):
+                seen = wait_for("the end", lambda: host.json("show", job["job"])[1])
+                self.assertEqual((seen["bandwidth"], seen["max_blackout_usec"]), (bytes_per_second, 2500500), host.name)
+        self.assertRegex(self.ends(0, "show", job["job"]), r"Bandwidth: 100\.0 GiB/s at most\n(.*\n)* +May stand: 2500\.5 ms")
+        status, job = self.b.migrate(vm, self.a)
+        self.assertEqual((job["bandwidth"], job["max_blackout_usec"]), (0, 0))
+
     def test_1_busy_and_too_late(self):
         vm = self.vm()
         p = self.a.migctl_start("migrate", vm, self.silent_peer())
@@ -132,6 +176,28 @@ class ExitStatus(Case):
         p.communicate(timeout=20)
         self.note(1, "cancel", id, says="ended already")
 
+    def test_register_again(self):
+        """The same again goes well; anything else is refused, and the text says why."""
+        server = self.lab.server("again", {"nic": "", "x": ""})
+        mine = definition("again", new_uuid(), server, ["nic"])
+        for _ in range(3):
+            self.ends(0, "register", self.file(mine))
+        self.ends(0, "register", self.file(dict(reversed(mine.items()))))
+        self.ends(1, "register", "--incoming", self.file(mine), says="is here; it leaves by a migration")
+        self.ends(1, "register", self.file({**mine, "labels": {"a": "b"}}), says="another definition")
+        self.ends(1, "register", self.file({**mine, "name": "other"}), says="another definition")
+        self.ends(1, "register", self.file({**mine, "uuid": new_uuid()}), says="another VM is called again here.*" + mine["uuid"])
+        self.assertEqual(self.a.vm("again")["presence"], "here")
+        theirs = definition("again", mine["uuid"], self.lab.server("again-b", {"nic": ""}), ["nic"])
+        for _ in range(2):
+            self.ends(0, "register", "--incoming", self.file(theirs), host=self.b)
+        self.ends(1, "register", self.file(theirs), says="is away; it comes by a migration", host=self.b)
+        self.assertEqual(self.a.migrate("again", self.b)[0], 0)
+        self.ends(0, "register", self.file(theirs), host=self.b)
+        self.ends(0, "unregister", "again")
+        self.ends(5, "unregister", "again", says="again")
+        self.ends(0, "register", "--incoming", self.file(mine))
+
     def test_1_a_device_that_is_not_there(self):
         self.note(1, "register", self.file(definition("ghost", new_uuid(), self.lab.server("other", {"other": ""}), ["nic"])),
                   says="device nic")
@@ -141,15 +207,23 @@ class ExitStatus(Case):
         for args in (["nonsense"], ["LIST"], [""], ["--nonsense"], ["list", "--nonsense"], ["--json=xml", "list"],
                      ["--timeout=soon", "migrate", vm, self.b.dest], ["--timeout=0", "migrate", vm, self.b.dest],
                      ["--timeout=-1", "migrate", vm, self.b.dest], ["--timeout=nan", "migrate", vm, self.b.dest],
-                     ["--timeout=1e9", "migrate", vm, self.b.dest], ["--timeout", "migrate"], ["list", "x"],
+                     ["--timeout=1e9", "migrate", vm, self.b.dest], ["--timeout=0x5", "migrate", vm, self.b.dest],
+                     ["--timeout= 5", "migrate", vm, self.b.dest],
+                     *(["--bandwidth=" + rate, "migrate", vm, self.b.dest] for rate in
+                       ("", "0", "-1", "M", "1MM", "1MB", "1m", "0.5", "1 M", "inf", "nan", "1e3", "0x10", "9999999999G", "1T", "1.2.3")),
+                     *(["--max-blackout=" + ms, "check", vm, self.b.dest] for ms in
+                       ("", "0", "-5", "5ms", "inf", "1e3", "0.0001", "9999999999999")),
+                     ["--no-wait", "check", vm, self.b.dest], ["--dry-run", "cancel", "x"],
+                     ["--no-wait", "--wait", "migrate", vm, self.b.dest], ["--no-wait", "--dry-run", "migrate", vm, self.b.dest],
+                     ["--yes", "unregister", vm], ["reset", vm], ["reset", vm, "nic"], ["--bandwidth=1M", "list"], ["--max-blackout=5", "status", vm], ["--timeout", "migrate"], ["list", "x"],
                      ["--incoming", "list"], ["--timeout=1", "check", vm, self.b.dest], ["--request-id=1", "status", vm]):
             status, out, err = self.a.migctl(*args)
             self.assertEqual((status, out), (2, ""), args)
             self.assertTrue(err.strip(), args)
         for verb, arguments in verbs().items():
-            for wrong in ([], ["x"] * (len(arguments) - 1), ["x"] * (len(arguments) + 1)):
-                if len(wrong) != len(arguments):
-                    self.note(2, verb, *wrong, says=verb)
+            least = len([a for a in arguments if not a.startswith("[")])
+            for n in {0, least - 1, len(arguments) + 1} - {-1, *range(least, len(arguments) + 1)}:
+                self.note(2, verb, *["x"] * n, says=verb)
         self.note(2, "migrate", vm, "nowhere", says="nowhere")
         self.note(2, "migrate", "--request-id=" + "x" * 200, vm, self.b.dest, says="request-id")
         for text in ("", "{", {"name": "x"}, "\0", "x" * 300000):
@@ -179,17 +253,19 @@ class ExitStatus(Case):
             def as_nobody(*args):
                 return subprocess.run([copy, "--bus-address=" + host.bus_address, *args], user=NOBODY, group=NOBODY,
                                       extra_groups=[], text=True, capture_output=True, timeout=20, cwd="/")
-            for args in (("migrate", "vm", self.b.dest), ("check", "vm", self.b.dest), ("unregister", "vm")):
+            for args in (("migrate", "vm", self.b.dest), ("check", "vm", self.b.dest), ("unregister", "vm"),
+                         ("reset", "--yes", "vm")):
                 p = as_nobody(*args)
                 self.assertEqual((p.returncode, p.stdout), (4, ""), p.stderr)
-                self.assertRegex(p.stderr, r"(?m)^migctl: .*polkit: org\.migmgr1\.(migrate|manage)$")
+                self.assertRegex(p.stderr, r"(?m)^migctl: .*polkit: org\.migmgr1\.(migrate|manage|reset-device)$")
             self.made[4] = "denied"
             self.assertEqual(host.vm("vm")["presence"], "here")
             self.assertIn("vm", as_nobody("list").stdout)
 
     def test_5_not_found(self):
         for args in (("status", "nobody"), ("devices", "nobody"), ("check", "nobody", self.b.dest),
-                     ("migrate", "nobody", self.b.dest), ("unregister", "nobody")):
+                     ("migrate", "nobody", self.b.dest), ("unregister", "nobody"), ("reset", "--yes", "nobody"),
+                     ("reset", "--yes", self.vm(), "nobody")):
             self.note(5, *args, says="nobody")
         for verb in ("show", "cancel"):
             self.note(5, verb, new_uuid(), says="job")
@@ -207,6 +283,47 @@ class ExitStatus(Case):
             self.assertEqual(set(finding), {"device", "property", "source", "destination", "remedy"})
             self.assertTrue(finding["property"] and finding["remedy"])
 
+    def test_6_a_helper_that_is_gone_or_hangs(self):
+        """It is not the device's server that is to be started then."""
+        with Lab() as lab:
+            a, b = (lab.host(name, config=CONFIG) for name in "ab")
+            uuid = new_uuid()
+            for host in (a, b):
+                host.register(definition("vm", uuid, lab.server("server-" + host.name, {"d": ""}), ["d"]), incoming=host is b)
+
+            def refused(says):
+                status, report = a.json("check", "vm", b.dest)
+                self.assertEqual(status, 6, report)
+                finding, = report["findings"]
+                self.assertEqual((finding["device"], finding["property"]), ("d", "agent"))
+                self.assertIn(says, finding["destination"])
+                self.assertIn("migmgr-helper.service", finding["remedy"])
+            b.helper.kill()
+            refused("migmgr-helper cannot be reached")
+            b.start_helper()
+            b.helper.p.send_signal(signal.SIGSTOP)
+            refused("migmgr-helper does not answer")
+            b.helper.p.send_signal(signal.SIGCONT)
+            self.ends(0, "check", "vm", b.dest, host=a)
+
+    def test_6_with_very_many_findings(self):
+        """The first hundred are shown, and how many there are beside."""
+        n, devices = next(self.numbers), [f"d{i}" for i in range(130)]
+        server = self.lab.server(f"many{n}", {d: "size=4K" for d in devices})
+        self.addCleanup(server.stop)
+        mine = definition(f"many{n}", new_uuid(), server, devices)
+        self.a.register(mine)
+        self.b.register({**mine, "devices": [{**d, "socket": "/nonexistent/" + d["id"]} for d in mine["devices"]]},
+                        incoming=True)
+        status, report = self.a.json("check", mine["name"], self.b.dest)
+        self.assertEqual((status, len(report["findings"]), report["more_findings"]), (6, 100, 30))
+        status, out, _ = self.a.migctl("check", mine["name"], self.b.dest)
+        self.assertEqual((status, out.splitlines()[-1], len(out.splitlines())), (6, "... and 30 more", 102))
+        job = self.a.migrate(mine["name"], self.b)[1]
+        self.assertIn("... and 30 more", self.ends(0, "show", job["job"]))
+        self.a.migctl("unregister", mine["name"])
+        self.b.migctl("unregister", mine["name"])
+
     def test_7_cancelled(self):
         vm = self.vm(here="delay=*>*:200")
         p = self.a.migctl_start("--json=short", "migrate", vm, self.b.dest)
@@ -222,7 +339,7 @@ class ExitStatus(Case):
             host.daemon.kill()
             calls = {"list": [], "status": ["x"], "devices": ["x"], "register": [self.file({})], "unregister": ["x"],
                      "check": ["x", self.b.dest], "migrate": ["x", self.b.dest], "cancel": [new_uuid()],
-                     "show": [new_uuid()]}
+                     "show": [new_uuid()], "jobs": [], "reset": ["--yes", "x"]}
             self.assertEqual(set(calls) | {"monitor"}, set(verbs()))
             for verb, args in calls.items():
                 self.note(8, verb, *args, says="is migmgrd.service running", host=host)
@@ -245,7 +362,7 @@ class ExitStatus(Case):
     def test_9_in_doubt(self):
         """The link breaks when the destination has been told to go, and comes back."""
         vm = self.vm()
-        relay = Relay(os.path.join(self.lab.dir, "relay"), self.b.dest[len("unix:"):])
+        relay = Relay(os.path.join(self.lab.dir, "relay"), self.b.dest)
         self.addCleanup(relay.close)
 
         def cut_at_go(direction, message):
@@ -281,6 +398,19 @@ class ExitStatus(Case):
         self.assertEqual(p.returncode, 11, (out, err))
         self.assertIn("process has ended", err)
         self.made[11] = "lost"
+
+    def test_130_detached(self):
+        vm = self.vm()
+        p = self.a.migctl_start("--json", "migrate", "--timeout=100", vm, self.silent_peer())
+        wait_for("the job", lambda: self.job_of(vm))
+        wait_for("Ctrl-C to be read", lambda: self.reads_interrupts(p.pid))
+        id = self.a.vm(vm)["job"]
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=20)
+        self.assertEqual((p.returncode, out), (130, ""), err)
+        self.assertEqual(self.a.json("show", id)[1]["state"], "running")
+        self.ends(0, "cancel", id)
+        self.made[130] = "detached"
 
     def test_0_a_doubt_that_settles_is_waited_for(self):
         """The daemon is held past doubt-msec after GO: what it tells first is a doubt, and it has passed already. Exit 1
@@ -319,19 +449,19 @@ class Output(Case):
                          ["nic"])
         status, job = self.a.migrate(vm, self.b)
         self.assertEqual(status, 0)
-        return {"list": [], "status": [vm], "devices": [vm], "show": [job["job"]], "check": [other, self.b.dest],
-                "migrate": [other, self.b.dest], "register": [self.file(new)], "unregister": [new["name"]]}
+        return {"list": [], "status": [vm], "devices": [vm], "show": [job["job"]], "jobs": [], "check": [other, self.b.dest],
+                "reset": ["--yes", other, "nic"], "migrate": [other, self.b.dest], "register": [self.file(new)], "unregister": [new["name"]]}
 
     def test_json_of_every_verb(self):
         calls = self.calls()
         self.assertEqual(set(calls) | {"cancel", "monitor"}, set(verbs()))
         for verb, args in calls.items():
             for how in ("--json=short", "--json", "--json=pretty"):
-                if verb in ("migrate", "register", "unregister") and how != "--json":
+                if verb in ("migrate", "register", "unregister", "reset") and how != "--json":
                     continue
                 out = self.ends(0, how, verb, *args)
                 value = json.loads(out)
-                self.assertIsInstance(value, list if verb in ("list", "devices") else dict, verb)
+                self.assertIsInstance(value, list if verb in ("list", "devices", "jobs", "reset") else dict, verb)
                 self.assertEqual(out.count("\n") == 1, how == "--json=short", (verb, how, out))
                 self.assertTrue(value, verb)
 
@@ -355,7 +485,15 @@ class Output(Case):
 
     def test_json_of_an_empty_list(self):
         with Lab() as lab:
-            self.assertEqual(lab.host("empty").json("list"), (0, []))
+            empty = lab.host("empty")
+            self.assertEqual(empty.json("list"), (0, []))
+            self.assertEqual(empty.json("jobs"), (0, []))
+            # In words: nothing that could be taken for a VM, and what to do.
+            for args, hint in (((), "migctl register FILE"), (("list",), "migctl register FILE"), (("jobs",), "migctl migrate")):
+                status, out, err = empty.migctl(*args)
+                self.assertEqual((status, out), (0, ""), args)
+                self.assertIn(hint, err)
+                self.assertEqual(empty.migctl("--no-legend", *args), (0, "", ""))
 
     def test_monitor_is_a_line_for_each_event(self):
         for how in ("--json", "--json=short", "--json=pretty"):
@@ -415,7 +553,7 @@ class Output(Case):
         self.a.register(definition(name, new_uuid(), server, ["nic", "d" * 40]))
         self.a.register(definition("s", new_uuid(), self.lab.server("short", {"x": ""}), ["x"]))
         self.a.migrate(self.vm(), self.b)
-        for args in (["list"], ["devices", name]):
+        for args in (["list"], ["devices", name], ["jobs"]):
             self.lined_up(self.ends(0, *args), self.ends(0, "--no-legend", *args))
         got = [self.a.migctl(*flags, "check", name, self.a.dest) for flags in ([], ["--no-legend"])]
         self.assertEqual([g[0] for g in got], [6, 6])
@@ -426,7 +564,7 @@ class Output(Case):
         for verb, arguments in verbs().items():
             self.assertEqual(self.ends(0, verb, "--help"), text)
             self.assertEqual(self.ends(0, "--help", verb, *arguments), text)
-        self.assertEqual(len(verbs()), 10)
+        self.assertEqual(len(verbs()), 12)
         self.assertTrue(all(len(line) <= 100 for line in text.splitlines()), text)
 
     def test_version(self):
@@ -449,6 +587,191 @@ class Output(Case):
             self.assertIn(text, shown)
         status = self.ends(0, "status", vm)
         self.assertRegex(status, r"(?m)^ +Presence: away$")
+
+
+class Terminal(Case):
+    """What a person sees and does: a terminal of a width, a Ctrl-C, a question."""
+
+    def terminal(self, columns, *args, env=(), answer=None):
+        """(exit status, what it printed) on a terminal that is so wide."""
+        near, far = pty.openpty()
+        fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        p = subprocess.Popen([program("migctl"), "--bus-address=" + self.a.bus_address, *args], stdin=far, stdout=far,
+                             stderr=far, env={**os.environ, "LC_ALL": "C.UTF-8", **dict(env)}, start_new_session=True)
+        os.close(far)
+        out = b""
+        while True:
+            try:
+                part = os.read(near, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            out += part
+            if answer is not None and b"[y/N]" in out:
+                os.write(near, answer)
+                answer = None
+        os.close(near)
+        return p.wait(20), out.decode().replace("\r\n", "\n")
+
+    def test_tables_fit_the_terminal(self):
+        name = "a-name-that-goes-on-" * 5
+        server = self.lab.server("fit", {"nic": ""})
+        self.a.register(definition(name, new_uuid(), server, ["nic"]))
+        self.a.migrate(name, "unix:/nonexistent/" + "x" * 60)
+        for args in (["list"], ["jobs"]):
+            whole = self.ends(0, *args)
+            widest = max(len(line) for line in whole.splitlines())
+            self.assertGreater(widest, 150)
+            # What is read by a program is whole, whatever COLUMNS says.
+            p = subprocess.run([program("migctl"), "--bus-address=" + self.a.bus_address, *args], text=True,
+                               capture_output=True, env={**os.environ, "COLUMNS": "40"}, check=True)
+            self.assertIn(name, p.stdout)
+            for columns in (100, 130, widest - 1, widest, 300):
+                status, out = self.terminal(columns, *args)
+                lines = out.splitlines()
+                self.assertEqual(status, 0)
+                self.assertLessEqual(max(len(line) for line in lines), columns, out)
+                self.assertEqual("\u2026" in out, columns < widest, (columns, out))
+                self.assertEqual(lines[0].split(), whole.splitlines()[0].split(), "headings are whole")
+        # COLUMNS is taken before what the terminal says; and where there is no such character there are dots.
+        out = self.terminal(300, "list", env={"COLUMNS": "100"}.items())[1]
+        self.assertLessEqual(max(len(line) for line in out.splitlines()), 100)
+        out = self.terminal(100, "list", env={"LC_ALL": "C"}.items())[1]
+        self.assertIn("...", out)
+        self.assertNotIn("\u2026", out)
+        # The name goes last: the UUID is shortened first.
+        line = next(line for line in self.terminal(widest - 3, "list")[1].splitlines() if line.startswith("a-name"))
+        self.assertIn(name, line)
+        self.a.migctl("unregister", name)
+
+    def slow(self):
+        return self.vm(here="delay=*>*:600")
+
+    def start(self, vm, *args):
+        p = self.a.migctl_start("migrate", *args, vm, self.b.dest)
+        wait_for("the job", lambda: self.job_of(vm))
+        wait_for("Ctrl-C to be read", lambda: self.reads_interrupts(p.pid))
+        return p, self.a.vm(vm)["job"]
+
+    def test_ctrl_c_leaves_the_job_alone(self):
+        p, id = self.start(self.slow())
+        p.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        out, err = p.communicate(timeout=20)
+        # It has ended in these three seconds, or it was left alone.
+        self.assertIn(p.returncode, (0, 130), err)
+        self.assertIn(f"migctl show {id}", err)
+        self.assertIn(f"migctl cancel {id}", err)
+        wait_for("the end", lambda: self.a.json("show", id)[1]["state"] == "finished", 20)
+        self.assertEqual(self.a.json("show", id)[1]["result"], "done")
+
+    def test_a_second_ctrl_c_cancels(self):
+        vm = self.slow()
+        p, id = self.start(vm)
+        p.send_signal(signal.SIGINT)
+        while "Ctrl-C again" not in p.stderr.readline():
+            self.assertIsNone(p.poll())
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=20)
+        self.assertEqual(p.returncode, 7, (out, err))
+        self.assertIn("cancelled", out)
+        self.assertEqual(self.a.vm(vm)["presence"], "here")
+
+    def test_a_shell_that_wants_it_ignored_has_its_way(self):
+        """migctl & in a script: its Ctrl-C is not ours."""
+        vm = self.slow()
+        p = subprocess.Popen(["sh", "-c", 'trap "" INT; exec "$@"', "sh", program("migctl"),
+                              "--bus-address=" + self.a.bus_address, "migrate", vm, self.b.dest],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for("the job", lambda: self.job_of(vm))
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=20)
+        self.assertEqual(p.returncode, 0, err)
+        self.assertNotIn("Ctrl-C", err)
+
+    def test_progress_fits_the_terminal(self):
+        """A line that is too long would be drawn over wrongly."""
+        vm = self.vm(here="delay=*>*:30")
+        status, out = self.terminal(30, "migrate", vm, self.b.dest, env={"TERM": "xterm"}.items())
+        self.assertEqual(status, 0, out)
+        drawn = [line for line in re.sub(r"\x1b\[[0-9]*[A-Z]", "\n", out).splitlines() if "[" in line or "devices" in line]
+        self.assertGreater(len(drawn), 3)
+        self.assertLess(max(len(line) for line in drawn), 30, drawn)
+
+    def test_a_reset_is_asked_for(self):
+        vm = self.vm()
+        for answer, status in ((b"n\n", 1), (b"\n", 1), (b"\x04", 1), (b"y\n", 0), (b"yes\n", 0)):
+            got, out = self.terminal(80, "reset", vm, answer=answer)
+            self.assertEqual(got, status, out)
+            self.assertIn(vm, out)
+            self.assertEqual("nic: reset, running" in out, status == 0, out)
+            self.assertEqual("nothing was reset" in out, status == 1, out)
+
+
+class Moves(Case):
+    def test_no_wait(self):
+        vm = self.vm(here="delay=*>*:50")
+        id = self.ends(0, "migrate", "--no-wait", vm, self.b.dest).strip()
+        self.assertRegex(id, r"\A[0-9a-f-]{36}\Z")
+        self.assertIn(id, self.ends(0, "jobs"))
+        wait_for("the end", lambda: self.a.json("show", id)[1]["state"] == "finished", 20)
+        vm = self.vm()
+        value = json.loads(self.ends(0, "--json=short", "migrate", "--no-wait", vm, self.a.dest))
+        self.assertEqual(set(value), {"job"})
+        wait_for("the end", lambda: self.a.json("show", value["job"])[1]["result"] == "refused", 20)
+        self.ends(5, "migrate", "--no-wait", "nobody", self.a.dest, says="nobody")
+        self.ends(0, "migrate", "--wait", vm, self.b.dest)
+
+    def test_a_dry_run_is_the_plan_of_the_run(self):
+        n = next(self.numbers)
+        uuid, devices = new_uuid(), {"a": "size=64K,p2p=on", "b": "size=64K,p2p=off", "c": "size=64K,p2p=on"}
+        for host in (self.a, self.b):
+            server = self.lab.server(f"dry{n}{host.name}", devices)
+            self.addCleanup(server.stop)
+            host.register(definition(f"dry{n}", uuid, server, list(devices)), incoming=host is self.b)
+        before = self.a.json("jobs")
+        status, report = self.a.json("migrate", "--dry-run", f"dry{n}", self.b.dest)
+        self.assertEqual((status, report["ok"], report["findings"]), (0, True, []))
+        self.assertEqual(self.a.json("jobs"), before, "no job was made")
+        self.assertEqual(self.a.vm(f"dry{n}")["presence"], "here")
+        out = self.ends(0, "migrate", "--dry-run", f"dry{n}", self.b.dest)
+        for text in ("drain", "60 s", "all 3", "a, c", "nothing was touched"):
+            self.assertIn(text, out)
+        status, job = self.a.migrate(f"dry{n}", self.b)
+        self.assertEqual(status, 0)
+        phases = [{k: v for k, v in p.items() if k != "devices"} for p in report["plan"]["phases"]]
+        self.assertEqual((phases, report["plan"]["devices"]), (job["plan"]["phases"], job["plan"]["devices"]))
+        # Each device takes part in a phase where the plan says so, as far as the timeline has its work.
+        part = {p["phase"]: set(p["devices"]) for p in report["plan"]["phases"]}
+        self.assertEqual((part["arrival-grace"], part["p2p-grace"], part["handover"]), ({"a", "c"}, {"a", "b", "c"}, set()))
+        for span in job["timeline"]:
+            if span["who"] == "device":
+                self.assertIn(span["device"], part[span["phase"]], span)
+        # It goes back in as long as this time, or so.
+        status, report = self.b.json("migrate", "--dry-run", f"dry{n}", self.a.dest)
+        self.assertEqual(report["plan"]["predicted_blackout_usec"], 0)
+
+    def test_a_dry_run_that_is_refused(self):
+        vm = self.vm()
+        status, out, _ = self.a.migctl("migrate", "--dry-run", vm, self.a.dest)
+        self.assertEqual(status, 6)
+        for text in ("drain", "can't go", "another job", "wait for the end"):
+            self.assertIn(text, out)
+
+    def test_jobs(self):
+        vm = self.vm()
+        self.assertEqual(self.a.migrate(vm, self.b)[0], 0)
+        for host, way in ((self.a, "to " + self.b.dest), (self.b, "from ")):
+            line = self.ends(0, "jobs", host=host).splitlines()[1]
+            self.assertRegex(line, rf"  {vm} +{way}")
+            self.assertRegex(line, r"  finished  release  done  +\d+ s\Z")
+
+    def test_reset(self):
+        vm = self.vm()
+        self.assertEqual(self.ends(0, "reset", "--yes", vm), "nic: reset, running\n")
+        self.assertEqual(json.loads(self.ends(0, "--json=short", "reset", "--yes", vm, "nic")),
+                         [{"device": "nic", "state": "running"}])
 
 
 class Daemons(Case):
@@ -477,7 +800,7 @@ class Daemons(Case):
     def test_every_error_of_the_table(self):
         for name, status, _ in table("Errors"):
             bus = self.stand_in("org.migmgr1.Error." + name, "what happened")
-            for args in (["list"], ["migrate", "x", self.b.dest], ["check", "x", self.b.dest], ["show", new_uuid()],
+            for args in (["list"], ["jobs"], ["migrate", "x", self.b.dest], ["check", "x", self.b.dest], ["show", new_uuid()],
                          ["cancel", new_uuid()], ["unregister", "x"], ["register", self.file({})]):
                 self.assertEqual(self.answer(bus, *args), (int(status), "", "migctl: what happened\n"), (name, args))
             bus.close()

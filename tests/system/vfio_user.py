@@ -59,7 +59,14 @@ class Wire:
 
     def send(self, command, payload=b"", flags=0, fds=()):
         self.last_id = (self.last_id + 1) & 0xffff
-        data = self.message(command, payload, self.last_id, flags)
+        self.send_raw(self.message(command, payload, self.last_id, flags), fds)
+
+    def answer(self, command, payload=b"", error=0, fds=()):
+        """The reply to a message that came."""
+        self.send_raw(struct.pack("=HHIII", command.id, command.command, 16 + len(payload),
+                                  1 | (ERROR_BIT if error else 0), error) + payload, fds)
+
+    def send_raw(self, data, fds=()):
         if fds:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
             data = data[self.socket.sendmsg([data], rights):]

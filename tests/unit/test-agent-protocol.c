@@ -11,8 +11,9 @@
 
 #define UUID "01234567-89ab-cdef-0123-456789abcdef"
 
-static const AgentPacketType types[] = {AGENT_OPEN,   AGENT_ATTACH,   AGENT_RUN,  AGENT_STOP, AGENT_HELLO,
-                                        AGENT_RESULT, AGENT_PROGRESS, AGENT_GONE, AGENT_DIRTY};
+static const AgentPacketType types[] = {AGENT_OPEN,  AGENT_ATTACH, AGENT_RUN,      AGENT_STOP,
+                                        AGENT_HELLO, AGENT_RESULT, AGENT_PROGRESS, AGENT_GONE,
+                                        AGENT_DIRTY, AGENT_BROKER, AGENT_WANTED};
 
 static void make(AgentPacket *p, AgentPacketType type)
 {
@@ -30,7 +31,9 @@ static void make(AgentPacket *p, AgentPacketType type)
                                 (AgentOp){DEVICE_OP_MAX - 1, DEVICE_STATE_MAX - 1, DEVICE_STATE_MAX - 1};
                 break;
         case AGENT_STOP:
+        case AGENT_WANTED:
         case AGENT_PROGRESS: break;
+        case AGENT_BROKER: memset(p->broker.path, '/', SOCKET_PATH_MAX); break;
         case AGENT_HELLO:
                 memcpy(p->hello.job, UUID, sizeof UUID);
                 p->hello.state = DEVICE_STATE_MAX - 1;
@@ -99,7 +102,7 @@ static void test_every_packet_comes_as_it_was_sent(void **state)
         }
 }
 
-static void test_there_are_nine_types(void **state)
+static void test_there_are_eleven_types(void **state)
 {
         static const uint32_t outside[] = {0, AGENT_DIRTY + 1, 100, INT32_MAX, 0x80000000, UINT32_MAX};
         AgentPacket p, got;
@@ -202,6 +205,10 @@ static const struct {
         {"more than most pages", AGENT_DIRTY, AT(AgentDirty, n_pages), AGENT_DIRTY_PAGES_MAX + 1, false},
         {"pages up to the end of all", AGENT_DIRTY, AT(AgentDirty, address), UINT64_MAX - 4096000, true},
         {"pages beyond it", AGENT_DIRTY, AT(AgentDirty, address), UINT64_MAX - 4095999, false},
+        {"broker at a relative path", AGENT_BROKER, AT(AgentBroker, path[0]), 'x', false},
+        {"broker nowhere", AGENT_BROKER, AT(AgentBroker, path[0]), 0, false},
+        {"broker at a short path", AGENT_BROKER, AT(AgentBroker, path[1]), 0, true},
+        {"broker at a path without an end", AGENT_BROKER, AT(AgentBroker, path[SOCKET_PATH_MAX]), 'x', false},
         {"gone without an end", AGENT_GONE, AT(AgentGone, text[AGENT_TEXT_MAX - 1]), 'x', false},
 };
 
@@ -265,7 +272,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_packet_comes_as_it_was_sent),
-                cmocka_unit_test(test_there_are_nine_types),
+                cmocka_unit_test(test_there_are_eleven_types),
                 cmocka_unit_test(test_a_packet_of_any_other_length_is_refused),
                 cmocka_unit_test(test_a_packet_that_is_larger_than_any_is_refused),
                 cmocka_unit_test(test_the_magic_is_as_written),

@@ -104,6 +104,26 @@ static void test_every_key_sets_what_it_says_and_nothing_else(void **state)
         rig_deinit(&rig);
 }
 
+static void test_addresses_to_listen_at_are_kept_in_order_and_the_last_file_counts(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        rig_write(&rig, "migmgrd.json", "{\"listen\":[\"tcp://127.0.0.1:1\",\"unix:/a\"]}");
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.config.n_listen, 2);
+        assert_string_equal(rig.config.listen[0], "tcp://127.0.0.1:1");
+        assert_string_equal(rig.config.listen[1], "unix:/a");
+        rig_write(&rig, "migmgrd.d/a.json", "{\"listen\":[\"tcp://[::1]:2\"]}");
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.config.n_listen, 1);
+        assert_string_equal(rig.config.listen[0], "tcp://[::1]:2");
+        rig_write(&rig, "migmgrd.d/b.json", "{\"listen\":[]}");
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.config.n_listen, 0);
+        rig_deinit(&rig);
+}
+
 static void test_files_beside_it_are_read_in_order_and_the_last_word_counts(void **state)
 {
         Rig rig;
@@ -149,6 +169,14 @@ static void test_the_order_is_that_of_their_names_alone(void **state)
 static const struct {
         const char *text, *expect;
 } wrong[] = {
+        {"{\"listen\":\"tcp://127.0.0.1:1\"}", "listen"},
+        {"{\"listen\":[1]}", "no text"},
+        {"{\"listen\":[null]}", "no text"},
+        {"{\"listen\":[\"tcp://10.0.0.1:1\"]}", "TLS is needed"},
+        {"{\"listen\":[\"tcp://127.0.0.1:1\",\"nowhere\"]}", "nowhere"},
+        {"{\"listen\":[\"unix:/1\",\"unix:/2\",\"unix:/3\",\"unix:/4\",\"unix:/5\",\"unix:/6\","
+         "\"unix:/7\",\"unix:/8\",\"unix:/9\"]}",
+         "more than 8"},
         {"", "is not whole"},
         {"[]", "is not an object"},
         {"null\n", "is null"},
@@ -249,6 +277,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_without_a_file_the_defaults_hold),
                 cmocka_unit_test(test_every_key_sets_what_it_says_and_nothing_else),
+                cmocka_unit_test(test_addresses_to_listen_at_are_kept_in_order_and_the_last_file_counts),
                 cmocka_unit_test(test_files_beside_it_are_read_in_order_and_the_last_word_counts),
                 cmocka_unit_test(test_the_order_is_that_of_their_names_alone),
                 cmocka_unit_test(test_what_is_wrong_is_refused_with_file_and_key),

@@ -100,6 +100,19 @@ static void test_a_set_of_devices_is_read(void **state)
         definition_free(d);
 }
 
+#define BROKERED(id, socket, broker) \
+        "{\"id\":\"" id "\",\"type\":\"vfio-user\",\"socket\":\"" socket "\",\"broker\":\"" broker "\"}"
+
+static void test_where_the_vmm_connects_is_read(void **state)
+{
+        Definition *d = parse_good(&(Members){.devices = "[" DEVICE "," BROKERED("b", "/s", "/b") "]"});
+
+        assert_string_equal(d->devices[0].broker, "");
+        assert_string_equal(d->devices[1].socket, "/s");
+        assert_string_equal(d->devices[1].broker, "/b");
+        definition_free(d);
+}
+
 static void test_a_vm_under_qemu_is_read(void **state)
 {
         Definition *d = parse_good(
@@ -158,7 +171,7 @@ static const struct {
         {{.vmm = MISSING}, "\"vmm\" is missing"},
         {{.vmm = "\"none\""}, "\"vmm\" is not of type object"},
         {{.vmm = "{}"}, "\"type\" is missing"},
-        {{.vmm = "{\"type\":\"xen\"}"}, "unknown type \"xen\"; known: qmp, none"},
+        {{.vmm = "{\"type\":\"xen\"}"}, "unknown type \"xen\"; known: qmp, delegate, none"},
         {{.vmm = "{\"type\":\"none\",\"monitor\":\"/m\"}"}, "unknown key \"monitor\""},
         {{.vmm = "{\"type\":\"qmp\"}"}, "\"monitor\" is missing"},
         {{.vmm = "{\"type\":\"qmp\",\"monitor\":\"m\"}"}, "\"monitor\": m... is no absolute path"},
@@ -175,6 +188,12 @@ static const struct {
         {{.vmm = ARGV("[\"/q\",1]")}, "member 1 is not a string"},
         {{.vmm = ARGV("[\"/q\",null]")}, "member 1 is not a string"},
         {{.vmm = ARGV("[\"/q\",\"-drive\",\"a\\u0000b\"]")}, "member 2 has a zero byte in it"},
+        {{.vmm = "{\"type\":\"delegate\"}"}, "\"bus-name\" is missing"},
+        {{.vmm = "{\"type\":\"delegate\",\"bus-name\":\"a.b\"}"}, "\"object-path\" is missing"},
+        {{.vmm = "{\"type\":\"delegate\",\"bus-name\":1,\"object-path\":\"/\"}"},
+         "\"bus-name\" is not of type string"},
+        {{.vmm = "{\"type\":\"delegate\",\"bus-name\":\"a.b\",\"object-path\":\"/\",\"monitor\":\"/m\"}"},
+         "unknown key \"monitor\""},
         {{.devices = MISSING}, "\"devices\" is missing"},
         {{.devices = "{}"}, "\"devices\" is not of type array"},
         {{.devices = "[[]]"}, "is not an object"},
@@ -193,6 +212,17 @@ static const struct {
         {{.devices = "[" DEVICE "," DEVICE "]"}, "two devices are called \"nic0\""},
         {{.devices = "[" DEVICE ",{\"id\":\"b\",\"type\":\"vfio-user\",\"socket\":\"/run/nic0.sock\"}]"},
          "devices \"nic0\" and \"b\" have the same socket"},
+        {{.devices = "[" BROKERED("a", "/s", "b") "]"}, "\"broker\": b... is no absolute path"},
+        {{.devices = "[" BROKERED("a", "/s", "") "]"}, "is no absolute path"},
+        {{.devices = "[" BROKERED("a", "/s", "/s") "]"}, "device \"a\": \"broker\" is its server's socket"},
+        {{.devices = "[" BROKERED("a", "/s", "/b") "," BROKERED("c", "/t", "/b") "]"},
+         "devices \"a\" and \"c\" have the same socket"},
+        {{.devices = "[" BROKERED("a", "/s", "/b") "," BROKERED("c", "/b", "/d") "]"},
+         "devices \"a\" and \"c\" have the same socket"},
+        {{.devices = "[" BROKERED("a", "/s", "/b") "," BROKERED("c", "/t", "/s") "]"},
+         "devices \"a\" and \"c\" have the same socket"},
+        {{.devices = "[{\"id\":\"a\",\"type\":\"vfio-user\",\"socket\":\"/s\",\"broker\":7}]"},
+         "\"broker\" is not of type string"},
         {{.devices = "[{\"id\":\"a\",\"type\":\"vfio-user\",\"socket\":\"/s\",\"mode\":1}]"},
          "unknown key \"mode\""},
         {{.more = ",\"device\":[]"}, "unknown key \"device\""},
@@ -241,6 +271,83 @@ static void test_options_that_are_migmgrs_are_refused(void **state)
         for (size_t i = 0; i < ARRAY_SIZE(fine); i++) {
                 (void) snprintf(args, sizeof args, ARGV("[\"/q\",\"%s\"]"), fine[i]);
                 definition_free(parse_good(&(Members){.vmm = args}));
+        }
+}
+
+/* ---- a delegate ---------------------------------------------------------------------------------------------- */
+
+static Definition *parse_delegate(const char *name, const char *path, char *error)
+{
+        char vmm[1024];
+
+        (void) snprintf(vmm, sizeof vmm, "{\"type\":\"delegate\",\"bus-name\":\"%s\",\"object-path\":\"%s\"}",
+                        name, path);
+        return parse_members(&(Members){.vmm = vmm}, error);
+}
+
+static void test_a_vm_behind_a_delegate_is_read(void **state)
+{
+        char error[JSON_TEXT_MAX];
+        Definition *d = parse_delegate("org.example.vmm1", "/org/example/vmm1", error);
+
+        assert_non_null(d);
+        assert_int_equal(d->vmm, VMM_TYPE_DELEGATE);
+        assert_string_equal(d->bus_name, "org.example.vmm1");
+        assert_string_equal(d->object_path, "/org/example/vmm1");
+        assert_string_equal(definition_place(d), "org.example.vmm1");
+        definition_free(d);
+}
+
+/* The rules of the D-Bus specification; a name that the bus gives to a connection is nobody's for long. */
+static void test_names_and_paths_are_those_of_dbus(void **state)
+{
+        static const char *const names[] = {"a.b", "a.b.c", "_a._b", "a-b.c-d", "A9.z0", "org.Example-1._2"};
+        static const char *const no_names[] = {"",     "a",    ".a.b",  "a.b.",  "a..b", ":1.5",
+                                               "1a.b", "a.1b", "a b.c", "a/b.c", "a.b,", "a.\\u00e9"};
+        static const char *const paths[] = {"/", "/a", "/a/b", "/_/0", "/A9/z"};
+        static const char *const no_paths[] = {"", "a", "//", "/a/", "/a//b", "/a-b", "/a.b", "/a b"};
+        char error[JSON_TEXT_MAX];
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                Definition *d = parse_delegate(names[i], "/", error);
+
+                assert_non_null(d);
+                definition_free(d);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(no_names); i++) {
+                assert_null(parse_delegate(no_names[i], "/", error));
+                assert_non_null(strstr(error, "\"bus-name\""));
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+                Definition *d = parse_delegate("a.b", paths[i], error);
+
+                assert_non_null(d);
+                definition_free(d);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(no_paths); i++) {
+                assert_null(parse_delegate("a.b", no_paths[i], error));
+                assert_non_null(strstr(error, "\"object-path\""));
+        }
+}
+
+static void test_names_and_paths_have_their_limit(void **state)
+{
+        char text[300], error[JSON_TEXT_MAX];
+
+        for (size_t n = 254; n < 258; n++) {
+                Definition *d;
+
+                memset(text, 'a', n);
+                text[n] = 0;
+                text[1] = '.';
+                d = parse_delegate(text, "/", error);
+                assert_int_equal(d != NULL, n <= 255);
+                definition_free(d);
+                text[1] = 'a';
+                text[0] = '/';
+                d = parse_delegate("a.b", text, error);
+                assert_int_equal(d != NULL, n <= 255);
+                definition_free(d);
         }
 }
 
@@ -347,15 +454,42 @@ static void test_a_definition_has_at_most_256_kib(void **state)
         free(good);
 }
 
+static void test_the_order_of_keys_makes_no_other_definition(void **state)
+{
+        static const char *const texts[] = {
+                "{\"name\":\"a\",\"uuid\":\"4c1d6a3e-2f53-4a52-9d43-1c6f0c0f7b11\",\"vmm\":{\"type\":\"none\"},"
+                "\"devices\":[{\"id\":\"x\",\"type\":\"vfio-user\",\"socket\":\"/x\"}]}",
+                "{\"devices\":[{\"socket\":\"/x\",\"id\":\"x\",\"type\":\"vfio-user\"}],  \"vmm\":{\"type\":\"none\"},"
+                "\"uuid\":\"4c1d6a3e-2f53-4a52-9d43-1c6f0c0f7b11\",\"name\":\"a\"}",
+                "{\"name\":\"a\",\"uuid\":\"4c1d6a3e-2f53-4a52-9d43-1c6f0c0f7b11\",\"vmm\":{\"type\":\"none\"},"
+                "\"devices\":[{\"id\":\"x\",\"type\":\"vfio-user\",\"socket\":\"/y\"}]}",
+        };
+        Definition *d[3];
+        char error[JSON_TEXT_MAX];
+
+        for (size_t i = 0; i < 3; i++)
+                assert_int_equal(definition_parse(texts[i], strlen(texts[i]), &d[i], error), 0);
+        assert_true(definition_equal(d[0], d[0]));
+        assert_true(definition_equal(d[0], d[1]));
+        assert_false(definition_equal(d[0], d[2]));
+        for (size_t i = 0; i < 3; i++)
+                definition_free(d[i]);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_the_order_of_keys_makes_no_other_definition),
                 cmocka_unit_test(test_a_set_of_devices_is_read),
+                cmocka_unit_test(test_where_the_vmm_connects_is_read),
                 cmocka_unit_test(test_a_vm_under_qemu_is_read),
                 cmocka_unit_test(test_the_text_that_is_kept_says_the_same),
                 cmocka_unit_test(test_what_is_wrong_is_refused_and_its_place_named),
                 cmocka_unit_test(test_what_is_no_object_is_no_definition),
                 cmocka_unit_test(test_options_that_are_migmgrs_are_refused),
+                cmocka_unit_test(test_a_vm_behind_a_delegate_is_read),
+                cmocka_unit_test(test_names_and_paths_are_those_of_dbus),
+                cmocka_unit_test(test_names_and_paths_have_their_limit),
                 cmocka_unit_test(test_lists_have_their_limits),
                 cmocka_unit_test(test_texts_have_their_limits),
                 cmocka_unit_test(test_a_definition_has_at_most_256_kib),

@@ -106,6 +106,13 @@ static const struct {
         {DEVICE_ACT_DIRTY, "stop", 3, false, "dirty"},
         {DEVICE_ACT_SEND_PAGES, "stop", 3, false, "send-pages"},
         {DEVICE_ACT_LOAD_PAGES, "resuming", 3, false, "load-pages"},
+        {DEVICE_ACT_RESET, "running", 3, false, "reset"},
+        {DEVICE_ACT_RESET, "resuming", 1, false, "reset"},
+        {DEVICE_ACT_RESET, "error", 1, false, "reset"},
+        {DEVICE_ACT_RESET, "unknown", 1, false, "reset"},
+        {DEVICE_ACT_RESET, "stop", 1, false, "stop>resuming reset"},
+        {DEVICE_ACT_RESET, "stop-copy", 1, false, "stop-copy>stop stop>resuming reset"},
+        {DEVICE_ACT_RESET, "running-p2p", 3, false, "running-p2p>stop stop>resuming reset"},
 };
 
 static void test_programs_are_these(void **state)

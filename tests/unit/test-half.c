@@ -683,6 +683,22 @@ static void test_a_full_disk_does_not_keep_the_guest_standing_before_handover(vo
         rig_deinit(&rig);
 }
 
+/* The source may say DONE before the destination's own record is written: it need not say it twice. */
+static void test_a_done_that_comes_early_counts(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_DESTINATION);
+        rig_until(&rig, DESTINATION_DONE);
+        rig_message(&rig, MESSAGE_DONE, 0);
+        assert_int_equal(rig.half.state, DESTINATION_DONE);
+        assert_false(rig_said(&rig, MESSAGE_DONEACK));
+        rig_record(&rig, 0);
+        assert_int_equal(rig.half.state, DESTINATION_OVER);
+        assert_true(rig_said(&rig, MESSAGE_DONEACK) && rig.half.acked);
+        rig_deinit(&rig);
+}
+
 /* ---- the tables themselves ----------------------------------------------------------------------------------- */
 
 static void test_every_state_is_reached_by_a_row_or_a_restart(void **state)
@@ -811,6 +827,7 @@ int main(void)
                 cmocka_unit_test(test_a_check_alone_touches_nothing),
                 cmocka_unit_test(test_a_refusal_is_not_a_failure),
                 cmocka_unit_test(test_a_full_disk_does_not_keep_the_guest_standing_before_handover),
+                cmocka_unit_test(test_a_done_that_comes_early_counts),
                 cmocka_unit_test(test_every_state_is_reached_by_a_row_or_a_restart),
                 cmocka_unit_test(test_rows_stay_on_their_side),
                 cmocka_unit_test(test_every_record_of_each_side_has_a_place_after_a_restart),

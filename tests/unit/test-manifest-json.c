@@ -30,7 +30,7 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
                 fill(d->id, sizeof d->id, 'd');
                 (void) snprintf(d->id, sizeof d->id, "%u", i);
                 d->id[strlen(d->id)] = '-';
-                d->migration_flags = i % 8;
+                d->migration_flags = i % 8 | (i % 2 ? DEVICE_DMA_LOGGING | DEVICE_HAS_DMA : 0);
                 d->state = (DeviceState) (i % DEVICE_STATE_MAX);
                 d->status = i % 2 ? -4095 : 0;
                 fill(d->text, sizeof d->text, 't');
@@ -40,6 +40,7 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
                 return;
         m->vmm.status = -1;
         m->vmm.major = 1000;
+        m->vmm.takes_dirty_pages = true;
         fill(m->vmm.text, sizeof m->vmm.text, '1');
         fill(m->vmm.version, sizeof m->vmm.version, '2');
         fill(m->vmm.machine, sizeof m->vmm.machine, '3');

@@ -36,21 +36,40 @@ static struct {
         int status;
 } answers[4];
 static uint32_t n_asked;
+static bool late; /* the answer is given by answer_late() */
+static struct question {
+        DeviceReported on_reported;
+        void *userdata;
+        int status;
+        uint64_t words[(PAGES + 63) / 64];
+} open_question;
 static uint64_t asked_page_size;
 
 int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
-                                void *bitmap, size_t bitmap_size, DeviceDone on_done, void *userdata)
+                                DeviceReported on_reported, void *userdata)
 {
+        uint64_t words[(PAGES + 63) / 64] = {};
+        int status = 0;
+
         n_asked++;
         asked_page_size = page_size;
         for (size_t i = 0; i < ARRAY_SIZE(answers); i++)
                 if (answers[i].address == address) {
-                        memcpy(bitmap, answers[i].words, MIN(bitmap_size, sizeof answers[i].words));
-                        on_done(userdata, answers[i].status);
-                        return 0;
+                        memcpy(words, answers[i].words, sizeof words);
+                        status = answers[i].status;
                 }
-        on_done(userdata, 0);
+        if (late) {
+                open_question = (struct question){on_reported, userdata, status};
+                memcpy(open_question.words, words, sizeof words);
+                return 0;
+        }
+        on_reported(userdata, status, status == 0 ? words : NULL);
         return 0;
+}
+
+static void answer_late(int status)
+{
+        open_question.on_reported(open_question.userdata, status, status == 0 ? open_question.words : NULL);
 }
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
@@ -109,10 +128,12 @@ static void on_read(void *userdata, int status)
 static Dirty *read_log(const Broker *broker)
 {
         Dirty *dirty;
+        int r;
 
         assert_int_equal(dirty_new(broker, &dirty), 0);
-        read_status = 42;
-        assert_int_equal(dirty_read(dirty, (VfioUserDevice *) 1, broker, on_read, NULL), 0);
+        r = dirty_read(dirty, (VfioUserDevice *) 1, broker, on_read, NULL);
+        assert_true(r != 0); /* answered at once: nothing to wait for */
+        read_status = MIN(r, 0);
         return dirty;
 }
 
@@ -159,7 +180,8 @@ static void test_nothing_beyond_what_is_mapped_with_a_file(void **state)
 {
         Memory m;
         Dirty *dirty;
-        uint64_t runs;
+        uint64_t runs, last;
+        int fd;
 
         memory_init(&m, 0);
         m.broker.maps[1] = (BrokerMap){BASE * 16, 64 * PAGE, 0, 3, -1};
@@ -172,6 +194,10 @@ static void test_nothing_beyond_what_is_mapped_with_a_file(void **state)
         assert_int_equal(n_asked, 1);
         assert_int_equal(count(dirty, 64 * PAGE, &runs), 8 * PAGE);
         assert_int_equal(runs, 1);
+        fd = dirty_file(dirty, 0);
+        assert_int_equal(pread(fd, &last, sizeof last, 3 * sizeof last), sizeof last);
+        assert_int_equal(last, 0xff);
+        (void) close(fd);
         dirty_free(dirty);
         memory_deinit(&m);
 }
@@ -186,7 +212,7 @@ static void test_what_is_read_again_is_added(void **state)
         say(0, BASE, 1, UINT64_C(3));
         dirty = read_log(&m.broker);
         say(0, BASE, 1, UINT64_C(100));
-        assert_int_equal(dirty_read(dirty, (VfioUserDevice *) 1, &m.broker, on_read, NULL), 0);
+        assert_int_equal(dirty_read(dirty, (VfioUserDevice *) 1, &m.broker, on_read, NULL), 1);
         assert_int_equal(count(dirty, 64 * PAGE, &runs), 2 * PAGE);
         dirty_free(dirty);
         memory_deinit(&m);
@@ -201,6 +227,45 @@ static void test_a_log_that_cannot_be_read_is_an_error(void **state)
         answers[0].status = -EINVAL;
         dirty_free(read_log(&m.broker));
         assert_int_equal(read_status, -EINVAL);
+        memory_deinit(&m);
+}
+
+/* A mapping goes while the log runs: what was written there still counts, and who reads waits for that answer too. */
+static void test_what_was_noted_of_a_mapping_that_went_is_not_forgotten(void **state)
+{
+        Memory m;
+        Dirty *dirty;
+        uint64_t runs;
+
+        memory_init(&m, 0);
+        assert_int_equal(dirty_new(&m.broker, &dirty), 0);
+        say(0, BASE, 1, UINT64_C(7));
+        late = true;
+        dirty_note(dirty, (VfioUserDevice *) 1, &m.broker.maps[0]);
+        late = false;
+        m.broker.n = 0;
+        read_status = 42;
+        assert_int_equal(dirty_read(dirty, (VfioUserDevice *) 1, &m.broker, on_read, NULL), 0);
+        assert_int_equal(read_status, 42);
+        answer_late(0);
+        assert_int_equal(read_status, 0);
+        assert_int_equal(count(dirty, 64 * PAGE, &runs), PAGE);
+
+        /* What could not be noted is lost, and that is said. */
+        late = true;
+        dirty_note(dirty, (VfioUserDevice *) 1, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd});
+        late = false;
+        answer_late(-EIO);
+        assert_int_equal(dirty_read(dirty, (VfioUserDevice *) 1, &m.broker, on_read, NULL), -EIO);
+        dirty_free(dirty);
+
+        /* An answer that comes when nobody is there any more. */
+        assert_int_equal(dirty_new(&m.broker, &dirty), 0);
+        late = true;
+        dirty_note(dirty, (VfioUserDevice *) 1, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd});
+        late = false;
+        dirty_free(dirty);
+        answer_late(0);
         memory_deinit(&m);
 }
 
@@ -430,6 +495,7 @@ int main(void)
                 cmocka_unit_test(test_nothing_beyond_what_is_mapped_with_a_file),
                 cmocka_unit_test(test_what_is_read_again_is_added),
                 cmocka_unit_test(test_a_log_that_cannot_be_read_is_an_error),
+                cmocka_unit_test(test_what_was_noted_of_a_mapping_that_went_is_not_forgotten),
                 cmocka_unit_test(test_large_memory_has_large_pages),
                 cmocka_unit_test(test_the_file_holds_the_words),
                 cmocka_unit_test(test_exactly_these_pages_arrive),

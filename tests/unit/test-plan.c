@@ -93,6 +93,48 @@ static void test_the_defaults_are_those_that_were_agreed(void **state)
         assert_int_equal(policy_default.retries, 0);
 }
 
+/* Memory that devices write is moved by a VMM that takes it, else by their agents; what is not written, by nobody. */
+static void test_who_moves_what_devices_write(void **state)
+{
+        static const uint32_t writes[] = {1, 1 | DEVICE_HAS_DMA | DEVICE_DMA_LOGGING};
+
+        for (int dma = 0; dma < 2; dma++)
+                for (int takes = 0; takes < 2; takes++) {
+                        Manifest manifest = {.vmm = {.type = VMM_TYPE_QMP, .takes_dirty_pages = takes},
+                                             .n_devices = 2,
+                                             .devices =
+                                                     (ManifestDevice[2]){{.migration_flags = 7},
+                                                                         {.migration_flags = writes[dma]}}};
+                        Plan plan;
+
+                        plan_build(&plan, &manifest, &policy_default);
+                        assert_int_equal(plan.logs_dma, dma);
+                        assert_int_equal(plan.copies_pages, dma && !takes);
+                }
+}
+
+/* All that send while the VM runs have the same share; a limit does not become none. */
+static void test_bandwidth_is_shared_by_those_who_send(void **state)
+{
+        static const struct {
+                VmmType vmm;
+                uint32_t flags[2];
+                uint64_t bandwidth, expect;
+        } shares[] = {
+                {VMM_TYPE_QMP, {7, 7}, 3000, 1000},  {VMM_TYPE_QMP, {7, 3}, 3000, 1500},
+                {VMM_TYPE_QMP, {3, 3}, 3000, 3000},  {VMM_TYPE_NONE, {5, 1}, 3000, 3000},
+                {VMM_TYPE_NONE, {1, 1}, 3000, 3000}, {VMM_TYPE_QMP, {7, 7}, 2, 1},
+                {VMM_TYPE_QMP, {7, 7}, 0, 0},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(shares); i++) {
+                Plan plan = build(shares[i].vmm, 2, shares[i].flags);
+
+                plan_divide_bandwidth(&plan, shares[i].bandwidth);
+                assert_int_equal(plan.limits.bandwidth, shares[i].expect);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -100,6 +142,8 @@ int main(void)
                 cmocka_unit_test(test_a_phase_is_left_out_only_when_nobody_has_anything_to_do_in_it),
                 cmocka_unit_test(test_a_plan_takes_its_times_from_the_policy),
                 cmocka_unit_test(test_the_defaults_are_those_that_were_agreed),
+                cmocka_unit_test(test_who_moves_what_devices_write),
+                cmocka_unit_test(test_bandwidth_is_shared_by_those_who_send),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,7 +55,7 @@ static const char *const messages[] = {"NONE",  "HELLO",   "CHECK",      "CHECKE
 static const char *const sides[] = {"source", "destination"};
 static const char *const owners[] = {"unrecorded", "source",      "nobody",   "done",     "aborted",
                                      "prepared",   "destination", "promised", "discarded"};
-static const char *const vmm_types[] = {"none", "qmp"};
+static const char *const vmm_types[] = {"none", "qmp", "delegate"};
 static const char *const device_types[] = {"vfio-user"};
 static const char *const presences[] = {"away", "here"};
 static const char *const whos[] = {"device", "vmm", "peer", "record"};
