@@ -68,7 +68,11 @@ static void flush(BrokerLine *line)
 
 static void on_writable(evutil_socket_t fd, short what, void *userdata)
 {
-        flush(userdata);
+        BrokerLine *line = userdata;
+
+        flush(line);
+        if (!line->out)
+                line->hooks->drained(line->userdata);
 }
 
 void broker_line_send(BrokerLine *line, VfioUserMessage *message)

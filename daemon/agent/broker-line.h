@@ -16,6 +16,8 @@ typedef struct BrokerLineHooks {
         const char *(*message)(void *userdata, BrokerLine *line, VfioUserMessage *message);
         /* The connection is at its end: closed by the VMM (`text` NULL) or broken by it. The line may be freed in it. */
         void (*gone)(void *userdata, BrokerLine *line, const char *text);
+        /* What waited for the VMM to read is out. */
+        void (*drained)(void *userdata);
 } BrokerLineHooks;
 
 /* Takes over `fd`. -ENOMEM. */

@@ -544,7 +544,12 @@ static const char *on_line_message(void *userdata, BrokerLine *line, VfioUserMes
         return NULL;
 }
 
-static const BrokerLineHooks line_hooks = {on_line_message, on_line_gone};
+static void on_line_drained(void *userdata)
+{
+        pump(userdata); /* it may be read again */
+}
+
+static const BrokerLineHooks line_hooks = {on_line_message, on_line_gone, on_line_drained};
 
 static int add_twin(Broker *broker, VfioUserMessage *reply)
 {

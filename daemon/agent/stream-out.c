@@ -13,6 +13,8 @@
 #define TICK_USEC (20 * USEC_PER_MSEC)
 /* and over such a time its rate is taken. */
 #define WINDOW_USEC (100 * USEC_PER_MSEC)
+/* No link is faster; and times a second, in microseconds, it is still a number. */
+#define BANDWIDTH_MAX (UINT64_C(1) << 40)
 
 static void pump_out(Stream *stream);
 
@@ -220,7 +222,7 @@ static void look_at_convergence(Stream *stream)
 static void take_rate(Stream *stream, uint64_t now)
 {
         Precopy *p = &stream->precopy;
-        uint64_t usec = now - p->window_usec;
+        uint64_t usec = MIN(now - p->window_usec, USEC_PER_SEC);
 
         if (usec < WINDOW_USEC)
                 return;
@@ -239,8 +241,9 @@ static void on_tick(evutil_socket_t fd, short what, void *userdata)
         int64_t most = (int64_t) (p->limits.bandwidth * WINDOW_USEC / USEC_PER_SEC);
 
         /* What was not used is not saved up: a burst would be no limit. */
-        p->tokens =
-                MIN(p->tokens + (int64_t) (p->limits.bandwidth * (now - p->tick_usec) / USEC_PER_SEC), most);
+        p->tokens = MIN(p->tokens + (int64_t) (p->limits.bandwidth * MIN(now - p->tick_usec, USEC_PER_SEC) /
+                                               USEC_PER_SEC),
+                        most);
         p->tick_usec = now;
         take_rate(stream, now);
         p->empty = false;
@@ -287,6 +290,8 @@ int stream_precopy_new(struct event_base *base, VfioUserDevice *device, int fd, 
                 return r;
         p = &stream->precopy;
         p->limits = *limits;
+        p->limits.bandwidth = MIN(p->limits.bandwidth, BANDWIDTH_MAX);
+        p->limits.precopy_rate = MIN(p->limits.precopy_rate, BANDWIDTH_MAX);
         p->under_way = true;
         p->start_usec = p->tick_usec = p->window_usec = clock_monotonic_usec();
         p->tokens = 1;

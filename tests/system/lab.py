@@ -321,8 +321,12 @@ class Control:
         assert answer.get("ok"), (cmd, kw, answer)
         return answer
 
+    def close(self):
+        self.f.close()
+        self.s.close()
 
-class DeviceServer:
+
+class DeviceServer(Control):
     """migmgr-emulated-device with its control socket. `devices`: {id: "key=value,..."}."""
 
     def __init__(self, lab, name, devices, *options):
@@ -346,24 +350,13 @@ class DeviceServer:
         self.connect()
 
     def connect(self):
-        self.s = socket.socket(socket.AF_UNIX)
-        self.s.settimeout(20)
-        self.s.connect(self.control)
-        self.f = self.s.makefile("rw")
+        super().__init__(self.control)
 
     def leave(self):
         """Nobody watches any more: a device that has nothing to do sleeps. With a control connection it counts, a hundred
         times a second, which is much when there are many. connect() comes back."""
-        self.f.close()
-        self.s.close()
+        self.close()
         self.s = None
-
-    def command(self, cmd, **kw):
-        self.f.write(json.dumps({"cmd": cmd, **kw}) + "\n")
-        self.f.flush()
-        answer = json.loads(self.f.readline())
-        assert answer.get("ok"), (cmd, kw, answer)
-        return answer
 
     def status(self, device=None):
         devices = {d["id"]: d for d in self.command("status")["devices"]}

@@ -62,7 +62,7 @@ def rows(takes_pages):
                   device_fault("source", arc, "fail:EIO"))
         # Its server keeps what it had; memory and interrupts are set up anew, and the VMM does not notice: it stands.
         # While it runs, nobody knows what became of an access that was under way.
-        if arc != SOURCE_ARCS[0]:
+        if arc not in ("running>pre-copy", "read"):
             yield Row(f"source device disconnects in {arc}", BACK, device_fault("source", arc, "disconnect"))
     for arc in DESTINATION_ARCS:
         yield Row(f"destination device fails {arc}", BACK, device_fault("destination", arc, "fail:EIO"))

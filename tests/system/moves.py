@@ -64,6 +64,7 @@ class World:
 
     def close(self):
         for end in self.ends:
+            end.vmm.close()
             end.vmm.process.stop()
             end.host.migctl("unregister", self.name)
             end.server.stop()

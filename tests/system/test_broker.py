@@ -1012,6 +1012,24 @@ class Hostile(Case):
         vmm.close()
         self.still_works()
 
+    def test_one_that_reads_late(self):
+        """It gets all that it has asked for, and in the end is read again itself."""
+        vmm = self.vmm()
+        vmm.socket.setblocking(False)
+        n = 0
+        while select.select([], [vmm.socket], [], 0.3)[1]:
+            vmm.start_peek(0, 65536)
+            n += 1
+        vmm.socket.settimeout(10 * PACE)
+        self.assertGreater(n, 64)
+        start = time.monotonic()
+        for _ in range(n):
+            self.assertEqual(vmm.receive().size, 32 + 65536)
+        self.assertLess(time.monotonic() - start, 2 * PACE, "nothing is waited for")
+        self.assertEqual(vmm.peek(0, 8), bytes(8))
+        vmm.close()
+        self.still_works()
+
     def test_one_that_does_not_read(self):
         vmm = self.vmm()
         vmm.socket.setblocking(False)

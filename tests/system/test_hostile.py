@@ -2,6 +2,7 @@
 """Whoever reaches a socket of ours and means no good, or is merely broken: nobody crashes, hangs or leaks, and what others
 do there comes to its definite end. Waiting is always for something."""
 
+import contextlib
 import json
 import os
 import select
@@ -14,7 +15,9 @@ import threading
 import time
 import unittest
 
-from lab import PACE, Lab, definition, new_uuid, peer_address, peer_socket, wait_for
+from lab import PACE, TOP, Lab, definition, new_uuid, peer_address, peer_socket, wait_for
+from moves import SPEC, World
+from vfio_user import Client
 
 NOBODY = 65534
 HELPER_MAGIC = 0x3148474d
@@ -422,6 +425,95 @@ class Hostile(Case):
             return here if len(here) == 1 and not any(j["State"] != "finished" for h in self.hosts for j in h.jobs()) else None
         here = wait_for("an end", settled, 20)[0]
         self.assertEqual(set(self.servers[self.hosts.index(here)].states().values()), {"running"})
+
+
+class Neighbours(Case):
+    """A VM at work on its devices, and beside it, on the same hosts, a VMM and a device server that send whatever the
+    fuzzers have found worth keeping. The guest finds what is lost, late for ever or wrong at the very step."""
+
+    def corpus(self, name):
+        directory = os.path.join(TOP, "tests", "fuzz", "corpus-" + name)
+        for file in sorted(os.listdir(directory)):
+            with open(os.path.join(directory, file), "rb") as f:
+                yield file, f.read()[1:]  # the first byte says what the fuzzer does around it
+
+    def setUp(self):
+        self.world = World(self.lab, self.hosts, {d: SPEC for d in ("d0", "d1", "d2")}, name=f"busy{next(self.numbers)}")
+        self.addCleanup(self.world.close)
+        self.world.wait_steps(50)
+
+    def still_works(self):
+        """It does, here and, moved, there."""
+        self.world.wait_steps(100)
+        status, job = self.world.move()
+        self.assertEqual((status, job.get("result")), (0, "done"), job.get("error"))
+        self.world.wait_steps(100)
+
+    def test_a_vmm_that_says_anything(self):
+        server = self.lab.server("target", {"d": "worker=on"})
+        broker = server.socket("broker")
+        d = definition("target", new_uuid(), server, ["d"])
+        d["devices"][0]["broker"] = broker
+        self.a.register(d)
+        self.addCleanup(self.a.migctl, "unregister", "target")
+        agents = set(self.a.agents())
+        for name, data in self.corpus("broker-vmm"):
+            for greeted in (False, True):
+                with self.subTest(name, greeted=greeted):
+                    vmm = Client(broker, negotiate=greeted)
+                    try:
+                        vmm.send_raw(data)
+                        vmm.socket.shutdown(socket.SHUT_WR)
+                        while vmm.socket.recv(1 << 16):
+                            pass
+                    except OSError:
+                        pass  # it was thrown out, which is as good
+                    vmm.close()
+        self.assertEqual(set(self.a.agents()), agents)
+        Client(broker).close()  # its own device serves the next one
+        self.assertTrue(server.process.alive(), server.process.output())
+        self.still_works()
+
+    def test_a_server_that_says_anything(self):
+        path = os.path.join(self.lab.dir, "liar")
+        replies = list(self.corpus("broker-server"))
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen(8)
+        self.addCleanup(listener.close)
+        served = []
+
+        def serve():
+            while True:
+                try:
+                    s, _ = listener.accept()
+                except OSError:
+                    return
+                name, data = replies[len(served) % len(replies)]
+                served.append(name)
+                with contextlib.suppress(OSError):
+                    s.recv(1 << 16)
+                    s.sendall(data)
+                    s.shutdown(socket.SHUT_WR)
+                    while s.recv(1 << 16):
+                        pass
+                s.close()
+        threading.Thread(target=serve, daemon=True).start()
+        vm = new_uuid()
+        d = {"name": "liar", "uuid": vm, "vmm": {"type": "none"},
+             "devices": [{"id": "d", "type": "vfio-user", "socket": path, "broker": path + ".broker"}]}
+        file = os.path.join(self.lab.dir, "liar.json")
+        with open(file, "w") as f:
+            json.dump(d, f)
+        while len(served) < len(replies):  # to register it is to connect
+            n = len(served)
+            status, _, error = self.a.migctl("register", file)
+            self.assertGreater(len(served), n)
+            if status == 0:
+                self.a.migctl("unregister", "liar")
+            else:
+                self.assertIn("device d:", error)
+        self.still_works()
 
 
 def crc32c(data, crc=0xffffffff):
