@@ -323,6 +323,19 @@ static bool is_logged(Program *p)
         return false;
 }
 
+/* Pages are told of, and copied, by their address. */
+static void on_dirty_read(void *userdata, int status)
+{
+        Program *p = userdata;
+
+        if (status < 0 || dirty_is_mapped(p->place->dirty, p->place->broker)) {
+                on_logged(p, status);
+                return;
+        }
+        set_text(p, "the VMM has taken away memory that it had written in the meantime: migrate again");
+        fail(p, -ESTALE);
+}
+
 static int read_log(Program *p)
 {
         int r;
@@ -333,9 +346,9 @@ static int read_log(Program *p)
                 read_back(p);
                 return 0;
         }
-        r = dirty_read(p->place->dirty, p->device, p->place->broker, on_logged, p);
+        r = dirty_read(p->place->dirty, p->device, p->place->broker, on_dirty_read, p);
         if (r == 1)
-                read_back(p);
+                on_dirty_read(p, 0);
         return MIN(r, 0);
 }
 

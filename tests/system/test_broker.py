@@ -1182,6 +1182,23 @@ class Daemons(unittest.TestCase):
         wait_for("the device", lambda: self.a.devices(self.name)["d0"]["Open"])
         self.vmm(self.a).peek(0, 8)
 
+    def test_a_job_that_comes_while_a_new_daemon_opens_the_device(self):
+        """What the daemon had begun is the job's then, and afterwards the device is looked after as before."""
+        self.register()
+        vmm, agent = self.vmm(self.a), self.agent_of(self.a)
+        self.a.daemon.kill()
+        os.kill(agent, signal.SIGSTOP)
+        self.a.start_daemon()
+        log = self.a.daemon.output
+        client = self.a.migctl_start("check", self.name, self.b.dest)
+        wait_for("the check", lambda: f"{self.name}: check: begin" in log())
+        os.kill(agent, signal.SIGCONT)
+        self.assertEqual((client.communicate()[1], client.returncode), ("", 0))
+        self.servers[0].kill()
+        wait_for("that to be seen", lambda: not self.a.devices(self.name)["d0"]["Open"])
+        self.servers[0].start()
+        self.assertEqual(len(vmm.peek(0, 8)), 8)
+
     def test_an_agent_that_dies_is_replaced(self):
         self.register()
         vmm = self.vmm(self.a)
