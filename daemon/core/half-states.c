@@ -86,7 +86,7 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_LOOK] = {
                 "source-look", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_LOOK,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
-                .doc = "Each device is interrupted and says where it is."},
+                .doc = "Each device is interrupted and says where it is, over a new connection if it has none."},
         [SOURCE_REOPEN] = {
                 "source-reopen", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_REOPEN,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
