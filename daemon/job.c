@@ -46,10 +46,8 @@ static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
         event.device = (uint32_t) i;
         if (result->status < 0)
                 (void) snprintf(job->devices[i].text, sizeof job->devices[i].text, "%s", result->text);
-        if (result->bytes > 0 && moves_pages(&job->devices[i].program))
-                job->devices[i].page_bytes = result->bytes;
-        else if (result->bytes > 0)
-                job->devices[i].bytes = result->bytes;
+        if (result->bytes > 0 && !moves_pages(&job->devices[i].program))
+                job->devices[i].bytes = result->bytes; /* pages are the VM's, and stand in the timeline */
         /* What it can do is known anew when its connection was made anew. */
         half_set_flags(job->half, (uint32_t) i, device_flags(job->vm->devices[vm_index]));
         job_measure_device(job, (uint32_t) i, result);

@@ -31,9 +31,8 @@ typedef struct JobHooks {
 } JobHooks;
 
 typedef struct JobDevice {
-        int32_t vm_index;    /* in the VM's definition */
-        uint64_t bytes;      /* of its state that have moved */
-        uint64_t page_bytes; /* of the VM's memory, moved by its agent */
+        int32_t vm_index; /* in the VM's definition */
+        uint64_t bytes;   /* of its state that have moved */
         uint8_t token[HELLO_TOKEN_SIZE];
         bool has_token; /* destination: waits for its connection; source: was given it */
         DataDial *dial;

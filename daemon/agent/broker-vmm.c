@@ -128,6 +128,7 @@ static void on_forwarded(void *userdata, int status, VfioUserMessage *reply)
         broker_pump(broker);
 }
 
+/* Of every mapping that is touched: a server may take more, or less, than exactly what was mapped. */
 static void tell_unmap(Broker *broker, const VfioUserMessage *request)
 {
         const BrokerMap *maps;
@@ -136,8 +137,8 @@ static void tell_unmap(Broker *broker, const VfioUserMessage *request)
 
         memcpy(&wire, request->payload, sizeof wire);
         for (uint32_t i = 0; i < n_maps; i++)
-                if ((wire.flags & VFIO_USER_UNMAP_ALL) ||
-                    (maps[i].address == wire.address && maps[i].size == wire.size))
+                if ((wire.flags & VFIO_USER_UNMAP_ALL) || (maps[i].address - wire.address < wire.size ||
+                                                           wire.address - maps[i].address < maps[i].size))
                         broker->unmap(broker->userdata, &maps[i]);
 }
 

@@ -399,12 +399,12 @@ class DeviceServer(Control):
         return self.command("digest", device=device)
 
     def kill(self):
-        self.s.close()
+        self.close()
         self.process.kill()
 
     def stop(self):
         if self.s:
-            self.s.close()
+            self.close()
         self.process.stop()
 
 

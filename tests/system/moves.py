@@ -5,7 +5,8 @@ whatever is lost, doubled, stale or torn at the very step, behind brokers in fro
   tests/bench/moves [MOVES [DEVICES]]             1,000 moves of 8 devices if not told, over UNIX sockets and over TCP
 
 Prints a line for each hundred moves; the last line is one JSON object. It holds if every move was done, the guest's chain
-never broke, no process has more open files than after the first hundred moves, and none has grown by more than 1 MiB."""
+never broke, and in the second half of them no process came to have more open files or grew by more than 512 KiB: the
+first half fills what is kept on purpose, the jobs of which `migctl jobs` tells and the pages of the database."""
 
 import json
 import os
@@ -15,7 +16,7 @@ import time
 from lab import Lab, TestVmm, new_uuid, wait_for
 
 SPEC = "worker=on,pre-copy=on,size=1M"
-GROWTH_KIB = 1024
+GROWTH_KIB = 512
 
 
 class End:
@@ -130,7 +131,8 @@ def run(transport, moves, devices):
             blackouts.append(job["device_blackout_usec"])
             if i % 100 == 0 or i == moves:
                 last = measure(world)
-                first = first or (last if i <= 100 else None)
+                if i <= max(moves // 2, 100):
+                    first = last
                 print(f"{transport} {i:5} moves  {time.monotonic() - begun:6.1f} s  {world.state()['steps']} steps  "
                       f"migmgrd {last['a migmgrd'][1]} and {last['b migmgrd'][1]} KiB", flush=True)
         if not problems:

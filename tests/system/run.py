@@ -110,7 +110,6 @@ STEPS = [
     Step("unit, sanitized", ["make", "-s", "-j2", "check"], count_cases, SANITIZED, cwd=SANITIZED),
     Step("emulated device, sanitized", python("test_emulated_device.py"), count_unittest, SANITIZED),
     Step("worker device, sanitized", python("test_worker_device.py"), count_unittest, SANITIZED),
-    Step("test VMM", python("test_vmm.py"), count_unittest),
     Step("test VMM, sanitized", python("test_vmm.py"), count_unittest, SANITIZED),
     Step("moves", python("moves.py", "60", "8"), count_table),
     Step("moves, sanitized", python("moves.py", "10", "3"), count_table, SANITIZED),

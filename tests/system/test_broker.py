@@ -1295,6 +1295,25 @@ class Daemons(unittest.TestCase):
         status, job = self.a.migrate(self.name, self.b)
         self.assertEqual(status, 0, job)
 
+    def test_memory_that_is_mapped_in_the_middle_of_a_move(self):
+        """Nobody has logged what the device writes there: the job turns back and says so, instead of losing it."""
+        for server in self.servers:
+            server.stop()
+        spec = f"size=256K,worker=on,pre-copy=on,delay=running>pre-copy:{round(300 * PACE)}"
+        self.servers = [self.lab.server(f"late{self.name}{side}", {"d0": spec}) for side in "ab"]
+        self.register()
+        vmm = self.vmm(self.a)
+        p = self.a.migctl_start("--json=short", "migrate", self.name, self.b.dest)
+        wait_for("pre-copy", lambda: any(j["Phase"] == "precopy" for j in self.a.jobs()))
+        memory = os.memfd_create("memory")
+        os.ftruncate(memory, PAGE)
+        vmm.map(0x100000, PAGE, memory)
+        os.close(memory)
+        job = json.loads(p.communicate(timeout=60)[0])
+        self.assertEqual((p.returncode, job["result"]), (1, "failed"), job)
+        self.assertRegex(job["error"]["text"], "mapped memory .* since .* checked: migrate again")
+        self.assertEqual(self.servers[0].states(), {"d0": "running"})
+
 
 if __name__ == "__main__":
     unittest.main()
