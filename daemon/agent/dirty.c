@@ -80,7 +80,7 @@ static int add(Dirty *dirty, const BrokerMap *map, const uint64_t *words)
         DirtyRange *range = NULL;
 
         for (uint32_t i = 0; i < dirty->n && !range; i++)
-                if (dirty->ranges[i].address == map->address && dirty->ranges[i].n_pages == n_pages)
+                if (dirty->ranges[i].address == map->address && dirty->ranges[i].size == map->size)
                         range = &dirty->ranges[i];
         if (!range) {
                 DirtyRange *ranges = realloc(dirty->ranges, (dirty->n + 1) * sizeof *ranges);
@@ -89,8 +89,7 @@ static int add(Dirty *dirty, const BrokerMap *map, const uint64_t *words)
                         return -ENOMEM;
                 dirty->ranges = ranges;
                 range = &ranges[dirty->n];
-                *range = (DirtyRange){
-                        .address = map->address, .n_pages = n_pages, .bitmap = calloc(1, bytes_of(n_pages))};
+                *range = (DirtyRange){map->address, map->size, n_pages, calloc(1, bytes_of(n_pages)), false};
                 if (!range->bitmap)
                         return -ENOMEM;
                 dirty->n++;
@@ -198,7 +197,7 @@ bool dirty_next(const Dirty *dirty, uint32_t i, uint64_t max, uint64_t *at, uint
                 ++*at;
         while (*at < range->n_pages && is_set(range, *at) && (*at - from + 1) * dirty->page_size <= max);
         *ret_address = range->address + from * dirty->page_size;
-        *ret_size = (*at - from) * dirty->page_size;
+        *ret_size = MIN((*at - from) * dirty->page_size, range->size - from * dirty->page_size);
         return true;
 }
 

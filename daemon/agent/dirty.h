@@ -11,9 +11,9 @@
 #include "vfio-user-device.h"
 
 typedef struct DirtyRange {
-        uint64_t address, n_pages;
-        uint64_t *bitmap; /* owned; bit i: the page at address + i * page_size */
-        bool any;         /* one of them is set */
+        uint64_t address, size, n_pages; /* the last page need not be whole */
+        uint64_t *bitmap;                /* owned; bit i: the page at address + i * page_size */
+        bool any;                        /* one of them is set */
 } DirtyRange;
 
 typedef struct Dirty {
@@ -37,8 +37,8 @@ void dirty_note(Dirty *dirty, VfioUserDevice *device, const BrokerMap *map);
 /* Nobody waits for dirty_read() any more. */
 void dirty_abandon(Dirty *dirty);
 
-/* The first run of such pages at or after page `*at` of a range, at most `max` bytes long; false: there is none. Moves
- * `*at` behind it. */
+/* The first run of such pages at or after page `*at` of a range, at most `max` bytes long, within its mapping; false:
+ * there is none. Moves `*at` behind it. */
 bool dirty_next(const Dirty *dirty, uint32_t range, uint64_t max, uint64_t *at, uint64_t *ret_address,
                 uint64_t *ret_size);
 
