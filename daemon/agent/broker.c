@@ -213,16 +213,17 @@ static void on_forwarded(void *userdata, int status, VfioUserMessage *reply)
         pump(broker);
 }
 
+/* `request` NULL: the VMM goes, and all that it has mapped with it. */
 static void tell_unmap(Broker *broker, const VfioUserMessage *request)
 {
         const BrokerMap *maps;
-        uint32_t n_maps = session_maps(broker->session, &maps);
-        VfioUserDmaUnmap wire;
+        uint32_t n_maps;
 
-        memcpy(&wire, request->payload, sizeof wire);
+        if (!broker->unmap || !broker->client)
+                return;
+        n_maps = session_maps(broker->session, &maps);
         for (uint32_t i = 0; i < n_maps; i++)
-                if ((wire.flags & VFIO_USER_UNMAP_ALL) ||
-                    (maps[i].address == wire.address && maps[i].size == wire.size))
+                if (!request || session_unmaps(request, &maps[i]))
                         broker->unmap(broker->userdata, &maps[i]);
 }
 
@@ -249,7 +250,7 @@ static void send_command(Broker *broker, Command *command)
                 command_free(command);
                 return;
         }
-        if (request->header.command == VFIO_USER_DMA_UNMAP && broker->unmap)
+        if (request->header.command == VFIO_USER_DMA_UNMAP)
                 tell_unmap(broker, request);
         if (no_reply)
                 command->answered = true;
@@ -506,6 +507,7 @@ static void drop_vmm(Broker *broker)
                         answer_server(broker, &command->header, command->twin, EINVAL);
                 free(command);
         }
+        tell_unmap(broker, NULL);
         session_unwant(broker->session);
         repair_next(broker);
 }
