@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "agent.h"
 
+#include <poll.h>
 #include <stdio.h>
 
 #include "broker.h"
@@ -9,7 +10,8 @@
 #include "common/socket.h"
 #include "program.h"
 
-#define PROGRESS_USEC (100 * USEC_PER_MSEC)
+#define PROGRESS_USEC  (100 * USEC_PER_MSEC)
+#define COMMANDER_MSEC 1000
 
 typedef struct Waiting {
         AgentPacket packet;
@@ -105,6 +107,23 @@ static void say_result(Agent *agent, const AgentResultPacket *result)
         say(agent, &packet);
 }
 
+/* There may be one for each of thousands of mappings, more than the socket holds. A commander that lives reads on, and the
+ * device stands: nobody else is to be served. */
+static int send_dirty(Agent *agent, AgentPacket *packet, int fd)
+{
+        struct pollfd poll_fd = {.fd = agent->commander_fd, .events = POLLOUT};
+        int r;
+
+        while ((r = agent_packet_send(agent->commander_fd, packet, fd)) == -EAGAIN) {
+                r = poll(&poll_fd, 1, COMMANDER_MSEC);
+                if (r == 0)
+                        return -ETIMEDOUT;
+                if (r < 0 && errno != EINTR)
+                        return -errno;
+        }
+        return r;
+}
+
 /* Before the result of the program that has read them. */
 static void say_dirty(Agent *agent)
 {
@@ -120,7 +139,7 @@ static void say_dirty(Agent *agent)
                 if (!dirty->ranges[i].any || agent->commander_fd < 0)
                         continue;
                 fd = dirty_file(dirty, i);
-                if (fd < 0 || agent_packet_send(agent->commander_fd, &packet, fd) < 0) {
+                if (fd < 0 || send_dirty(agent, &packet, fd) < 0) {
                         log_warning(NULL, "commander cannot be given the pages that the device has written");
                         drop_commander(agent);
                 }

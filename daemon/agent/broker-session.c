@@ -191,19 +191,20 @@ static int map_accepted(Session *session, VfioUserMessage *command, bool wanted)
         return 0;
 }
 
-static void unmap_accepted(Session *session, const VfioUserMessage *command)
+bool session_unmaps(const VfioUserMessage *command, const BrokerMap *map)
 {
         const VfioUserDmaUnmap *wire = (const VfioUserDmaUnmap *) (const void *) command->payload;
-        bool all = wire->flags & VFIO_USER_UNMAP_ALL;
+        uint64_t from = map->address - wire->address;
 
-        for (uint32_t i = session->n_maps; i-- > 0;) {
-                const BrokerMap *map = &session->maps[i].map;
-                uint64_t from = map->address - wire->address;
+        return wire->flags & VFIO_USER_UNMAP_ALL ||
+               (map->address >= wire->address && from <= wire->size && map->size <= wire->size - from);
+}
 
-                if (all ||
-                    (map->address >= wire->address && from <= wire->size && map->size <= wire->size - from))
+static void unmap_accepted(Session *session, const VfioUserMessage *command)
+{
+        for (uint32_t i = session->n_maps; i-- > 0;)
+                if (session_unmaps(command, &session->maps[i].map))
                         remove_map(session, &session->maps[i]);
-        }
 }
 
 uint32_t session_maps(Session *session, const BrokerMap **ret)

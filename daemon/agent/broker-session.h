@@ -49,5 +49,8 @@ int session_next(Session *session, uint32_t files_max, VfioUserMessage **ret) _m
 int session_next_done(Session *session, const VfioUserMessage *command, const VfioUserMessage *reply,
                       bool give_up) _must_check_;
 
+/* Whether a DMA_UNMAP of the VMM takes this memory away. */
+bool session_unmaps(const VfioUserMessage *command, const BrokerMap *map);
+
 /* What the VMM has mapped, in order of address. */
 uint32_t session_maps(Session *session, const BrokerMap **ret);

@@ -128,17 +128,17 @@ static void on_forwarded(void *userdata, int status, VfioUserMessage *reply)
         broker_pump(broker);
 }
 
-/* Of every mapping that is touched: a server may take more, or less, than exactly what was mapped. */
+/* `request` NULL: the VMM goes, and all that it has mapped with it. */
 static void tell_unmap(Broker *broker, const VfioUserMessage *request)
 {
         const BrokerMap *maps;
-        uint32_t n_maps = session_maps(broker->session, &maps);
-        VfioUserDmaUnmap wire;
+        uint32_t n_maps;
 
-        memcpy(&wire, request->payload, sizeof wire);
+        if (!broker->unmap || !broker->client)
+                return;
+        n_maps = session_maps(broker->session, &maps);
         for (uint32_t i = 0; i < n_maps; i++)
-                if ((wire.flags & VFIO_USER_UNMAP_ALL) || (maps[i].address - wire.address < wire.size ||
-                                                           wire.address - maps[i].address < maps[i].size))
+                if (!request || session_unmaps(request, &maps[i]))
                         broker->unmap(broker->userdata, &maps[i]);
 }
 
@@ -165,7 +165,7 @@ static void send_command(Broker *broker, Command *command)
                 broker_command_free(command);
                 return;
         }
-        if (request->header.command == VFIO_USER_DMA_UNMAP && broker->unmap)
+        if (request->header.command == VFIO_USER_DMA_UNMAP)
                 tell_unmap(broker, request);
         if (no_reply)
                 command->answered = true;
@@ -277,6 +277,7 @@ void broker_drop_vmm(Broker *broker)
         for (Command *command = broker->flying.first; command; command = command->next)
                 command->answered = command->unknown = true;
         broker_end_server_commands(broker);
+        tell_unmap(broker, NULL);
         session_unwant(broker->session);
         broker_repair_next(broker);
 }

@@ -246,7 +246,7 @@ bool dirty_next(const Dirty *dirty, uint32_t i, uint64_t max, uint64_t *at, uint
                 ++*at;
         while (*at < range->n_pages && is_set(range, *at) && (*at - from + 1) * dirty->page_size <= max);
         *ret_address = range->address + from * dirty->page_size;
-        *ret_size = (*at - from) * dirty->page_size;
+        *ret_size = MIN((*at - from) * dirty->page_size, range->size - from * dirty->page_size);
         return true;
 }
 

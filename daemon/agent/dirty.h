@@ -45,8 +45,8 @@ bool dirty_is_mapped(const Dirty *dirty, const Broker *broker);
 /* Nobody waits for dirty_read() any more. */
 void dirty_abandon(Dirty *dirty);
 
-/* The first run of such pages at or after page `*at` of a range, at most `max` bytes long; false: there is none. Moves
- * `*at` behind it. */
+/* The first run of such pages at or after page `*at` of a range, at most `max` bytes long, within its mapping; false:
+ * there is none. Moves `*at` behind it. */
 bool dirty_next(const Dirty *dirty, uint32_t range, uint64_t max, uint64_t *at, uint64_t *ret_address,
                 uint64_t *ret_size);
 

@@ -8,17 +8,21 @@
 #include "daemon/peer/frame.h"
 
 #define RUN_MAX UINT64_C(262144) /* bytes of memory in one frame */
+/* Frames until whoever else is in the loop has his turn, however fast the other side is: the commander may want it to
+ * end. */
+#define FRAMES_AT_ONCE 16
 
 struct Pages {
         int fd;
         const Dirty *dirty;
         const Broker *broker;
-        uint32_t range; /* out: where in `dirty` */
+        uint32_t range; /* out: where in `dirty`, */
         uint64_t at;
-        uint8_t *buffer;   /* header and payload of the frame in hand */
-        size_t size, done; /* out: of it; in: what must come, and what has */
-        Frame frame;       /* in */
-        bool ending;       /* out: the end frame is in hand */
+        uint64_t run, left; /* ... and what is left of the run of pages in hand */
+        uint8_t *buffer;    /* header and payload of the frame in hand */
+        size_t size, done;  /* out: of it; in: what must come, and what has */
+        Frame frame;        /* in */
+        bool ending;        /* out: the end frame is in hand */
         uint64_t bytes;
         struct event *ready, *kick;
         int status;
@@ -136,11 +140,11 @@ static int copy(const BrokerMap *map, uint64_t address, uint8_t *data, size_t si
 
 /* ---- out ----------------------------------------------------------------------------------------------------- */
 
-/* The next run of pages into the buffer. A mapping need not be a whole number of pages. */
-static void take_run(Pages *pages, uint64_t address, uint64_t size)
+/* What is left of the run into the buffer, as far as one mapping goes: it may have been mapped otherwise since. */
+static void take_run(Pages *pages)
 {
-        const BrokerMap *map = find_map(pages, address, 1);
-        Frame frame = {.type = FRAME_PAGES, .offset = address};
+        const BrokerMap *map = find_map(pages, pages->run, 1);
+        Frame frame = {.type = FRAME_PAGES, .offset = pages->run};
         int r;
 
         if (!map) {
@@ -149,8 +153,8 @@ static void take_run(Pages *pages, uint64_t address, uint64_t size)
                 end(pages, -ENXIO, "memory that the device wrote is not mapped any more");
                 return;
         }
-        frame.length = (uint32_t) MIN(size, map->size - (address - map->address));
-        r = copy(map, address, pages->buffer + FRAME_HEADER_SIZE, frame.length, true);
+        frame.length = (uint32_t) MIN(pages->left, map->size - (pages->run - map->address));
+        r = copy(map, pages->run, pages->buffer + FRAME_HEADER_SIZE, frame.length, true);
         if (r < 0) {
                 end(pages, r, "the VM's memory cannot be read");
                 return;
@@ -160,17 +164,20 @@ static void take_run(Pages *pages, uint64_t address, uint64_t size)
         pages->size = FRAME_HEADER_SIZE + frame.length;
         pages->done = 0;
         pages->bytes += frame.length;
+        pages->run += frame.length;
+        pages->left -= frame.length;
 }
 
 static void next_run(Pages *pages)
 {
-        uint64_t address, size;
-
-        for (; pages->range < pages->dirty->n; pages->range++, pages->at = 0)
-                if (dirty_next(pages->dirty, pages->range, RUN_MAX, &pages->at, &address, &size)) {
-                        take_run(pages, address, size);
-                        return;
-                }
+        for (; pages->left == 0 && pages->dirty && pages->range < pages->dirty->n;
+             pages->range++, pages->at = 0)
+                if (dirty_next(pages->dirty, pages->range, RUN_MAX, &pages->at, &pages->run, &pages->left))
+                        break;
+        if (pages->left > 0) {
+                take_run(pages);
+                return;
+        }
         frame_encode(&(Frame){.type = FRAME_END, .offset = pages->bytes}, pages->buffer);
         pages->size = FRAME_HEADER_SIZE;
         pages->done = 0;
@@ -179,12 +186,16 @@ static void next_run(Pages *pages)
 
 static void pump_out(Pages *pages)
 {
-        while (pages->status == 0) {
+        for (int n_frames = 0; pages->status == 0;) {
                 ssize_t n;
 
                 if (pages->done == pages->size) {
                         if (pages->ending) {
                                 end(pages, 0, "");
+                                return;
+                        }
+                        if (n_frames++ == FRAMES_AT_ONCE) {
+                                (void) event_add(pages->ready, NULL);
                                 return;
                         }
                         next_run(pages);
@@ -265,7 +276,7 @@ static void take_payload(Pages *pages)
 
 static void pump_in(Pages *pages)
 {
-        while (pages->status == 0) {
+        for (int n_frames = 0; pages->status == 0;) {
                 ssize_t n =
                         recv(pages->fd, pages->buffer + pages->done, pages->size - pages->done, MSG_DONTWAIT);
 
@@ -281,10 +292,15 @@ static void pump_in(Pages *pages)
                 pages->done += (size_t) n;
                 if (pages->done < pages->size)
                         continue;
-                if (pages->size == FRAME_HEADER_SIZE)
+                if (pages->size == FRAME_HEADER_SIZE) {
                         take_header(pages);
-                else
-                        take_payload(pages);
+                        continue;
+                }
+                take_payload(pages);
+                if (++n_frames == FRAMES_AT_ONCE && pages->status == 0) {
+                        (void) event_add(pages->ready, NULL);
+                        return;
+                }
         }
 }
 

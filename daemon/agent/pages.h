@@ -13,7 +13,7 @@
 
 typedef struct Pages Pages;
 
-/* The pages of `dirty`, and an end frame. -ENOMEM. */
+/* The pages of `dirty` (NULL: none), and an end frame. -ENOMEM. */
 int pages_out_new(struct event_base *base, int fd, const Dirty *dirty, const Broker *broker, StreamEnd on_end,
                   void *userdata, Pages **ret) _must_check_;
 

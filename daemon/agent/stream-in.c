@@ -85,13 +85,14 @@ static void take_header(Stream *stream)
                 stream->at_end = true;
                 return;
         }
-        if (frame->type == FRAME_MARK) {
-                stream->ack_owed = true;
+        if (frame->type == FRAME_MARK && !stream->marked) {
+                stream->marked = stream->ack_owed = true;
                 stream->n_header = 0;
                 return;
         }
         if (frame->type != FRAME_DATA) {
-                stream_end(stream, -EBADMSG, "the other side sent memory where state was due");
+                stream_end(stream, -EBADMSG,
+                           "the other side sent memory, or a second mark, where state was due");
                 return;
         }
         if (!stream_make_room(buffer, frame->length)) {

@@ -60,7 +60,8 @@ struct Stream {
         bool at_end;     /* out: the device has no more; in: the end frame is in */
         bool in_control; /* out: the end frame or a mark is being sent */
         bool end_sent;
-        bool ack_owed;   /* in: a mark has come */
+        bool marked;     /* in: the mark has come, */
+        bool ack_owed;   /* ... and is not answered */
         size_t n_header; /* in: bytes of the next header that are in; out: of the control frame that are out */
         uint8_t header[FRAME_HEADER_SIZE];
         Frame frame; /* in: whose payload is being read */

@@ -435,7 +435,7 @@ static void take_packet(Device *device, const AgentPacket *packet, int *fd)
                 device->listener->progress(device->userdata, device->index, packet->progress.bytes);
                 break;
         case AGENT_DIRTY:
-                if (device->run_seq != 0 && *fd >= 0)
+                if (device->run_seq != 0)
                         device->listener->dirty(device->userdata, device->index, &packet->dirty,
                                                 TAKE_FD(*fd));
                 break;
@@ -464,7 +464,9 @@ static void on_agent(void *userdata)
 
         if (r == -EAGAIN)
                 return;
-        if (r > 0)
+        if (r > 0 && packet.head.type == AGENT_DIRTY && fd < 0)
+                agent_gone(device, -EMFILE, "no descriptor is left for the pages that it has written");
+        else if (r > 0)
                 take_packet(device, &packet, &fd);
         else if (r == 0)
                 agent_gone(device, -ECONNRESET, "its agent is gone");

@@ -27,13 +27,14 @@ from vfio_user import (DATA_READ, DATA_WRITE, DMA_MAP, DMA_READ, DMA_UNMAP, DMA_
                        SET_IRQS, STATE, STOP, STOP_COPY, VERSION, Client, Refused)
 from vfio_user_server import DATA_EVENTFD, TRIGGER, Hang, Server
 
-OPEN, ATTACH, RUN, STOP_COMMAND, HELLO, RESULT, PROGRESS, GONE, BROKER, WANTED = range(1, 11)
-OP_GET, OP_SET, OP_RESET = range(3)
+OPEN, ATTACH, RUN, STOP_COMMAND, HELLO, RESULT, PROGRESS, GONE, BROKER, WANTED, DIRTY = range(1, 12)
+OP_GET, OP_SET, OP_RESET, OP_LOG_START, OP_LOG_STOP, OP_DIRTY, OP_SEND_PAGES = 0, 1, 2, 7, 8, 9, 11
 PROGRAM_MAX = 8
 DMA_LOGGING, HAS_DMA = 1 << 8, 1 << 9
 ANSWER = 4.0  # seconds, BROKER_ANSWER_USEC
 TWIN = {"max_msg_fds": 16, "twin_socket": {"supported": True}}
 PAGE = 4096
+JOB = b"01234567-89ab-cdef-0123-456789abcdef"
 
 
 class Agent:
@@ -112,8 +113,7 @@ class Agent:
         """(operation, from, to) each."""
         self.seq += 1
         body = b"".join(struct.pack("=BBBB", *op, 0) for op in ops).ljust(4 * PROGRAM_MAX, b"\0")
-        job = b"01234567-89ab-cdef-0123-456789abcdef"
-        self.say(RUN, struct.pack("=IIQ32x37s3s", self.seq, len(ops), deadline, job, b"") + body)
+        self.say(RUN, struct.pack("=IIQ32x37s3s", self.seq, len(ops), deadline, JOB, b"") + body)
 
     def run(self, *ops):
         self.start_run(*ops)
@@ -869,6 +869,56 @@ class Coming(Case):
         self.assertEqual(self.agent.process.wait(10), 0)
         self.assertFalse(os.path.exists(self.broker))
         self.ended = True
+
+
+class Logging(Case):
+    """Pages that the device writes while its log runs are found, whatever the VMM does with its maps meanwhile."""
+    SERVER = {"logging": True}
+
+    def pages(self):
+        """Addresses of those that the agent tells of."""
+        self.agent.start_run((OP_DIRTY, 0, 0))
+        self.assertEqual(self.agent.result()[0], 0, self.agent.output())
+        pages = []
+        for kind, body in self.agent.packets:
+            if kind == DIRTY:
+                address, page_size, n = struct.unpack("=QQQ", body)
+                pages.append(address)
+        self.agent.packets = [p for p in self.agent.packets if p[0] != DIRTY]
+        return pages
+
+    def mapped(self, n):
+        vmm = self.vmm()
+        fd = self.memory(PAGE)
+        for i in range(n):
+            vmm.map(i * PAGE, PAGE, fd)
+        self.agent.run((OP_LOG_START, 0, 0))
+        self.server.dirty = set(range(0, n * PAGE, PAGE))
+        return vmm
+
+    def test_memory_that_is_taken_away_in_one_piece(self):
+        vmm = self.mapped(3)
+        vmm.unmap(0, 3 * PAGE)
+        self.assertEqual(self.pages(), [0, PAGE, 2 * PAGE])
+
+    def test_a_vmm_that_comes_again(self):
+        self.mapped(2).close()
+        wait_for("its maps to go", lambda: not self.server.maps)
+        self.vmm().map(0, PAGE, self.memory(PAGE))
+        self.assertEqual(self.pages(), [0, PAGE])
+
+    def test_a_device_without_memory_has_no_pages_to_send(self):
+        """Beside devices that have some; the other end waits for the end of it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        self.addCleanup(ours.close)
+        self.agent.say(ATTACH, JOB.ljust(40, b"\0"), theirs)
+        theirs.close()
+        self.agent.run((OP_LOG_START, 0, 0), (OP_LOG_STOP, 0, 0), (OP_DIRTY, 0, 0), (OP_SEND_PAGES, 0, 0))
+        self.assertEqual(ours.recv(100), struct.pack("<IHHQII", 0x3144474d, 2, 0, 0, 0, 0))
+
+    def test_more_maps_than_the_commanders_socket_takes(self):
+        self.mapped(1500)
+        self.assertEqual(len(self.pages()), 1500)
 
 
 class Hostile(Case):

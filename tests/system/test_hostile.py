@@ -394,6 +394,17 @@ class Hostile(Case):
                 self.end(peer, job)
         self.moves()
 
+    def test_a_second_mark(self):
+        """A source says once that it has sent what there was; each time would cost an answer."""
+        peer = self.dial().hello()
+        job, tokens = self.prepare(peer)
+        _, s = self.data(tokens[0])
+        s.sendall((b"MGD1" + struct.pack("<HHQII", 4, 0, 0, 0, 0)) * 2)
+        failed = peer.hear("FAILED", "REACHED")
+        self.assertRegex(failed["text"], "second mark")
+        self.end(peer, job)
+        self.moves()
+
     def test_half_a_frame_then_nothing(self):
         peer = self.dial().hello()
         job, tokens = self.prepare(peer)

@@ -19,7 +19,7 @@ from vfio_user import (DATA_READ, DATA_WRITE, DMA_MAP, DMA_READ, DMA_UNMAP, DMA_
                        IRQ_INFO, LIMIT, MIGRATION, NO_REPLY, PROBE, REGION_INFO, REGION_READ, REGION_WRITE, RESET, RESUMING,
                        RUNNING, SET, SET_IRQS, STATE, STOP, STOP_COPY, VERSION, Refused, Wire)
 
-LOGGING = (6, 7, 8)
+LOGGING = START, STOP_LOG, REPORT = 6, 7, 8
 REGION_SIZE = 65536
 TRIGGER, DATA_NONE, DATA_EVENTFD = 32, 1, 4
 
@@ -46,6 +46,7 @@ class Server:
         self.keep_maps = keep_maps
         self.state, self.memory = RUNNING, bytearray(REGION_SIZE)
         self.maps, self.irqs, self.region_fd = {}, {}, None
+        self.dirty = set()  # addresses of pages that it has written, for its log
         self.log, self.violations, self.before = [], [], {}
         self.client = self.twin = None
         self.clients = 0
@@ -258,9 +259,11 @@ class Server:
         _, flags, address, size = struct.unpack_from("=IIQQ", m.payload)
         if flags & 2:
             self.unmap_all()
-        else:
-            self.refuse((address, size) not in self.maps, errno.ENOENT)
-            fd = self.maps.pop((address, size))[2]
+            return m.payload[:24], ()
+        gone = [(a, s) for a, s in self.maps if address <= a and a + s <= address + size]  # as a kernel: all in that range
+        self.refuse(not gone, errno.ENOENT)
+        for key in gone:
+            fd = self.maps.pop(key)[2]
             if fd is not None:
                 os.close(fd)
         return m.payload[:24], ()
@@ -319,7 +322,16 @@ class Server:
             return m.payload, ()
         if number == STATE:
             return struct.pack("=IIIi", 16, flags, self.state, 0), ()
-        return m.payload, ()
+        return (self.report(m) if number == REPORT else m.payload), ()
+
+    def report(self, m):
+        """What it has written there since it was asked last. A region that it does not have it knows nothing of."""
+        address, size, page_size = struct.unpack_from("=QQQ", m.payload, 8)
+        self.refuse((address, size) not in self.maps)
+        pages = size // page_size
+        bits = sum(1 << i for i in range(pages) if address + i * page_size in self.dirty)
+        self.dirty -= set(range(address, address + size, page_size))
+        return m.payload[:32] + bits.to_bytes((pages + 63) // 64 * 8, "little")
 
     def data_read(self, m):
         size = struct.unpack_from("=II", m.payload)[1]

@@ -411,6 +411,115 @@ static void test_exactly_these_pages_arrive(void **state)
         event_base_free(base);
 }
 
+/* The memory is mapped otherwise by now, in pieces: a run goes on in the next one, and where there is none it fails. */
+static void test_a_run_goes_on_in_the_next_mapping(void **state)
+{
+        for (int hole = 0; hole < 2; hole++) {
+                struct event_base *base = event_base_new();
+                Memory source, destination;
+                End out = {}, in = {};
+                Pages *sender, *taker;
+                Dirty *dirty;
+                int s[2];
+
+                memory_init(&source, 's');
+                memory_init(&destination, 'd');
+                say(0, BASE, 6, UINT64_C(1), UINT64_C(2), UINT64_C(3), UINT64_C(4), UINT64_C(5), UINT64_C(6));
+                dirty = read_log(&source.broker);
+                source.broker.maps[0] = (BrokerMap){BASE, 3 * PAGE, PAGE, 3, source.fd};
+                source.broker.maps[1] =
+                        (BrokerMap){BASE + (3 + (uint64_t) hole) * PAGE, 10 * PAGE, 4 * PAGE, 3, source.fd};
+                source.broker.n = 2;
+                assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+                assert_int_equal(pages_out_new(base, s[0], dirty, &source.broker, on_end, &out, &sender), 0);
+                assert_int_equal(pages_in_new(base, s[1], &destination.broker, on_end, &in, &taker), 0);
+                run(base, &out, hole ? NULL : &in);
+                assert_int_equal(out.status, hole ? -ENXIO : 0);
+                for (uint64_t i = 0; i < 8 && !hole; i++)
+                        assert_int_equal(page(&destination, i)[0], i >= 1 && i <= 6 ? 's' : 'd');
+                pages_free(sender);
+                pages_free(taker);
+                dirty_free(dirty);
+                memory_deinit(&source);
+                memory_deinit(&destination);
+                (void) close(s[0]);
+                (void) close(s[1]);
+                event_base_free(base);
+        }
+}
+
+/* Not every mapping is a whole number of pages. */
+static void test_the_last_page_ends_with_its_mapping(void **state)
+{
+        struct event_base *base = event_base_new();
+        Memory source, destination;
+        End out = {}, in = {};
+        Pages *sender, *taker;
+        Dirty *dirty;
+        int s[2];
+
+        memory_init(&source, 's');
+        memory_init(&destination, 'd');
+        source.broker.maps[0].size -= 100;
+        say(0, BASE, 2, UINT64_C(198), UINT64_C(199));
+        dirty = read_log(&source.broker);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+        assert_int_equal(pages_out_new(base, s[0], dirty, &source.broker, on_end, &out, &sender), 0);
+        assert_int_equal(pages_in_new(base, s[1], &destination.broker, on_end, &in, &taker), 0);
+        run(base, &out, &in);
+        assert_int_equal(out.status, 0);
+        assert_int_equal(in.status, 0);
+        assert_int_equal(page(&destination, 199)[PAGE - 101], 's');
+        assert_int_equal(page(&destination, 199)[PAGE - 100], 'd');
+        pages_free(sender);
+        pages_free(taker);
+        dirty_free(dirty);
+        memory_deinit(&source);
+        memory_deinit(&destination);
+        (void) close(s[0]);
+        (void) close(s[1]);
+        event_base_free(base);
+}
+
+static size_t put(uint8_t *to, FrameType type, uint64_t offset, const void *payload, uint32_t length)
+{
+        frame_encode(&(Frame){type, offset, length, length > 0 ? crc32c(payload, length) : 0}, to);
+        if (length > 0)
+                memcpy(to + FRAME_HEADER_SIZE, payload, length);
+        return FRAME_HEADER_SIZE + length;
+}
+
+/* The other side is not trusted: however much it has sent, whoever else is in the loop has his turn. */
+static void test_a_flood_of_pages_leaves_room_for_others(void **state)
+{
+        enum { N = 1000, SIZE = 16 };
+        static uint8_t frames[N * (FRAME_HEADER_SIZE + SIZE)];
+        static const uint8_t payload[SIZE];
+        struct event_base *base = event_base_new();
+        Memory m;
+        End in = {};
+        Pages *taker;
+        size_t n = 0;
+        int s[2];
+
+        memory_init(&m, 'd');
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+        for (int i = 0; i < N; i++)
+                n += put(frames + n, FRAME_PAGES, BASE, payload, SIZE);
+        assert_int_equal(send(s[0], frames, n, MSG_DONTWAIT), n);
+        assert_int_equal(pages_in_new(base, s[1], &m.broker, on_end, &in, &taker), 0);
+        for (uint64_t last = 0, now; last < (uint64_t) N * SIZE; last = now) {
+                assert_int_equal(event_base_loop(base, EVLOOP_ONCE), 0);
+                now = pages_bytes(taker);
+                assert_true(now > last && now <= last + N * SIZE / 10);
+        }
+        pages_free(taker);
+        (void) close(s[0]);
+        (void) close(s[1]);
+        memory_deinit(&m);
+        event_base_free(base);
+}
+
 /* What comes over a connection, into a memory of PAGES pages. */
 static End take(const void *bytes, size_t size, Memory *m)
 {
@@ -428,14 +537,6 @@ static End take(const void *bytes, size_t size, Memory *m)
         (void) close(s[1]);
         event_base_free(base);
         return in;
-}
-
-static size_t put(uint8_t *to, FrameType type, uint64_t offset, const void *payload, uint32_t length)
-{
-        frame_encode(&(Frame){type, offset, length, length > 0 ? crc32c(payload, length) : 0}, to);
-        if (length > 0)
-                memcpy(to + FRAME_HEADER_SIZE, payload, length);
-        return FRAME_HEADER_SIZE + length;
 }
 
 static void test_what_is_not_mapped_is_not_written(void **state)
@@ -543,6 +644,9 @@ int main(void)
                 cmocka_unit_test(test_large_memory_has_large_pages),
                 cmocka_unit_test(test_the_file_holds_the_words),
                 cmocka_unit_test(test_exactly_these_pages_arrive),
+                cmocka_unit_test(test_a_run_goes_on_in_the_next_mapping),
+                cmocka_unit_test(test_the_last_page_ends_with_its_mapping),
+                cmocka_unit_test(test_a_flood_of_pages_leaves_room_for_others),
                 cmocka_unit_test(test_what_is_not_mapped_is_not_written),
                 cmocka_unit_test(test_a_damaged_or_short_connection_is_an_error),
                 cmocka_unit_test(test_memory_that_is_gone_is_an_error),
