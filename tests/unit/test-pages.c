@@ -442,7 +442,8 @@ static void test_the_last_page_ends_with_its_mapping(void **state)
 static size_t put(uint8_t *to, FrameType type, uint64_t offset, const void *payload, uint32_t length)
 {
         frame_encode(&(Frame){type, offset, length, length > 0 ? crc32c(payload, length) : 0}, to);
-        memcpy(to + FRAME_HEADER_SIZE, payload, length);
+        if (length > 0)
+                memcpy(to + FRAME_HEADER_SIZE, payload, length);
         return FRAME_HEADER_SIZE + length;
 }
 
