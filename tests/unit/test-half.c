@@ -369,7 +369,8 @@ static void rig_reopens(Rig *rig, uint32_t i, DeviceState state, uint32_t flags)
 {
         rig->has[i] = false;
         rig_event(rig, (HalfEvent){.type = HALF_DEVICE_GONE, .device = i});
-        if (rig->half.state == SOURCE_INTAKE) /* its state has gone out: only the destination can turn this back */
+        if (rig->half.state ==
+            SOURCE_INTAKE) /* its state has gone out: only the destination can turn this back */
                 rig_message(rig, MESSAGE_FAILED, PHASE_INTAKE);
         rig_until(rig, SOURCE_LOOK);
         assert_int_equal(rig->asked[i].program.ops[0].type, DEVICE_OP_REOPEN);
