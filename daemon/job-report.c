@@ -236,7 +236,10 @@ static void lost_text(const Job *job, char *ret, size_t size)
         for (uint32_t i = 0; i < job->n_devices && n < size; i++)
                 if (job->half->devices[i].lost)
                         n += (size_t) snprintf(ret + n, size - n, "%s%s%s", n ? ", " : "", job->ids[i],
-                                               job->half->devices[i].dead ? " (does not run)" : "");
+                                               job->half->devices[i].dead ? " (does not run)"
+                                               : job->half->devices[i].unplugged
+                                                       ? " (the VMM's connection broke)"
+                                                       : "");
 }
 
 static Outcome describe_error(const Job *job, char *ret, size_t size)

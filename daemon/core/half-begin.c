@@ -26,8 +26,13 @@ void half_set_device(Half *half, uint32_t device, uint32_t flags, DeviceState st
 
 void half_set_flags(Half *half, uint32_t device, uint32_t flags)
 {
+        HalfDevice *d = &half->devices[device];
+
         assert(device < half->n_devices);
-        half->devices[device].flags = flags;
+        /* A new agent: with the old one the VMM's connection ended, and all that it had set up. */
+        if (d->gone && (d->flags & DEVICE_HAS_DMA) && !(flags & DEVICE_HAS_DMA))
+                d->lost = d->unplugged = true;
+        d->flags = flags;
 }
 
 void half_set_gone(Half *half, uint32_t device, bool gone)

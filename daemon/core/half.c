@@ -488,6 +488,10 @@ static void device_result(Step *s)
                 return; /* an answer to a command that was already given up for a newer one */
         device->busy = 0;
         device->state = event->state;
+        /* It stood, nobody has asked it to run, and it runs: it is another one, and knows nothing. */
+        if (event->status == 0 && device->gone && event->state == DEVICE_STATE_RUNNING &&
+            (device->left == DEVICE_STATE_STOP || device->left == DEVICE_STATE_STOP_COPY))
+                device->lost = true;
         if (event->status == 0)
                 device->gone = false;
         /* Its connection ended, and there is no new one. A server that has gone only deaf is another matter. */
@@ -612,6 +616,8 @@ static void device_gone(Step *s)
         if (s->event->device >= s->half->n_devices)
                 return;
         device = &s->half->devices[s->event->device];
+        if (!device->gone)
+                device->left = device->busy ? DEVICE_STATE_UNKNOWN : device->state;
         device->gone = true;
         device->state = DEVICE_STATE_UNKNOWN;
         device->busy = 0;

@@ -267,6 +267,8 @@ typedef struct HalfDevice {
         bool gone;             /* its agent or connection is gone */
         bool absent;           /* its server has ended: it does nothing any more */
         bool lost;             /* its state is lost: the VM goes on without what it held */
+        bool unplugged;        /* ... because the VMM's connection to it has ended */
+        DeviceState left;      /* when it went: as last read, UNKNOWN when it was about to change */
         bool dead;             /* it does not answer, or can't be brought back: no more commands */
 } HalfDevice;
 
@@ -314,8 +316,8 @@ void half_init(Half *half, Side side, uint32_t n_devices, bool check_only);
 /* What is known about a device when its half begins. */
 void half_set_device(Half *half, uint32_t device, uint32_t flags, DeviceState state);
 
-/* What is learnt of a device beside the answers to commands: what it can do, over a connection that was made anew; that
- * it has none; that the other half says that its state is lost. */
+/* What is learnt of a device beside the answers to commands: what it can do, over a connection that was made anew, and
+ * whether its VMM is still behind it; that it has none; that the other half says that its state is lost. */
 void half_set_flags(Half *half, uint32_t device, uint32_t flags);
 void half_set_gone(Half *half, uint32_t device, bool gone);
 void half_set_lost(Half *half, uint32_t device);

@@ -365,6 +365,64 @@ static void test_a_source_device_whose_connection_hangs_is_found_over_a_new_one(
         rig_deinit(&rig);
 }
 
+static void rig_reopens(Rig *rig, uint32_t i, DeviceState state, uint32_t flags)
+{
+        rig->has[i] = false;
+        rig_event(rig, (HalfEvent){.type = HALF_DEVICE_GONE, .device = i});
+        if (rig->half.state ==
+            SOURCE_INTAKE) /* its state has gone out: only the destination can turn this back */
+                rig_message(rig, MESSAGE_FAILED, PHASE_INTAKE);
+        rig_until(rig, SOURCE_LOOK);
+        assert_int_equal(rig->asked[i].program.ops[0].type, DEVICE_OP_REOPEN);
+        rig->device[i] = state;
+        half_set_flags(&rig->half, i, flags);
+        rig_until(rig, SOURCE_END);
+        assert_int_equal(rig->device[i], DEVICE_STATE_RUNNING);
+}
+
+/* Its server was started anew: it does not stand any more, and nobody has asked it to run. Only of one that ran, or was
+ * about to change, that can't be told. */
+static void test_a_source_device_that_forgot_that_it_stands_has_lost_its_state(void **state)
+{
+        static const struct {
+                HalfState in;
+                DeviceState found;
+                bool lost;
+        } cases[] = {
+                {SOURCE_INTAKE, DEVICE_STATE_RUNNING, true},
+                {SOURCE_INTAKE, DEVICE_STATE_STOP, false},
+                {SOURCE_HALT, DEVICE_STATE_RUNNING, false},
+                {SOURCE_DRAIN, DEVICE_STATE_RUNNING, false},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                Rig rig;
+
+                rig_init(&rig, SIDE_SOURCE);
+                rig_until(&rig, cases[i].in);
+                rig_reopens(&rig, 1, cases[i].found, p2p[1] | DMA);
+                assert_int_equal(rig.half.devices[1].lost, cases[i].lost);
+                assert_int_equal(half_result(&rig.half),
+                                 cases[i].lost ? JOB_RESULT_DEGRADED : JOB_RESULT_FAILED);
+                rig_deinit(&rig);
+        }
+}
+
+/* Its agent has died, and with it the VMM's connection to the device, which the new agent has not. */
+static void test_a_source_device_that_its_vmm_has_no_more_is_named(void **state)
+{
+        for (uint32_t dma = 0; dma <= DEVICE_HAS_DMA; dma += DEVICE_HAS_DMA) {
+                Rig rig;
+
+                rig_init(&rig, SIDE_SOURCE);
+                rig_until(&rig, SOURCE_DRAIN);
+                rig_reopens(&rig, 1, DEVICE_STATE_STOP, p2p[1] | (DMA & ~(uint32_t) DEVICE_HAS_DMA) | dma);
+                assert_int_equal(rig.half.devices[1].lost, dma == 0);
+                assert_int_equal(rig.half.devices[1].unplugged, dma == 0);
+                rig_deinit(&rig);
+        }
+}
+
 static void test_a_source_device_in_error_is_reset_and_the_job_says_degraded(void **state)
 {
         Rig rig;
@@ -811,6 +869,8 @@ int main(void)
                 cmocka_unit_test(test_a_device_that_answers_late_in_drain_turns_the_job_back),
                 cmocka_unit_test(test_a_source_device_that_hangs_for_good_degrades_the_job),
                 cmocka_unit_test(test_a_source_device_whose_connection_hangs_is_found_over_a_new_one),
+                cmocka_unit_test(test_a_source_device_that_forgot_that_it_stands_has_lost_its_state),
+                cmocka_unit_test(test_a_source_device_that_its_vmm_has_no_more_is_named),
                 cmocka_unit_test(test_a_source_device_in_error_is_reset_and_the_job_says_degraded),
                 cmocka_unit_test(test_a_transition_that_moved_nothing_is_tried_as_often_as_policy_says),
                 cmocka_unit_test(test_a_refused_state_at_the_destination_is_told_and_discarded),
