@@ -40,4 +40,7 @@ void plan_view(json_object *plan, bool legend, FILE *f)
                 table_row(table, cells);
         }
         table_print(table, legend, f);
+        if (client_number(plan, "logs_dma"))
+                fprintf(f, "\nDevices write the VM's memory: what they write meanwhile is %s.\n",
+                        client_number(plan, "copies_pages") ? "copied by their agents" : "given to the VMM");
 }

@@ -77,6 +77,19 @@ int socket_listen(const char *path, int type)
         return TAKE_FD(fd);
 }
 
+void socket_put_fds(struct msghdr *msg, void *control, const int *fds, size_t n_fds)
+{
+        struct cmsghdr *c;
+
+        msg->msg_control = control;
+        msg->msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
+        c = CMSG_FIRSTHDR(msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
+        memcpy(CMSG_DATA(c), fds, sizeof(int) * n_fds);
+}
+
 int socket_send(int fd, const void *packet, size_t size, const int *fds, size_t n_fds)
 {
         union {
@@ -89,17 +102,8 @@ int socket_send(int fd, const void *packet, size_t size, const int *fds, size_t 
 
         if (n_fds > SOCKET_FDS_MAX)
                 return -E2BIG;
-        if (n_fds > 0) {
-                struct cmsghdr *c;
-
-                msg.msg_control = control.space;
-                msg.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
-                c = CMSG_FIRSTHDR(&msg);
-                c->cmsg_level = SOL_SOCKET;
-                c->cmsg_type = SCM_RIGHTS;
-                c->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
-                memcpy(CMSG_DATA(c), fds, sizeof(int) * n_fds);
-        }
+        if (n_fds > 0)
+                socket_put_fds(&msg, control.space, fds, n_fds);
         do
                 n = sendmsg(fd, &msg, MSG_NOSIGNAL);
         while (n < 0 && errno == EINTR);
@@ -108,9 +112,9 @@ int socket_send(int fd, const void *packet, size_t size, const int *fds, size_t 
         return (size_t) n == size ? 0 : -EIO;
 }
 
-static size_t take_fds(struct msghdr *msg, int *ret_fds, size_t max)
+size_t socket_take_fds(struct msghdr *msg, int *ret_fds, size_t max)
 {
-        size_t n_taken = 0;
+        size_t n_came = 0;
 
         for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
                 size_t n;
@@ -122,13 +126,14 @@ static size_t take_fds(struct msghdr *msg, int *ret_fds, size_t max)
                         int fd;
 
                         memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-                        if (n_taken < max)
-                                ret_fds[n_taken++] = fd;
+                        if (n_came < max)
+                                ret_fds[n_came] = fd;
                         else
                                 (void) close(fd);
+                        n_came++;
                 }
         }
-        return n_taken;
+        return n_came;
 }
 
 ssize_t socket_recv(int fd, void *packet, size_t max, int *ret_fds, size_t max_fds, size_t *ret_n_fds)
@@ -150,7 +155,7 @@ ssize_t socket_recv(int fd, void *packet, size_t max, int *ret_fds, size_t max_f
         while (n < 0 && errno == EINTR);
         if (n < 0)
                 return -errno;
-        n_fds = take_fds(&msg, ret_fds, max_fds);
+        n_fds = MIN(socket_take_fds(&msg, ret_fds, max_fds), max_fds);
         if (msg.msg_flags & MSG_TRUNC) {
                 for (size_t i = 0; i < n_fds; i++)
                         (void) close(ret_fds[i]);

@@ -31,6 +31,14 @@ int socket_send(int fd, const void *packet, size_t size, const int *fds, size_t 
 ssize_t socket_recv(int fd, void *packet, size_t max, int *ret_fds, size_t max_fds,
                     size_t *ret_n_fds) _must_check_;
 
+/* The files of a message for sendmsg(), at least one. `control` must have room for them, CMSG_SPACE() of as many, be zero and
+ * aligned as a struct cmsghdr is, and live as long as the message. */
+void socket_put_fds(struct msghdr *msg, void *control, const int *fds, size_t n_fds);
+
+/* The files of a message that recvmsg() has filled in: the first `max` go to `ret_fds`, the caller's to close, the others are
+ * closed. Returns how many came. */
+size_t socket_take_fds(struct msghdr *msg, int *ret_fds, size_t max);
+
 /* Who listens at, or connected from, the other end. */
 int socket_peer(int fd, pid_t *ret_pid, uid_t *ret_uid) _must_check_;
 

@@ -207,7 +207,6 @@ static void on_here_vmm(void *userdata, int status, const char *text)
                 log_warning(LOG_ABOUT(.vm = vm->definition->name),
                             "the VM should be here, but its VMM at %s: %s", definition_place(vm->definition),
                             text);
-        vm_open_devices(vm, NULL, NULL); /* a job that comes meanwhile opens them itself */
 }
 
 static bool is_picked_up(const Vm *vm, const Pickup *list)
@@ -233,9 +232,13 @@ int manager_start(Manager *manager)
         manager_look_at_files(manager);
         for (Pickup *p = pickups.list; p; p = p->next)
                 p->superseded = owner_is_final(p->record.owner) && has_newer(p, pickups.list);
+        /* Not when the VMM has answered: it may be waiting for a device itself, and by then a job may have asked for them,
+         * whose place this would take. */
         for (Vm *vm = manager->vms; vm; vm = vm->next)
-                if (vm->presence == PRESENCE_HERE && !is_picked_up(vm, pickups.list))
+                if (vm->presence == PRESENCE_HERE && !is_picked_up(vm, pickups.list)) {
+                        vm_open_devices(vm, NULL, NULL);
                         vmm_find(vm->vmm, on_here_vmm, vm);
+                }
         while (pickups.list) {
                 Pickup *pickup = pickups.list;
 

@@ -31,7 +31,7 @@ static void open_again(Vm *vm, uint32_t index)
 {
         Device *device = vm->devices[index];
 
-        if (!vm->job && vm->presence == PRESENCE_HERE && vm->n_opening == 0 && !device_is_open(device) &&
+        if (!vm->job && vm->presence == PRESENCE_HERE && !device_is_open(device) &&
             !device_is_opening(device))
                 device_open(device, on_device_back, vm);
 }

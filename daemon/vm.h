@@ -46,8 +46,8 @@ struct Vm {
         const VmListener *listener;  /* its */
         LoopTimer *idle_timer;       /* devices opened only to answer a check are let go again */
         LoopTimer *again_timer; /* a device that a VMM uses has gone too soon to be opened again at once */
-        uint32_t n_opening;     /* devices that are not open yet, nor given up */
-        uint32_t next_opening;  /* the next one that is to be tried */
+        uint32_t n_opening;    /* devices that are not open yet, nor given up, or that a job has taken over */
+        uint32_t next_opening; /* the next one that is to be tried */
         VmOpened opened;
         void *opened_userdata;
         VmReset *resets; /* devices that are being reset */

@@ -59,7 +59,7 @@ typedef struct AgentOpen {
         uint64_t deadline_usec;
 } AgentOpen;
 
-/* Take this data connection (one file) for the next SEND or LOAD of `job`. */
+/* Take this data connection (one file) for all that `job` sends or loads. */
 typedef struct AgentAttach {
         AgentHead head;
         char job[UUID_TEXT_MAX + 1];
@@ -115,7 +115,7 @@ typedef struct AgentResultPacket {
         uint32_t from, to;
         uint32_t state; /* read back after the last operation; UNKNOWN when that failed too */
         uint32_t was_reset;
-        uint64_t bytes;                          /* of the SEND or LOAD in it */
+        uint64_t bytes;                          /* of what it sent or loaded */
         uint64_t start_usec[DEVICE_PROGRAM_MAX]; /* CLOCK_MONOTONIC, of each operation that was begun */
         uint64_t end_usec[DEVICE_PROGRAM_MAX];
         char text[AGENT_TEXT_MAX]; /* what went wrong, for people */

@@ -15,7 +15,7 @@
 #include "vfio-user-device.h"
 #include "common/macros.h"
 
-/* How long anybody waits for anything here: a command of the VMM for its answer, however it was held or whatever the
+/* How long anybody who wants an answer waits here: a command of the VMM for its answer, however it was held or whatever the
  * server does, counted from its arrival; a command of the server for the VMM's answer; a VMM for a server. QEMU gives a
  * command up after 5 s (x-msg-timeout), and a reply that comes later desynchronises it: we must be done before, with
  * room for a busy host. */

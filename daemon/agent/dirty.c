@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "agent-protocol.h"
 
@@ -21,7 +22,7 @@ typedef struct DirtyLog {
 /* One question. */
 typedef struct Asked {
         DirtyLog *log;
-        BrokerMap map;
+        DirtyRange place; /* that it is about; without a bitmap */
 } Asked;
 
 static uint64_t pages_of(uint64_t size, uint64_t page_size)
@@ -73,14 +74,36 @@ Dirty *dirty_free(Dirty *dirty)
 
 /* ---- reading ------------------------------------------------------------------------------------------------- */
 
-/* Adds what was read of one mapping. A mapping that was there before has its range. */
-static int add(Dirty *dirty, const BrokerMap *map, const uint64_t *words)
+/* Where a mapping is and what it maps. The descriptor's number says neither: it may be another file's tomorrow. */
+static int place_of(const BrokerMap *map, uint64_t page_size, DirtyRange *ret)
 {
-        uint64_t n_pages = pages_of(map->size, dirty->page_size);
+        struct stat st;
+
+        if (fstat(map->fd, &st) < 0)
+                return -errno;
+        *ret = (DirtyRange){.address = map->address,
+                            .n_pages = pages_of(map->size, page_size),
+                            .size = map->size,
+                            .offset = map->offset,
+                            .dev = st.st_dev,
+                            .ino = st.st_ino};
+        return 0;
+}
+
+static bool same_place(const DirtyRange *a, const DirtyRange *b)
+{
+        return a->address == b->address && a->size == b->size && a->offset == b->offset && a->dev == b->dev &&
+               a->ino == b->ino;
+}
+
+/* Adds what was read of one mapping. One that was there before has its range. */
+static int add(Dirty *dirty, const DirtyRange *place, const uint64_t *words)
+{
+        uint64_t n_pages = place->n_pages;
         DirtyRange *range = NULL;
 
         for (uint32_t i = 0; i < dirty->n && !range; i++)
-                if (dirty->ranges[i].address == map->address && dirty->ranges[i].size == map->size)
+                if (same_place(&dirty->ranges[i], place))
                         range = &dirty->ranges[i];
         if (!range) {
                 DirtyRange *ranges = realloc(dirty->ranges, (dirty->n + 1) * sizeof *ranges);
@@ -89,7 +112,8 @@ static int add(Dirty *dirty, const BrokerMap *map, const uint64_t *words)
                         return -ENOMEM;
                 dirty->ranges = ranges;
                 range = &ranges[dirty->n];
-                *range = (DirtyRange){map->address, map->size, n_pages, calloc(1, bytes_of(n_pages)), false};
+                *range = *place;
+                range->bitmap = calloc(1, bytes_of(n_pages));
                 if (!range->bitmap)
                         return -ENOMEM;
                 dirty->n++;
@@ -111,7 +135,7 @@ static void on_report(void *userdata, int status, const void *words)
         DeviceDone on_done = log->on_done;
 
         if (status == 0 && !log->freed)
-                status = add(&log->dirty, &asked->map, words);
+                status = add(&log->dirty, &asked->place, words);
         if (status < 0 && log->status == 0)
                 log->status = status;
         free(asked);
@@ -136,9 +160,11 @@ static int ask(DirtyLog *log, VfioUserDevice *device, const BrokerMap *map)
         asked = malloc(sizeof *asked);
         if (!asked)
                 return -ENOMEM;
-        *asked = (Asked){log, *map};
-        r = vfio_user_device_log_report(device, map->address, map->size, log->dirty.page_size, on_report,
-                                        asked);
+        asked->log = log;
+        r = place_of(map, log->dirty.page_size, &asked->place);
+        if (r >= 0)
+                r = vfio_user_device_log_report(device, map->address, map->size, log->dirty.page_size,
+                                                on_report, asked);
         if (r < 0)
                 free(asked);
         else
@@ -168,6 +194,29 @@ int dirty_read(Dirty *dirty, VfioUserDevice *device, const Broker *broker, Devic
         log->on_done = on_done;
         log->userdata = userdata;
         return 0;
+}
+
+static bool is_mapped(const Dirty *dirty, const DirtyRange *range, const BrokerMap *maps, uint32_t n_maps)
+{
+        for (uint32_t i = 0; i < n_maps; i++) {
+                DirtyRange place;
+
+                if (maps[i].fd >= 0 && maps[i].address == range->address &&
+                    place_of(&maps[i], dirty->page_size, &place) >= 0 && same_place(&place, range))
+                        return true;
+        }
+        return false;
+}
+
+bool dirty_is_mapped(const Dirty *dirty, const Broker *broker)
+{
+        const BrokerMap *maps;
+        uint32_t n_maps = broker_maps(broker, &maps);
+
+        for (uint32_t i = 0; i < dirty->n; i++)
+                if (dirty->ranges[i].any && !is_mapped(dirty, &dirty->ranges[i], maps, n_maps))
+                        return false;
+        return true;
 }
 
 void dirty_abandon(Dirty *dirty)

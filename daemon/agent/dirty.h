@@ -7,13 +7,18 @@
  * is forgotten when a mapping goes while the log runs.
  */
 
+#include <sys/types.h>
+
 #include "broker.h"
 #include "vfio-user-device.h"
 
 typedef struct DirtyRange {
-        uint64_t address, size, n_pages; /* the last page need not be whole */
-        uint64_t *bitmap;                /* owned; bit i: the page at address + i * page_size */
-        bool any;                        /* one of them is set */
+        uint64_t address, n_pages;
+        uint64_t size, offset; /* the mapping as it was, */
+        dev_t dev;             /* and its file */
+        ino_t ino;
+        uint64_t *bitmap; /* owned; bit i: the page at address + i * page_size */
+        bool any;         /* one of them is set */
 } DirtyRange;
 
 typedef struct Dirty {
@@ -33,6 +38,9 @@ int dirty_read(Dirty *dirty, VfioUserDevice *device, const Broker *broker, Devic
 
 /* The same for one mapping that is about to go, while nobody waits: whatever goes wrong, dirty_read() says it. */
 void dirty_note(Dirty *dirty, VfioUserDevice *device, const BrokerMap *map);
+
+/* Whether all that was written to is mapped still, or again, just as it was then: else its addresses mean nothing. */
+bool dirty_is_mapped(const Dirty *dirty, const Broker *broker);
 
 /* Nobody waits for dirty_read() any more. */
 void dirty_abandon(Dirty *dirty);

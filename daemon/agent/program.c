@@ -311,29 +311,51 @@ static int begin_log(Program *p)
         return vfio_user_device_log_start(p->device, dirty->page_size, on_logged, p);
 }
 
-/* Memory that was mapped when nobody asked for a log any more would be lost in silence. */
-static int read_log(Program *p)
+/* Memory that was mapped when nobody asked for a log any more would be lost in silence. While the device stands nothing
+ * more is mapped: what is seen now is all. */
+static bool is_logged(Program *p)
 {
         const BrokerMap *maps;
+
+        if (p->place->dirty || broker_maps(p->place->broker, &maps) == 0)
+                return true;
+        set_text(p, "the VMM has mapped memory for it since the migration was checked: migrate again");
+        return false;
+}
+
+/* Pages are told of, and copied, by their address. */
+static void on_dirty_read(void *userdata, int status)
+{
+        Program *p = userdata;
+
+        if (status < 0 || dirty_is_mapped(p->place->dirty, p->place->broker)) {
+                on_logged(p, status);
+                return;
+        }
+        set_text(p, "the VMM has taken away memory that it had written in the meantime: migrate again");
+        fail(p, -ESTALE);
+}
+
+static int read_log(Program *p)
+{
         int r;
 
-        if (!p->place->dirty && broker_maps(p->place->broker, &maps) > 0) {
-                set_text(p,
-                         "the VMM has mapped memory for it since the migration was checked: migrate again");
+        if (!is_logged(p))
                 return -ESTALE;
-        }
         if (!p->place->dirty) {
                 read_back(p);
                 return 0;
         }
-        r = dirty_read(p->place->dirty, p->device, p->place->broker, on_logged, p);
+        r = dirty_read(p->place->dirty, p->device, p->place->broker, on_dirty_read, p);
         if (r == 1)
-                read_back(p);
+                on_dirty_read(p, 0);
         return MIN(r, 0);
 }
 
 static int begin_send(Program *p)
 {
+        if (!is_logged(p))
+                return -ESTALE;
         if (!p->place->precopy)
                 return stream_out_new(p->place->base, p->device, p->data_fd, on_transferred, p, &p->stream);
         p->stream = TAKE_PTR(p->place->precopy);

@@ -3,6 +3,8 @@
 
 #include <sys/socket.h>
 
+#include "common/socket.h"
+
 #define PIECES_MAX 4
 
 VfioUserMessage *vfio_user_message_new(size_t payload)
@@ -56,24 +58,11 @@ void vfio_user_input_reset(VfioUserInput *input)
 
 static void take_files(VfioUserInput *input, struct msghdr *msg)
 {
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-                size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        size_t room = VFIO_USER_FDS_MAX - input->n_fds;
+        size_t n = socket_take_fds(msg, input->fds + input->n_fds, room);
 
-                if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-                        continue;
-                for (size_t i = 0; i < n; i++) {
-                        int fd;
-
-                        memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-                        if (input->n_fds < VFIO_USER_FDS_MAX) {
-                                input->fds[input->n_fds++] = fd;
-                        } else {
-                                (void) close(fd);
-                                input->lost_fds = true;
-                        }
-                }
-        }
-        input->lost_fds |= (msg->msg_flags & MSG_CTRUNC) != 0;
+        input->n_fds += MIN(n, room);
+        input->lost_fds |= n > room || (msg->msg_flags & MSG_CTRUNC);
 }
 
 int vfio_user_input_read(VfioUserInput *input, int fd)
@@ -132,16 +121,8 @@ ssize_t vfio_user_send(int fd, const struct iovec *pieces, size_t n_pieces, size
                 skip -= cut;
         }
         if (n_fds > 0 && done == 0) {
-                struct cmsghdr *c;
-
                 memset(&control, 0, sizeof control);
-                msg.msg_control = control.space;
-                msg.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
-                c = CMSG_FIRSTHDR(&msg);
-                c->cmsg_level = SOL_SOCKET;
-                c->cmsg_type = SCM_RIGHTS;
-                c->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
-                memcpy(CMSG_DATA(c), fds, sizeof(int) * n_fds);
+                socket_put_fds(&msg, control.space, fds, n_fds);
         }
         do
                 n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);

@@ -150,7 +150,12 @@ typedef struct VfioUserDmaMap {
 } VfioUserDmaMap;
 static_assert(sizeof(VfioUserDmaMap) == 32, "vfio-user DMA_MAP");
 
-/* DMA_UNMAP; with DIRTY, page size, size of the bitmap and the bitmap follow. */
+enum {
+        VFIO_USER_DMA_READABLE = 1 << 0,
+        VFIO_USER_DMA_WRITEABLE = 1 << 1,
+};
+
+/* DMA_UNMAP, and its reply; with DIRTY a VfioUserDmaBitmap follows, and in the reply the bitmap. */
 typedef struct VfioUserDmaUnmap {
         uint32_t argsz, flags;
         uint64_t address, size;
@@ -162,12 +167,46 @@ enum {
         VFIO_USER_UNMAP_ALL = 1 << 1, /* libvfio-user's; address and size are 0 */
 };
 
+typedef struct VfioUserDmaBitmap {
+        uint64_t page_size;
+        uint64_t size; /* of the bitmap, in bytes */
+} VfioUserDmaBitmap;
+static_assert(sizeof(VfioUserDmaBitmap) == 16, "vfio-user DMA_UNMAP bitmap");
+
 /* DEVICE_GET_REGION_INFO, both ways; capabilities may follow in the reply. */
 typedef struct VfioUserRegionInfo {
         uint32_t argsz, flags, index, cap_offset;
         uint64_t size, offset;
 } VfioUserRegionInfo;
 static_assert(sizeof(VfioUserRegionInfo) == 32, "vfio-user DEVICE_GET_REGION_INFO");
+
+enum {
+        VFIO_USER_REGION_FLAG_READ = 1 << 0,
+        VFIO_USER_REGION_FLAG_WRITE = 1 << 1,
+        VFIO_USER_REGION_FLAG_MMAP = 1 << 2,
+        VFIO_USER_REGION_FLAG_CAPS = 1 << 3,
+};
+
+#define VFIO_USER_REGION_CAP_SPARSE 1
+
+/* The capability that says which parts can be mapped, with its first part. */
+typedef struct VfioUserRegionSparse {
+        uint16_t id, version;
+        uint32_t next;
+        uint32_t nr_areas, reserved;
+        uint64_t offset, size;
+} VfioUserRegionSparse;
+static_assert(sizeof(VfioUserRegionSparse) == 32, "vfio-user sparse mmap capability");
+
+/* DEVICE_GET_IRQ_INFO, both ways. */
+typedef struct VfioUserIrqInfo {
+        uint32_t argsz, flags, index, count;
+} VfioUserIrqInfo;
+static_assert(sizeof(VfioUserIrqInfo) == 16, "vfio-user DEVICE_GET_IRQ_INFO");
+
+enum {
+        VFIO_USER_IRQ_FLAG_EVENTFD = 1 << 0,
+};
 
 /* DEVICE_SET_IRQS; one byte for each vector follows with DATA_BOOL, a file for each comes with DATA_EVENTFD. */
 typedef struct VfioUserSetIrqs {

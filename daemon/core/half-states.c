@@ -39,10 +39,10 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 .doc = "The vCPUs stand: the blackout begins."},
         [SOURCE_P2P_GRACE] = {
                 "source-p2p-grace", PHASE_P2P_GRACE, JOB_STATE_RUNNING, .device = DEVICE_ACT_P2P,
-                .time = HALF_TIME_PHASE, .doc = "First barrier: all devices that can, to RUNNING_P2P."},
+                .time = HALF_TIME_PHASE, .doc = "First barrier: all devices that can, to RUNNING_P2P, or from PRE_COPY to PRE_COPY_P2P."},
         [SOURCE_STOP_REST] = {
                 "source-stop-rest", PHASE_P2P_GRACE, JOB_STATE_RUNNING, .device = DEVICE_ACT_STOP_REST,
-                .time = HALF_TIME_PHASE, .doc = "Second barrier: the others, to STOP."},
+                .time = HALF_TIME_PHASE, .doc = "Second barrier: the others, to STOP, or from PRE_COPY to STOP_COPY."},
         [SOURCE_STOP] = {
                 "source-stop", PHASE_DRAIN, JOB_STATE_RUNNING, .device = DEVICE_ACT_STOP, .time = HALF_TIME_PHASE,
                 .doc = "Nothing writes the VM's memory any more."},
@@ -86,7 +86,7 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_LOOK] = {
                 "source-look", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_LOOK,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
-                .doc = "Each device is interrupted and says where it is."},
+                .doc = "Each device is interrupted and says where it is, over a new connection if it has none."},
         [SOURCE_REOPEN] = {
                 "source-reopen", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_REOPEN,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,

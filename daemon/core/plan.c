@@ -32,6 +32,12 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
 
         plan.phases[PHASE_PRECOPY].planned = plan.n_senders > 0;
 
+        /* A device that never comes to an end is stopped by its limit, not by the phase's deadline, which would turn the
+         * job back. */
+        if (plan.limits.precopy_usec == 0 ||
+            plan.limits.precopy_usec > policy->deadline_usec[PHASE_PRECOPY] / 2)
+                plan.limits.precopy_usec = policy->deadline_usec[PHASE_PRECOPY] / 2;
+
         plan.phases[PHASE_ARRIVAL_GRACE].planned = plan.n_p2p > 0;
         *ret_plan = plan;
 }

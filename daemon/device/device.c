@@ -49,7 +49,8 @@ struct Device {
         char text[AGENT_TEXT_MAX];
         char loaded_job[UUID_TEXT_MAX + 1];
 
-        uint32_t seq; /* of the last command sent */
+        uint32_t seq;      /* of the last command sent */
+        uint32_t open_seq; /* ... of the last OPEN */
         uint32_t step;
         uint32_t run_seq; /* of the command whose answer is waited for, or 0 */
         bool closing;     /* that command lets go of the device */
@@ -258,6 +259,7 @@ static void on_device_connected(void *userdata, int status, int fd, pid_t pid, c
                 return;
         }
         device->opening = OPENING_DEVICE;
+        device->open_seq = packet.open.seq;
         r = send_packet(device, &packet, fd);
         (void) close(fd);
         if (r < 0)
@@ -334,12 +336,17 @@ static void open_step(Device *device)
                           device);
 }
 
+static void give_time(Device *device)
+{
+        loop_timer_set(device->timer, AGENT_USEC + device->place.connect_usec);
+}
+
 static void begin_opening(Device *device, DeviceOpened opened, void *userdata)
 {
         device->opened = opened;
         device->opened_userdata = userdata;
         device->tried_agent = device->nobody_listens = false;
-        loop_timer_set(device->timer, AGENT_USEC + device->place.connect_usec);
+        give_time(device);
         open_step(device);
 }
 
@@ -359,11 +366,14 @@ void device_open(Device *device, DeviceOpened opened, void *userdata)
                 begin_opening(device, opened, userdata);
                 return;
         }
-        /* Who asks while it is being opened takes the place of who asked before. */
+        /* Who asks while it is being opened takes the place of who asked before, and has all the time that he would have
+         * had alone. */
         device->opened = opened;
         device->opened_userdata = userdata;
         if (device->opening == OPENING_NOT)
                 loop_timer_soon(device->already_timer);
+        else
+                give_time(device);
 }
 
 /* ---- what the agent says ------------------------------------------------------------------------------------- */
@@ -399,7 +409,7 @@ static void take_result(Device *device, const AgentResultPacket *result)
                 open_step(device);
                 return;
         }
-        if (device->opening == OPENING_DEVICE && result->seq == device->seq) {
+        if (device->opening == OPENING_DEVICE && result->seq == device->open_seq) {
                 if (result->status == 0)
                         set_state(device, (DeviceState) result->state, result->flags & DEVICE_FLAGS_MASK);
                 opening_done(device, result->status, result->text);

@@ -4,7 +4,6 @@
 #include "access.h"
 #include "handshake.h"
 #include "migration.h"
-#include "set-up-wire.h"
 #include "set-up.h"
 
 #define IN(state)    (1u << DEVICE_STATE_##state)
@@ -18,15 +17,16 @@
 static const Command commands[] = {
         [VFIO_USER_VERSION] = {FAULT_AT_VERSION, IN_ANY_STATE, SERVED_BY_ALL, sizeof(VfioUserVersion),
                                handshake_version},
-        [VFIO_USER_DMA_MAP] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP, sizeof(WireDmaMap), set_up_map},
-        [VFIO_USER_DMA_UNMAP] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP, sizeof(WireDmaUnmap), set_up_unmap},
+        [VFIO_USER_DMA_MAP] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP, sizeof(VfioUserDmaMap), set_up_map},
+        [VFIO_USER_DMA_UNMAP] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP, sizeof(VfioUserDmaUnmap),
+                                 set_up_unmap},
         [VFIO_USER_DEVICE_GET_INFO] = {FAULT_AT_INFO, NOT_WHILE_STOPPED, SET_UP_OF_ALL,
                                        sizeof(VfioUserDeviceInfo), access_info},
-        [VFIO_USER_DEVICE_GET_REGION_INFO] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP, sizeof(WireRegionInfo),
-                                              set_up_region_info},
-        [VFIO_USER_DEVICE_GET_IRQ_INFO] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP, sizeof(WireIrqInfo),
+        [VFIO_USER_DEVICE_GET_REGION_INFO] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP,
+                                              sizeof(VfioUserRegionInfo), set_up_region_info},
+        [VFIO_USER_DEVICE_GET_IRQ_INFO] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP, sizeof(VfioUserIrqInfo),
                                            set_up_irq_info},
-        [VFIO_USER_DEVICE_SET_IRQS] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP, sizeof(WireIrqSet),
+        [VFIO_USER_DEVICE_SET_IRQS] = {FAULT_AT_ANY, NOT_WHILE_STOPPED, SET_UP, sizeof(VfioUserSetIrqs),
                                        set_up_irqs},
         [VFIO_USER_REGION_READ] = {FAULT_AT_ANY, IN_ANY_STATE & ~IN(STOP_COPY), SERVED_BY_ALL,
                                    sizeof(VfioUserRegionAccess), access_read},

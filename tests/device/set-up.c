@@ -6,14 +6,13 @@
 
 #include "logging.h"
 #include "region.h"
-#include "set-up-wire.h"
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
 
 int set_up_map(Client *client)
 {
         int fd = client->main.n_fds > 0 ? client->main.fds[0] : -1;
-        WireDmaMap m;
+        VfioUserDmaMap m;
 
         memcpy(&m, client->main.payload, sizeof m);
         if (m.argsz < sizeof m || client->main.n_fds > 1)
@@ -23,7 +22,7 @@ int set_up_map(Client *client)
         return dma_map(&client->device->dma, m.address, m.size, m.offset, m.flags, fd);
 }
 
-static int unmap_all(Client *client, const WireDmaUnmap *u)
+static int unmap_all(Client *client, const VfioUserDmaUnmap *u)
 {
         if (u->address != 0 || u->size != 0)
                 return -EINVAL;
@@ -32,10 +31,10 @@ static int unmap_all(Client *client, const WireDmaUnmap *u)
 }
 
 /* The log of the map goes with it, and so comes in the reply: a bitmap and its header behind the request's fixed part. */
-static int reply_with_bitmap(Client *client, const WireDmaUnmap *u)
+static int reply_with_bitmap(Client *client, const VfioUserDmaUnmap *u)
 {
-        WireDmaUnmap head = *u;
-        WireBitmap b;
+        VfioUserDmaUnmap head = *u;
+        VfioUserDmaBitmap b;
         uint64_t size;
         uint8_t *reply;
         int r;
@@ -60,9 +59,9 @@ static int reply_with_bitmap(Client *client, const WireDmaUnmap *u)
         return 0;
 }
 
-static int reply_plainly(Client *client, const WireDmaUnmap *u)
+static int reply_plainly(Client *client, const VfioUserDmaUnmap *u)
 {
-        WireDmaUnmap head = *u;
+        VfioUserDmaUnmap head = *u;
         uint8_t *reply = client_reply(client, sizeof head);
 
         if (!reply)
@@ -74,22 +73,22 @@ static int reply_plainly(Client *client, const WireDmaUnmap *u)
 
 int set_up_unmap(Client *client)
 {
-        WireDmaUnmap u;
+        VfioUserDmaUnmap u;
         DmaMap *map;
         int r;
 
         memcpy(&u, client->main.payload, sizeof u);
-        if (u.argsz < sizeof u || u.flags == (WIRE_UNMAP_BITMAP | WIRE_UNMAP_ALL) ||
-            (u.flags & ~(uint32_t) (WIRE_UNMAP_BITMAP | WIRE_UNMAP_ALL)) != 0)
+        if (u.argsz < sizeof u || u.flags == (VFIO_USER_UNMAP_DIRTY | VFIO_USER_UNMAP_ALL) ||
+            (u.flags & ~(uint32_t) (VFIO_USER_UNMAP_DIRTY | VFIO_USER_UNMAP_ALL)) != 0)
                 return -EINVAL;
-        if (u.flags == WIRE_UNMAP_ALL) {
+        if (u.flags == VFIO_USER_UNMAP_ALL) {
                 r = reply_plainly(client, &u);
                 return r < 0 ? r : unmap_all(client, &u);
         }
         map = dma_find_exactly(&client->device->dma, u.address, u.size);
         if (!map)
                 return -ENOENT;
-        r = u.flags == WIRE_UNMAP_BITMAP ? reply_with_bitmap(client, &u) : reply_plainly(client, &u);
+        r = u.flags == VFIO_USER_UNMAP_DIRTY ? reply_with_bitmap(client, &u) : reply_plainly(client, &u);
         if (r == 0)
                 dma_unmap(&client->device->dma, map);
         return r;
@@ -98,13 +97,16 @@ int set_up_unmap(Client *client)
 /* ---- regions ------------------------------------------------------------------------------------------------- */
 
 /* As libvfio-user: who has no room for the capability gets none, nor the file, but hears how much it needs. */
-static int reply_with_window(Client *client, WireRegionInfo info)
+static int reply_with_window(Client *client, VfioUserRegionInfo info)
 {
-        WireSparse sparse = {
-                .id = WIRE_SPARSE_ID, .version = 1, .nr_areas = 1, .offset = 0, .size = WORKER_WINDOW_SIZE};
+        VfioUserRegionSparse sparse = {.id = VFIO_USER_REGION_CAP_SPARSE,
+                                       .version = 1,
+                                       .nr_areas = 1,
+                                       .offset = 0,
+                                       .size = WORKER_WINDOW_SIZE};
         uint8_t *reply;
 
-        info.flags |= WIRE_REGION_MMAP | WIRE_REGION_CAPS;
+        info.flags |= VFIO_USER_REGION_FLAG_MMAP | VFIO_USER_REGION_FLAG_CAPS;
         info.argsz = sizeof info + sizeof sparse;
         info.cap_offset = sizeof info;
         client->reply_fd = fcntl(client->device->worker->window_fd, F_DUPFD_CLOEXEC, 0);
@@ -119,7 +121,7 @@ static int reply_with_window(Client *client, WireRegionInfo info)
 int set_up_region_info(Client *client)
 {
         const Device *d = client->device;
-        WireRegionInfo info;
+        VfioUserRegionInfo info;
         uint8_t *reply;
         uint32_t room;
 
@@ -127,15 +129,15 @@ int set_up_region_info(Client *client)
         if (info.argsz < sizeof info || info.index >= REGIONS)
                 return -EINVAL;
         room = info.argsz;
-        info = (WireRegionInfo){
+        info = (VfioUserRegionInfo){
                 .argsz = sizeof info, .index = info.index, .size = region_size(d, info.index)};
         if (info.size > 0)
-                info.flags = WIRE_REGION_READ | WIRE_REGION_WRITE;
-        if (info.index == WORKER_REGION_WINDOW && room >= sizeof info + sizeof(WireSparse))
+                info.flags = VFIO_USER_REGION_FLAG_READ | VFIO_USER_REGION_FLAG_WRITE;
+        if (info.index == WORKER_REGION_WINDOW && room >= sizeof info + sizeof(VfioUserRegionSparse))
                 return reply_with_window(client, info);
         if (info.index == WORKER_REGION_WINDOW) {
-                info.flags |= WIRE_REGION_MMAP;
-                info.argsz += (uint32_t) sizeof(WireSparse);
+                info.flags |= VFIO_USER_REGION_FLAG_MMAP;
+                info.argsz += (uint32_t) sizeof(VfioUserRegionSparse);
         }
         reply = client_reply(client, sizeof info);
         if (!reply)
@@ -148,16 +150,16 @@ int set_up_region_info(Client *client)
 
 int set_up_irq_info(Client *client)
 {
-        WireIrqInfo info;
+        VfioUserIrqInfo info;
         uint8_t *reply;
 
         memcpy(&info, client->main.payload, sizeof info);
         if (info.argsz < sizeof info || info.index >= IRQ_INDEXES)
                 return -EINVAL;
-        info = (WireIrqInfo){.argsz = sizeof info,
-                             .flags = WIRE_IRQ_EVENTFD,
-                             .index = info.index,
-                             .count = irq_count(info.index)};
+        info = (VfioUserIrqInfo){.argsz = sizeof info,
+                                 .flags = VFIO_USER_IRQ_FLAG_EVENTFD,
+                                 .index = info.index,
+                                 .count = irq_count(info.index)};
         reply = client_reply(client, sizeof info);
         if (!reply)
                 return -ENOMEM;
@@ -166,7 +168,7 @@ int set_up_irq_info(Client *client)
 }
 
 /* As many eventfds as interrupts, or none: then nobody hears these any more. */
-static int set_eventfds(Client *client, const WireIrqSet *set)
+static int set_eventfds(Client *client, const VfioUserSetIrqs *set)
 {
         unsigned n = client->main.n_fds;
 
@@ -183,7 +185,7 @@ static int set_eventfds(Client *client, const WireIrqSet *set)
 }
 
 /* To try the way: as if the device had raised them. */
-static int signal_some(Client *client, const WireIrqSet *set, const uint8_t *bools)
+static int signal_some(Client *client, const VfioUserSetIrqs *set, const uint8_t *bools)
 {
         for (unsigned i = 0; i < set->count; i++)
                 if (!bools || bools[i])
@@ -201,14 +203,15 @@ static void disable(Client *client, uint32_t index)
 int set_up_irqs(Client *client)
 {
         size_t size = client_payload_size(client);
-        WireIrqSet set;
+        VfioUserSetIrqs set;
 
         memcpy(&set, client->main.payload, sizeof set);
         if (set.argsz < sizeof set || set.index >= IRQ_INDEXES)
                 return -EINVAL;
         if (!client_reply(client, 0))
                 return -ENOMEM;
-        if (set.flags == (WIRE_IRQ_DATA_NONE | WIRE_IRQ_TRIGGER) && set.start == 0 && set.count == 0) {
+        if (set.flags == (VFIO_USER_IRQ_DATA_NONE | VFIO_USER_IRQ_ACTION_TRIGGER) && set.start == 0 &&
+            set.count == 0) {
                 disable(client, set.index);
                 return 0;
         }
@@ -216,12 +219,12 @@ int set_up_irqs(Client *client)
             set.count > irq_count(set.index) - set.start)
                 return -EINVAL;
         switch (set.flags) {
-        case WIRE_IRQ_DATA_NONE | WIRE_IRQ_TRIGGER: return signal_some(client, &set, NULL);
-        case WIRE_IRQ_DATA_BOOL | WIRE_IRQ_TRIGGER:
+        case VFIO_USER_IRQ_DATA_NONE | VFIO_USER_IRQ_ACTION_TRIGGER: return signal_some(client, &set, NULL);
+        case VFIO_USER_IRQ_DATA_BOOL | VFIO_USER_IRQ_ACTION_TRIGGER:
                 if (size - sizeof set < set.count)
                         return -EINVAL;
                 return signal_some(client, &set, client->main.payload + sizeof set);
-        case WIRE_IRQ_DATA_EVENTFD | WIRE_IRQ_TRIGGER: return set_eventfds(client, &set);
+        case VFIO_USER_IRQ_DATA_EVENTFD | VFIO_USER_IRQ_ACTION_TRIGGER: return set_eventfds(client, &set);
         default: return -EINVAL;
         }
 }

@@ -518,6 +518,25 @@ def restart_away(lab):
     return move.judge("failed")
 
 
+@case("restart: a move while the delegate and the agents are slow")
+def restart_slow(lab):
+    """They answer, only not at once: that is an answer to whoever has asked meanwhile, too."""
+    move = moving(lab)
+    agents, delegate = move.a.agents(), move.guest.delegate(move.a)
+    move.kill(move.a.daemon.pid)
+    for pid in (*agents, delegate):
+        os.kill(pid, signal.SIGSTOP)
+    move.revive()
+    move.start()
+    wait_for("the job", move.a.jobs)
+    os.kill(delegate, signal.SIGCONT)
+    time.sleep(0.3)
+    for pid in agents:
+        os.kill(pid, signal.SIGCONT)
+    move.finish()
+    return move.judge("done")
+
+
 @case("restart: all of ours die, before and after a move")
 def survive(lab):
     move = moving(lab)

@@ -167,7 +167,8 @@ class Case:
         if result != "done" and not self.job["error"]["text"]:
             return "no error text"
         culprit = "good" if self.name.startswith("turned") else "bad"
-        if result in ("failed", "degraded") and not re.search(rf"device (bad|{culprit})\b", self.job["error"]["text"]):
+        named = rf"device (bad|{culprit})\b|lost their state, .*: (.*, )?(bad|{culprit})\b"
+        if result in ("failed", "degraded") and not re.search(named, self.job["error"]["text"]):
             return "the error does not name the device"
         return None
 

@@ -68,6 +68,11 @@ class Rates:
         self.one = link_rate(1, largest)
         self.all = link_rate(len(devices), total // len(devices)) if len(devices) > 1 else self.one
 
+    def slower(self, other):
+        """Of two measurements, before and after."""
+        self.one, self.all = min(self.one, other.one), min(self.all, other.all)
+        return self
+
 
 def floor_usec(devices, rates):
     """Every barrier as long as its slowest device, and the larger of the slowest copy and of all bytes over the link."""

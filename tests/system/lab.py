@@ -10,7 +10,6 @@ import atexit
 import json
 import os
 import random
-import select
 import shutil
 import signal
 import socket
@@ -326,6 +325,28 @@ class Control:
         self.s.close()
 
 
+class TestVmm(Control):
+    """migmgr-test-vmm on one host. `devices`: {id: the socket of its server or broker}."""
+
+    def __init__(self, lab, host, name, vm_uuid, devices, *options, memory=16):
+        self.bus_name = "org.example.vmm." + name
+        control = os.path.join(lab.dir, f"vmm-{name}.control")
+        self.process = Process(lab, "vmm-" + name, [
+            program("migmgr-test-vmm"), "--uuid=" + vm_uuid, "--bus-address=" + host.bus_address,
+            "--bus-name=" + self.bus_name, "--control=" + control, f"--memory={memory}",
+            *[f"--device={d}={path}" for d, path in devices.items()], *options])
+        wait_for("test VMM " + name, lambda: "ready\n" in self.process.output() or not self.process.alive(), 20)
+        assert self.process.alive(), self.process.output()
+        super().__init__(control)
+
+    def close(self):
+        super().close()
+        self.process.stop()
+
+    def status(self):
+        return self.command("status")
+
+
 class DeviceServer(Control):
     """migmgr-emulated-device with its control socket. `devices`: {id: "key=value,..."}."""
 
@@ -378,12 +399,12 @@ class DeviceServer(Control):
         return self.command("digest", device=device)
 
     def kill(self):
-        self.s.close()
+        self.close()
         self.process.kill()
 
     def stop(self):
         if self.s:
-            self.s.close()
+            self.close()
         self.process.stop()
 
 

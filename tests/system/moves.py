@@ -13,27 +13,10 @@ import os
 import sys
 import time
 
-from lab import PACE, Lab, Process, Control, new_uuid, program, wait_for
+from lab import Lab, TestVmm, new_uuid, wait_for
 
 SPEC = "worker=on,pre-copy=on,size=1M"
 GROWTH_KIB = 512
-
-
-class TestVmm(Control):
-    """migmgr-test-vmm on one host. Its devices are at their brokers."""
-
-    def __init__(self, lab, host, name, vm_uuid, brokers, *options, memory=16):
-        self.bus_name = f"org.example.vmm.{name}"
-        self.process = Process(lab, f"vmm-{name}", [
-            program("migmgr-test-vmm"), "--uuid=" + vm_uuid, "--bus-address=" + host.bus_address,
-            "--bus-name=" + self.bus_name, "--control=" + os.path.join(lab.dir, f"vmm-{name}.control"),
-            f"--memory={memory}", *[f"--device={d}={path}" for d, path in brokers.items()], *options])
-        wait_for("test VMM " + name, lambda: "ready\n" in self.process.output() or not self.process.alive(), 20)
-        assert self.process.alive(), self.process.output()
-        super().__init__(os.path.join(lab.dir, f"vmm-{name}.control"))
-
-    def status(self):
-        return self.command("status")
 
 
 class End:
@@ -66,7 +49,6 @@ class World:
     def close(self):
         for end in self.ends:
             end.vmm.close()
-            end.vmm.process.stop()
             end.host.migctl("unregister", self.name)
             end.server.stop()
 

@@ -22,10 +22,10 @@ import time
 import unittest
 
 from lab import PACE, Lab, definition, new_uuid, program, wait_for
-from vfio_user import (DATA_READ, DATA_WRITE, DMA_READ, ERROR, FEATURE, GET, GET_INFO, MIGRATION, NO_REPLY, PROBE, REGION_READ,
-                       REGION_WRITE, RESET, RESUMING, RUNNING, SET, STATE, STOP, STOP_COPY, VERSION, Client, Refused, Wire)
-from vfio_user_server import (DATA_EVENTFD, DATA_NONE, DMA_MAP, DMA_UNMAP, DMA_WRITE, IRQ_INFO, REGION_INFO, SET_IRQS, TRIGGER,
-                              Hang, Server)
+from vfio_user import (DATA_READ, DATA_WRITE, DMA_MAP, DMA_READ, DMA_UNMAP, DMA_WRITE, FEATURE, GET, GET_INFO, IRQ_INFO,
+                       MIGRATION, NO_REPLY, PROBE, REGION_INFO, REGION_READ, REGION_WRITE, RESET, RESUMING, RUNNING, SET,
+                       SET_IRQS, STATE, STOP, STOP_COPY, VERSION, Client, Refused)
+from vfio_user_server import DATA_EVENTFD, TRIGGER, Hang, Server
 
 OPEN, ATTACH, RUN, STOP_COMMAND, HELLO, RESULT, PROGRESS, GONE, BROKER, WANTED, DIRTY = range(1, 12)
 OP_GET, OP_SET, OP_RESET, OP_LOG_START, OP_LOG_STOP, OP_DIRTY, OP_SEND_PAGES = 0, 1, 2, 7, 8, 9, 11
@@ -1232,6 +1232,23 @@ class Daemons(unittest.TestCase):
         wait_for("the device", lambda: self.a.devices(self.name)["d0"]["Open"])
         self.vmm(self.a).peek(0, 8)
 
+    def test_a_job_that_comes_while_a_new_daemon_opens_the_device(self):
+        """What the daemon had begun is the job's then, and afterwards the device is looked after as before."""
+        self.register()
+        vmm, agent = self.vmm(self.a), self.agent_of(self.a)
+        self.a.daemon.kill()
+        os.kill(agent, signal.SIGSTOP)
+        self.a.start_daemon()
+        log = self.a.daemon.output
+        client = self.a.migctl_start("check", self.name, self.b.dest)
+        wait_for("the check", lambda: f"{self.name}: check: begin" in log())
+        os.kill(agent, signal.SIGCONT)
+        self.assertEqual((client.communicate()[1], client.returncode), ("", 0))
+        self.servers[0].kill()
+        wait_for("that to be seen", lambda: not self.a.devices(self.name)["d0"]["Open"])
+        self.servers[0].start()
+        self.assertEqual(len(vmm.peek(0, 8)), 8)
+
     def test_an_agent_that_dies_is_replaced(self):
         self.register()
         vmm = self.vmm(self.a)
@@ -1327,6 +1344,25 @@ class Daemons(unittest.TestCase):
             self.assertEqual(self.servers[0].states(), {"d0": "running"})
         status, job = self.a.migrate(self.name, self.b)
         self.assertEqual(status, 0, job)
+
+    def test_memory_that_is_mapped_in_the_middle_of_a_move(self):
+        """Nobody has logged what the device writes there: the job turns back and says so, instead of losing it."""
+        for server in self.servers:
+            server.stop()
+        spec = f"size=256K,worker=on,pre-copy=on,delay=running>pre-copy:{round(300 * PACE)}"
+        self.servers = [self.lab.server(f"late{self.name}{side}", {"d0": spec}) for side in "ab"]
+        self.register()
+        vmm = self.vmm(self.a)
+        p = self.a.migctl_start("--json=short", "migrate", self.name, self.b.dest)
+        wait_for("pre-copy", lambda: any(j["Phase"] == "precopy" for j in self.a.jobs()))
+        memory = os.memfd_create("memory")
+        os.ftruncate(memory, PAGE)
+        vmm.map(0x100000, PAGE, memory)
+        os.close(memory)
+        job = json.loads(p.communicate(timeout=60)[0])
+        self.assertEqual((p.returncode, job["result"]), (1, "failed"), job)
+        self.assertRegex(job["error"]["text"], "mapped memory .* since .* checked: migrate again")
+        self.assertEqual(self.servers[0].states(), {"d0": "running"})
 
 
 if __name__ == "__main__":

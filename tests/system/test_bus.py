@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import time
 import unittest
@@ -721,6 +722,55 @@ class StraightBack(unittest.TestCase):
 
     def test_the_destination_says_so_and_the_source_still_writes(self):
         self.moves("a", "destination")
+
+
+class JustStarted(unittest.TestCase):
+    """A daemon that has been started again is still opening the devices when somebody wants to move the VM."""
+
+    def setUp(self):
+        lab = self.enterContext(Lab())
+        self.a, self.b = hosts = [lab.host(name) for name in "ab"]
+        uuid = new_uuid()
+        self.servers = [lab.server("server-" + host.name, {"d": "size=64K"}) for host in hosts]
+        for host, server in zip(hosts, self.servers):
+            host.register(definition("vm", uuid, server, ["d"]), incoming=host is self.b)
+
+    def move_begins(self):
+        client = self.a.migctl_start("migrate", "vm", self.b.dest)
+        self.addCleanup(client.kill)
+        wait_for("the job", self.a.jobs)
+        return client
+
+    def ends_well(self, client):
+        out, err = client.communicate(timeout=30)
+        self.assertEqual(client.returncode, 0, out + err)
+
+    def test_its_server_is_slow(self):
+        """What it says to the daemon that opens the device is an answer to the job."""
+        self.a.daemon.kill()
+        for pid in self.a.agents():
+            os.kill(pid, signal.SIGKILL)
+        wait_for("the agent's end", lambda: not self.a.agents())
+        os.kill(self.servers[0].process.pid, signal.SIGSTOP)
+        self.a.start_daemon()
+        wait_for("the agent", self.a.agents)
+        client = self.move_begins()
+        os.kill(self.servers[0].process.pid, signal.SIGCONT)
+        self.ends_well(client)
+
+    def test_its_agent_is_slow(self):
+        """The time in which it has to greet begins with the job, not with the daemon."""
+        agent, = self.a.agents()
+        self.a.daemon.kill()
+        os.kill(agent, signal.SIGSTOP)
+        self.a.start_daemon()
+        start = time.monotonic()
+        time.sleep(3)  # of the five seconds that it would have had
+        client = self.move_begins()
+        time.sleep(max(0, start + 6 - time.monotonic()))
+        self.assertIsNone(client.poll())
+        os.kill(agent, signal.SIGCONT)
+        self.ends_well(client)
 
 
 class Signals(Case):

@@ -524,6 +524,7 @@ class Neighbours(Case):
                 self.a.migctl("unregister", "liar")
             else:
                 self.assertIn("device d:", error)
+            wait_for("its agent to leave the broker's place", lambda: not os.path.exists(path + ".broker"))
         self.still_works()
 
 

@@ -232,7 +232,7 @@ class Meanwhile(Case):
 
     def test_the_link_is_cut(self):
         vm, servers = self.vm(SLOW)
-        relay = Relay(os.path.join(self.lab.dir, "relay.sock"), os.path.join(self.b.runtime, "peer.sock"))
+        relay = Relay(os.path.join(self.lab.dir, "relay.sock"), self.b.dest)
         self.addCleanup(relay.close)
         p = self.begin(vm, servers[0], relay.dest)
         relay.cut()

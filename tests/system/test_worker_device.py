@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The worker of the emulated device server, from outside: what a VMM sets up, the commands and ticks that it does in a
-guest's memory, and what of them moves to another host. The sums are made here again, from their description.
+guest's memory, and what of them moves to another host. The sums are those of worker.py, made from their description.
 
 The program comes from the build directory (environment variable MIGMGR_BUILD). Nothing here waits without a limit.
 """
@@ -18,29 +18,20 @@ import time
 import unittest
 
 from test_emulated_device import Case, crc32c
-from vfio_user import (GET_INFO, REGION_READ, REGION_WRITE, DMA_READ, RESET, FEATURE, DATA_READ, DATA_WRITE, GET, SET,
-                       PROBE, STATE, STOP, RUNNING, STOP_COPY, RESUMING, P2P, PRE_COPY, PRE_COPY_P2P, NO_REPLY, LIMIT,
-                       ERROR_BIT, MIB, Wire, Client)
+from vfio_user import (DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE, DMA_READ,
+                       DMA_WRITE, RESET, FEATURE, DATA_READ, DATA_WRITE, GET, SET, PROBE, STATE, STOP, RUNNING, STOP_COPY,
+                       RESUMING, P2P, PRE_COPY, PRE_COPY_P2P, NO_REPLY, LIMIT, ERROR_BIT, MIB, Wire, Client)
+from worker import (SCRATCH, MAGIC, RING, DOORBELL, DONE, CHAIN, TICK_RING, TICK_PAGES, TICK_USEC, TICKS, ONES as BAD, PAGE,
+                    fnv)
 
-DMA_MAP, DMA_UNMAP, REGION_INFO, IRQ_INFO, SET_IRQS, DMA_WRITE = 2, 3, 5, 7, 8, 12
 LOG_START, LOG_STOP, LOG_REPORT = 6, 7, 8
 READABLE, WRITEABLE = 1, 2
-MAGIC, RING, DOORBELL, DONE, CHAIN, TICK_RING, TICK_PAGES, TICK_USEC, TICKS = range(0, 0x48, 8)
-SCRATCH = 0x80
 BY_MESSAGE = 1
-BAD = 2 ** 64 - 1
-PAGE = 4096
 
 # Where the guest of these tests has what, in its file; the file is at BASE in its memory. What is above is by message.
 BASE, SIZE = 1 << 32, 2 * MIB
 RING_AT, TICKS_AT, SOURCE_AT, DESTINATION_AT = 0, 0x10000, 0x80000, 0x100000
 FAR = 1 << 40
-
-
-def fnv(data, value=0xcbf29ce484222325):
-    for byte in data:
-        value = (value ^ byte) * 0x100000001b3 & BAD
-    return value
 
 
 def u64(*numbers):

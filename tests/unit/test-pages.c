@@ -269,6 +269,48 @@ static void test_what_was_noted_of_a_mapping_that_went_is_not_forgotten(void **s
         memory_deinit(&m);
 }
 
+/* An address says which page is meant only where the same is mapped there still. */
+static void test_what_was_written_must_be_mapped_as_it_was(void **state)
+{
+        Memory m, other;
+        Dirty *dirty;
+        BrokerMap good;
+
+        memory_init(&m, 0);
+        memory_init(&other, 0);
+        good = m.broker.maps[0];
+        say(0, BASE, 1, UINT64_C(7));
+        dirty = read_log(&m.broker);
+        assert_true(dirty_is_mapped(dirty, &m.broker));
+        m.broker.maps[0].fd = dup(m.fd); /* unmapped, and mapped again: another descriptor of the same file */
+        assert_true(dirty_is_mapped(dirty, &m.broker));
+        (void) close(m.broker.maps[0].fd);
+        for (int i = 0; i < 6; i++) {
+                m.broker.maps[0] = good;
+                m.broker.n = 1;
+                switch (i) {
+                case 0: m.broker.n = 0; break;
+                case 1: m.broker.maps[0].address += PAGE; break;
+                case 2: m.broker.maps[0].size -= PAGE; break;
+                case 3: m.broker.maps[0].offset += PAGE; break;
+                case 4: m.broker.maps[0].fd = other.fd; break;
+                case 5: m.broker.maps[0].fd = -1; break;
+                }
+                assert_false(dirty_is_mapped(dirty, &m.broker));
+        }
+        dirty_free(dirty);
+
+        /* where nothing was written nothing is missed */
+        m.broker.maps[0] = good;
+        say(0, BASE, 0);
+        dirty = read_log(&m.broker);
+        m.broker.n = 0;
+        assert_true(dirty_is_mapped(dirty, &m.broker));
+        dirty_free(dirty);
+        memory_deinit(&m);
+        memory_deinit(&other);
+}
+
 /* One answer has 1 MiB: a mapping of 64 GiB takes larger pages. */
 static void test_large_memory_has_large_pages(void **state)
 {
@@ -598,6 +640,7 @@ int main(void)
                 cmocka_unit_test(test_what_is_read_again_is_added),
                 cmocka_unit_test(test_a_log_that_cannot_be_read_is_an_error),
                 cmocka_unit_test(test_what_was_noted_of_a_mapping_that_went_is_not_forgotten),
+                cmocka_unit_test(test_what_was_written_must_be_mapped_as_it_was),
                 cmocka_unit_test(test_large_memory_has_large_pages),
                 cmocka_unit_test(test_the_file_holds_the_words),
                 cmocka_unit_test(test_exactly_these_pages_arrive),

@@ -113,6 +113,25 @@ static void test_who_moves_what_devices_write(void **state)
                 }
 }
 
+/* Half of the phase's time at most: the rest of the way needs some, too. */
+static void test_a_pre_copy_ends_before_its_phase_does(void **state)
+{
+        static const struct {
+                uint64_t limit, deadline, expect;
+        } limits[] = {{10, 60, 10}, {30, 60, 30}, {31, 60, 30}, {0, 60, 30}, {1000, 60, 30}};
+
+        for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+                Policy policy = policy_default;
+                Manifest manifest = {.vmm.type = VMM_TYPE_NONE};
+                Plan plan;
+
+                policy.limits.precopy_usec = limits[i].limit;
+                policy.deadline_usec[PHASE_PRECOPY] = limits[i].deadline;
+                plan_build(&plan, &manifest, &policy);
+                assert_int_equal(plan.limits.precopy_usec, limits[i].expect);
+        }
+}
+
 /* All that send while the VM runs have the same share; a limit does not become none. */
 static void test_bandwidth_is_shared_by_those_who_send(void **state)
 {
@@ -143,6 +162,7 @@ int main(void)
                 cmocka_unit_test(test_a_plan_takes_its_times_from_the_policy),
                 cmocka_unit_test(test_the_defaults_are_those_that_were_agreed),
                 cmocka_unit_test(test_who_moves_what_devices_write),
+                cmocka_unit_test(test_a_pre_copy_ends_before_its_phase_does),
                 cmocka_unit_test(test_bandwidth_is_shared_by_those_who_send),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,38 +79,15 @@ static int send_message(Channel *c, int fd, VfioUserHeader *header, const struct
                 iov[1 + i] = parts ? parts[i] : (struct iovec){};
                 header->size += (uint32_t) iov[1 + i].iov_len;
         }
-        if (n_fds > 0) {
-                msg.msg_control = control.space;
-                msg.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
-                control.align.cmsg_level = SOL_SOCKET;
-                control.align.cmsg_type = SCM_RIGHTS;
-                control.align.cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
-                memcpy(CMSG_DATA(&control.align), fds, sizeof(int) * n_fds);
-        }
+        if (n_fds > 0)
+                socket_put_fds(&msg, control.space, fds, n_fds);
         (void) pthread_mutex_lock(&c->sending);
         r = send_all(fd, &msg);
         (void) pthread_mutex_unlock(&c->sending);
         return r;
 }
 
-/* The first file is kept, others are closed. */
-static void take_fds(struct msghdr *msg, int *fd)
-{
-        for (struct cmsghdr *m = CMSG_FIRSTHDR(msg); m; m = CMSG_NXTHDR(msg, m)) {
-                if (m->cmsg_level != SOL_SOCKET || m->cmsg_type != SCM_RIGHTS)
-                        continue;
-                for (size_t i = 0; i < (m->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-                        int one;
-
-                        memcpy(&one, CMSG_DATA(m) + i * sizeof one, sizeof one);
-                        if (*fd < 0)
-                                *fd = one;
-                        else
-                                (void) close(one);
-                }
-        }
-}
-
+/* Of the files that come the first is kept. */
 static int receive(int socket, void *data, size_t n, int *fd)
 {
         uint8_t *to = data;
@@ -133,7 +110,7 @@ static int receive(int socket, void *data, size_t n, int *fd)
                         return -errno;
                 if (got == 0)
                         return -ECONNRESET;
-                take_fds(&msg, fd);
+                (void) socket_take_fds(&msg, fd, *fd < 0);
                 to += got;
                 n -= (size_t) got;
         }

@@ -481,10 +481,6 @@ int delegate_on_take_dirty_pages(sd_bus_message *m, void *userdata, sd_bus_error
                 return refuse(m, "Failed", "this VMM takes no dirty pages");
         if (fails(d, m))
                 return refuse(m, "Failed", TOLD_TO_FAIL);
-        if (streq(d->faults.fail, "TakeDirtyPages")) {
-                d->faults.fail[0] = '\0';
-                return refuse(m, "Failed", "it was told to fail");
-        }
         if (d->faults.ignores_dirty_pages)
                 return sd_bus_reply_method_return(m, NULL);
         r = dirty_pages_mark(d->vm->ram, address, page_size, pages, bitmap);

@@ -10,7 +10,6 @@
 
 #include "channel.h"
 #include "common/clock.h"
-#include "tests/device/set-up-wire.h"
 #include "tests/device/worker-model.h"
 
 #define RETRY_MSEC      20
@@ -91,7 +90,7 @@ static int negotiate(Setup *s)
 
 static int get_region(Setup *s, uint32_t index, void *reply, size_t room, size_t *ret_size, int *ret_fd)
 {
-        WireRegionInfo info = {.argsz = (uint32_t) room, .index = index};
+        VfioUserRegionInfo info = {.argsz = (uint32_t) room, .index = index};
         ChannelCall call = {
                 .command = VFIO_USER_DEVICE_GET_REGION_INFO,
                 .out = {{&info, sizeof info}},
@@ -115,31 +114,33 @@ static int get_region(Setup *s, uint32_t index, void *reply, size_t room, size_t
 
 static int check_region(Setup *s, uint32_t index, uint64_t size)
 {
-        WireRegionInfo info;
+        VfioUserRegionInfo info;
         size_t n;
         int r = get_region(s, index, &info, sizeof info, &n, NULL);
 
         if (r < 0)
                 return r;
-        if (info.size != size || !(info.flags & WIRE_REGION_READ) || !(info.flags & WIRE_REGION_WRITE))
+        if (info.size != size || !(info.flags & VFIO_USER_REGION_FLAG_READ) ||
+            !(info.flags & VFIO_USER_REGION_FLAG_WRITE))
                 return fail(s, -ENODEV, "region %u is not the one of a worker", index);
         return 0;
 }
 
 /* Whether the whole of the region may be mapped, by its capabilities. */
-static bool whole_is_mappable(const uint8_t *reply, size_t size, const WireRegionInfo *info)
+static bool whole_is_mappable(const uint8_t *reply, size_t size, const VfioUserRegionInfo *info)
 {
         size_t at = info->cap_offset;
 
-        if (!(info->flags & WIRE_REGION_MMAP))
+        if (!(info->flags & VFIO_USER_REGION_FLAG_MMAP))
                 return false;
-        if (!(info->flags & WIRE_REGION_CAPS))
+        if (!(info->flags & VFIO_USER_REGION_FLAG_CAPS))
                 return true;
-        for (unsigned n = 0; n < CAPS_MAX && at >= sizeof *info && at + sizeof(WireSparse) <= size; n++) {
-                WireSparse cap;
+        for (unsigned n = 0; n < CAPS_MAX && at >= sizeof *info && at + sizeof(VfioUserRegionSparse) <= size;
+             n++) {
+                VfioUserRegionSparse cap;
 
                 memcpy(&cap, reply + at, sizeof cap);
-                if (cap.id == WIRE_SPARSE_ID)
+                if (cap.id == VFIO_USER_REGION_CAP_SPARSE)
                         return cap.nr_areas == 1 && cap.offset == 0 && cap.size == info->size;
                 at = cap.next;
         }
@@ -151,7 +152,7 @@ static int map_window(Setup *s)
 {
         _cleanup_(closep) int fd = -1;
         uint8_t reply[REGION_INFO_MAX];
-        WireRegionInfo info;
+        VfioUserRegionInfo info;
         size_t size;
         void *window;
         int r = get_region(s, WORKER_REGION_WINDOW, reply, sizeof reply, &size, &fd);
@@ -199,11 +200,11 @@ static int look_at_device(Setup *s)
 static int set_irqs(Setup *s)
 {
         Device *d = s->device;
-        WireIrqInfo info = {.argsz = sizeof info, .index = WORKER_IRQ_INDEX};
-        WireIrqSet set = {.argsz = sizeof set,
-                          .flags = WIRE_IRQ_DATA_EVENTFD | WIRE_IRQ_TRIGGER,
-                          .index = WORKER_IRQ_INDEX,
-                          .count = DEVICE_VECTORS_MAX};
+        VfioUserIrqInfo info = {.argsz = sizeof info, .index = WORKER_IRQ_INDEX};
+        VfioUserSetIrqs set = {.argsz = sizeof set,
+                               .flags = VFIO_USER_IRQ_DATA_EVENTFD | VFIO_USER_IRQ_ACTION_TRIGGER,
+                               .index = WORKER_IRQ_INDEX,
+                               .count = DEVICE_VECTORS_MAX};
         ChannelCall get_call = {
                 .command = VFIO_USER_DEVICE_GET_IRQ_INFO,
                 .out = {{&info, sizeof info}},
@@ -219,7 +220,7 @@ static int set_irqs(Setup *s)
 
         if (r < 0)
                 return fail(s, r, "IRQ_INFO");
-        if (info.count < DEVICE_VECTORS_MAX || !(info.flags & WIRE_IRQ_EVENTFD))
+        if (info.count < DEVICE_VECTORS_MAX || !(info.flags & VFIO_USER_IRQ_FLAG_EVENTFD))
                 return fail(s, -ENODEV, "it has not the interrupts of a worker");
         for (unsigned i = 0; i < DEVICE_VECTORS_MAX; i++) {
                 d->interrupts[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -237,11 +238,11 @@ static int map_memory(Setup *s)
 
         for (unsigned i = 0; i < RAM_AREAS; i++) {
                 const RamArea *area = &d->ram->areas[i];
-                WireDmaMap map = {.argsz = sizeof map,
-                                  .flags = WIRE_DMA_READABLE | WIRE_DMA_WRITEABLE,
-                                  .offset = area->by_message ? 0 : area->offset,
-                                  .address = area->address,
-                                  .size = area->size};
+                VfioUserDmaMap map = {.argsz = sizeof map,
+                                      .flags = VFIO_USER_DMA_READABLE | VFIO_USER_DMA_WRITEABLE,
+                                      .offset = area->by_message ? 0 : area->offset,
+                                      .address = area->address,
+                                      .size = area->size};
                 ChannelCall call = {
                         .command = VFIO_USER_DMA_MAP,
                         .out = {{&map, sizeof map}},
