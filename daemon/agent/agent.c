@@ -38,6 +38,7 @@ struct Agent {
         int last_status;
         uint64_t bytes;
         bool loaded, closing, gone;
+        bool settling; /* opened, but what the VMM had set up is still being given to the server */
 };
 
 static void next_command(Agent *agent);
@@ -80,18 +81,19 @@ static uint32_t current_flags(Agent *agent)
 
 static void say_hello(Agent *agent)
 {
-        AgentPacket packet = {.hello = {
-                                      .head.type = AGENT_HELLO,
-                                      .opened = agent->place.device != NULL,
-                                      .busy = agent->program || agent->opening || agent->n_queue > 0,
-                                      .loaded = agent->loaded,
-                                      .broker = agent->place.broker != NULL,
-                                      .flags = current_flags(agent),
-                                      .state = (uint32_t) agent->state,
-                                      .last_seq = agent->last_seq,
-                                      .last_status = agent->last_status,
-                                      .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
-                              }};
+        AgentPacket packet = {
+                .hello = {
+                        .head.type = AGENT_HELLO,
+                        .opened = agent->place.device != NULL,
+                        .busy = agent->program || agent->opening || agent->settling || agent->n_queue > 0,
+                        .loaded = agent->loaded,
+                        .broker = agent->place.broker != NULL,
+                        .flags = current_flags(agent),
+                        .state = (uint32_t) agent->state,
+                        .last_seq = agent->last_seq,
+                        .last_status = agent->last_status,
+                        .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
+                }};
 
         memcpy(packet.hello.job, agent->job, sizeof packet.hello.job);
         say(agent, &packet);
@@ -197,6 +199,17 @@ static void on_opening_gone(void *userdata, int status, const char *text)
         next_command(agent);
 }
 
+/* The same, a little later: it is open, and the VMM's memory is being given to it again. */
+static void on_settling_gone(Agent *agent, int status, const char *text)
+{
+        agent->settling = false;
+        agent->state = DEVICE_STATE_UNKNOWN;
+        (void) event_del(agent->open_deadline);
+        drop_device(agent);
+        say_refused(agent, agent->open_seq, status, text);
+        event_active(agent->next, EV_TIMEOUT, 0);
+}
+
 /* While a device is being opened its end is the end of the opening; later it is the agent's business. */
 static void on_gone(void *userdata, int status, const char *text)
 {
@@ -204,6 +217,8 @@ static void on_gone(void *userdata, int status, const char *text)
 
         if (agent->opening)
                 on_opening_gone(agent, status, text);
+        else if (agent->settling)
+                on_settling_gone(agent, status, text);
         else
                 on_device_gone(agent, status, text);
 }
@@ -222,33 +237,60 @@ static void begin_brokering(Agent *agent)
         broker_set_device(agent->place.broker, agent->place.device);
 }
 
+static void say_opened(Agent *agent)
+{
+        AgentResultPacket result = {
+                .head.type = AGENT_RESULT, .seq = agent->open_seq, .state = (uint32_t) agent->state};
+
+        agent->settling = false;
+        (void) event_del(agent->open_deadline);
+        say_result(agent, &result);
+        event_active(agent->next, EV_TIMEOUT, 0); /* from a clean stack */
+}
+
+static void on_settled(void *userdata)
+{
+        Agent *agent = userdata;
+
+        if (agent->settling)
+                say_opened(agent);
+}
+
 static void on_opened(void *userdata, int status)
 {
         Agent *agent = userdata;
-        AgentResultPacket result = {.head.type = AGENT_RESULT, .seq = agent->open_seq, .status = status};
+        char text[AGENT_TEXT_MAX];
 
-        (void) event_del(agent->open_deadline);
         if (status < 0) {
-                (void) snprintf(result.text, sizeof result.text, "the device's server refused us: %s",
-                                strerror(-status));
-                result.state = DEVICE_STATE_UNKNOWN;
-        } else {
-                agent->place.device = TAKE_PTR(agent->opening);
-                agent->gone = false;
-                agent->state = vfio_user_device_facts(agent->place.device)->state;
-                agent->loaded = false;
-                result.state = (uint32_t) agent->state;
-                if (agent->place.broker)
-                        begin_brokering(agent);
+                (void) event_del(agent->open_deadline);
+                (void) snprintf(text, sizeof text, "the device's server refused us: %s", strerror(-status));
+                agent->state = DEVICE_STATE_UNKNOWN;
+                say_refused(agent, agent->open_seq, status, text);
+                event_active(agent->next, EV_TIMEOUT, 0); /* frees what failed */
+                return;
         }
-        say_result(agent, &result);
-        event_active(agent->next, EV_TIMEOUT, 0); /* frees what failed, from a clean stack */
+        agent->place.device = TAKE_PTR(agent->opening);
+        agent->gone = false;
+        agent->state = vfio_user_device_facts(agent->place.device)->state;
+        agent->loaded = false;
+        if (agent->place.broker)
+                begin_brokering(agent);
+        /* A device that ran before it has the VMM's memory and interrupts again would lose what it does. */
+        agent->settling = agent->place.broker && !broker_is_settled(agent->place.broker);
+        if (!agent->settling)
+                say_opened(agent);
 }
 
 static void on_open_deadline(evutil_socket_t fd, short what, void *userdata)
 {
-        on_opening_gone(userdata, -ETIMEDOUT,
-                        "the device's server does not answer; is another client connected to it?");
+        Agent *agent = userdata;
+
+        if (agent->settling)
+                on_settling_gone(agent, -ETIMEDOUT,
+                                 "the device's server does not take again what the VMM had set up");
+        else
+                on_opening_gone(agent, -ETIMEDOUT,
+                                "the device's server does not answer; is another client connected to it?");
 }
 
 static void run_open(Agent *agent, const AgentOpen *open, int fd)
@@ -397,7 +439,7 @@ static int run_program(Agent *agent, const AgentRun *run)
 /* The head of the queue is what runs; it leaves when it has ended. */
 static void next_command(Agent *agent)
 {
-        while (agent->n_queue > 0 && !agent->program && !agent->opening) {
+        while (agent->n_queue > 0 && !agent->program && !agent->opening && !agent->settling) {
                 Waiting *head = &agent->queue[0];
                 int r = 0;
 
@@ -474,11 +516,13 @@ static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
                 return;
         }
         r = broker_new(agent->base, fd, packet->path, on_wanted, agent, &agent->place.broker);
-        if (r >= 0)
-                broker_set_unmap(agent->place.broker, on_unmap);
-        if (r < 0)
+        if (r < 0) {
                 log_error(NULL, "no VMM can use the device by %s: %s", packet->path, strerror(-r));
-        else if (agent->place.device)
+                return;
+        }
+        broker_set_unmap(agent->place.broker, on_unmap);
+        broker_set_settled(agent->place.broker, on_settled);
+        if (agent->place.device)
                 begin_brokering(agent);
 }
 

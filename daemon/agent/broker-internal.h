@@ -61,6 +61,7 @@ struct Broker {
         ino_t ino;
         BrokerWanted wanted;
         BrokerUnmap unmap;
+        void (*settled)(void *userdata);
         void *userdata;
         /* the server */
         VfioUserClient *client; /* NULL: no connection */

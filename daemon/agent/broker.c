@@ -33,6 +33,8 @@ static void on_repaired(void *userdata, int status, VfioUserMessage *reply)
                 if (!refused_for_now)
                         broker_repair_next(broker);
                 broker_pump(broker);
+                if (!broker->repair && broker->settled)
+                        broker->settled(broker->userdata);
         }
         vfio_user_message_free(reply);
         vfio_user_message_free(repair->command);
@@ -80,6 +82,16 @@ void broker_repair_next(Broker *broker)
         if (r < 0)
                 log_error(NULL, "broker %s: what the VMM had set up can't be given to the server: %s",
                           broker->path, strerror(-r));
+}
+
+bool broker_is_settled(const Broker *broker)
+{
+        return !broker->repair;
+}
+
+void broker_set_settled(Broker *broker, void (*settled)(void *userdata))
+{
+        broker->settled = settled;
 }
 
 uint32_t broker_maps(const Broker *broker, const BrokerMap **ret)

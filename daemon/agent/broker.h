@@ -52,6 +52,12 @@ Broker *broker_free(Broker *broker);
 /* With the userdata of broker_new(). */
 void broker_set_unmap(Broker *broker, BrokerUnmap unmap);
 
+/* Whether the server has all that the VMM has set up, as far as it takes it: nothing is being given to it again. Until then
+ * nobody should make the device run: it would write and interrupt into nothing. `settled` is called when that has come about,
+ * with the userdata of broker_new(). */
+bool broker_is_settled(const Broker *broker);
+void broker_set_settled(Broker *broker, void (*settled)(void *userdata));
+
 /* The connection to the server: just opened, or NULL: it is about to go. Until the next call it stays there. */
 void broker_set_device(Broker *broker, VfioUserDevice *device);
 

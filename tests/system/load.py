@@ -35,8 +35,6 @@ SOURCE_STATES = ["source-prepare", "source-connect", "source-log", "source-preco
                  "source-stop", "source-dirty", "source-drain", "source-intake"]
 DESTINATION_STATES = ["destination-prepare", "destination-take-in", "destination-loaded", "destination-intake",
                       "destination-ready", "destination-arrive", "destination-run-devices", "destination-run"]
-
-
 # Where it is sure that the job is not over before that is seen.
 AGENT_STATES = ["source-log", "source-precopy", "source-p2p-grace", "source-stop", "source-dirty", "source-drain"]
 
@@ -95,7 +93,7 @@ def rows(takes_pages):
     yield Row("source VMM does not answer Pause", BACK, vmm_fault("source", hang="Pause"))
     for state in SOURCE_STATES + ([] if takes_pages else ["source-pages"]):
         # later it may come too late, and says so
-        late = state not in SOURCE_STATES[:SOURCE_STATES.index("source-precopy") + 1]
+        late = state not in SOURCE_STATES[:SOURCE_STATES.index("source-halt")]
         yield Row(f"cancelled in {state}", CANCELLED | (DONE if late else set()), state=state, act=cancel)
         yield Row(f"source migmgrd restarted in {state}", BACK, state=state, act=lambda w: restart(w.source.host))
     for state in AGENT_STATES:

@@ -887,24 +887,34 @@ class Logging(Case):
         self.agent.packets = [p for p in self.agent.packets if p[0] != DIRTY]
         return pages
 
-    def mapped(self, n):
-        vmm = self.vmm()
-        fd = self.memory(PAGE)
+    def map(self, vmm, n):
         for i in range(n):
-            vmm.map(i * PAGE, PAGE, fd)
+            vmm.map(i * PAGE, PAGE, self.fd)
+
+    def mapped(self, n):
+        vmm, self.fd = self.vmm(), self.memory(PAGE)
+        self.map(vmm, n)
         self.agent.run((OP_LOG_START, 0, 0))
         self.server.dirty = set(range(0, n * PAGE, PAGE))
         return vmm
 
+    def refused(self):
+        """The addresses of what was written mean nothing now."""
+        self.agent.start_run((OP_DIRTY, 0, 0))
+        return self.agent.result()[0] == -errno.ESTALE
+
     def test_memory_that_is_taken_away_in_one_piece(self):
         vmm = self.mapped(3)
         vmm.unmap(0, 3 * PAGE)
+        self.assertTrue(self.refused())
+        self.map(vmm, 3)
         self.assertEqual(self.pages(), [0, PAGE, 2 * PAGE])
 
     def test_a_vmm_that_comes_again(self):
         self.mapped(2).close()
         wait_for("its maps to go", lambda: not self.server.maps)
-        self.vmm().map(0, PAGE, self.memory(PAGE))
+        self.assertTrue(self.refused())
+        self.map(self.vmm(), 2)
         self.assertEqual(self.pages(), [0, PAGE])
 
     def test_a_device_without_memory_has_no_pages_to_send(self):
