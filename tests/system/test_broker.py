@@ -704,6 +704,7 @@ class Coming(Case):
             self.server.drop_client()
             flags, _ = self.reopened()
             self.assertEqual(flags, 1 | HAS_DMA)
+            self.assertTrue(self.is_set_up(), "opened is when all is there: whoever makes it run now loses nothing")
             vmm.start_peek(0, 8)
             vmm.receive()  # behind what was given again
             self.works()
@@ -723,7 +724,7 @@ class Coming(Case):
                     self.agent.run((OP_GET, 0, 0))
                     self.assertEqual(self.server.maps, {})
                 else:
-                    wait_for("maps and interrupts", self.is_set_up)
+                    self.assertTrue(self.is_set_up())
                 self.agent.set(STOP, RUNNING)
                 vmm.peek(0, 8)
                 self.works()
