@@ -621,6 +621,9 @@ static void device_gone(Step *s)
         device->gone = true;
         device->state = DEVICE_STATE_UNKNOWN;
         device->busy = 0;
+        /* It ran already, and only the vCPUs are still awaited: nobody looks for it any more. */
+        if (desc(s)->vmm == VMM_ACT_RUN)
+                device->lost = true;
         if (!device->pending) {
                 follow(s, HALF_DEVICE_GONE);
                 return;

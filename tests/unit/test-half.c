@@ -741,6 +741,23 @@ static void test_a_full_disk_does_not_keep_the_guest_standing_before_handover(vo
         rig_deinit(&rig);
 }
 
+/* When devices run and only the vCPUs are awaited, one that goes is not looked for: the VM runs without it, and that is
+ * said to both ends. */
+static void test_a_device_that_goes_while_the_vcpus_start_is_lost(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_DESTINATION);
+        rig_until(&rig, DESTINATION_RUN);
+        rig_event(&rig, (HalfEvent){.type = HALF_DEVICE_GONE, .device = 2, .status = -ECONNRESET});
+        assert_int_equal(rig.half.state, DESTINATION_RUN);
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_true(rig_said(&rig, MESSAGE_STARTED));
+        assert_true(rig.half.devices[2].lost && !rig.half.devices[1].lost);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+        rig_deinit(&rig);
+}
+
 /* The source may say DONE before the destination's own record is written: it need not say it twice. */
 static void test_a_done_that_comes_early_counts(void **state)
 {
@@ -887,6 +904,7 @@ int main(void)
                 cmocka_unit_test(test_a_check_alone_touches_nothing),
                 cmocka_unit_test(test_a_refusal_is_not_a_failure),
                 cmocka_unit_test(test_a_full_disk_does_not_keep_the_guest_standing_before_handover),
+                cmocka_unit_test(test_a_device_that_goes_while_the_vcpus_start_is_lost),
                 cmocka_unit_test(test_a_done_that_comes_early_counts),
                 cmocka_unit_test(test_every_state_is_reached_by_a_row_or_a_restart),
                 cmocka_unit_test(test_rows_stay_on_their_side),
