@@ -134,6 +134,14 @@ static void on_vmm_resumed(void *userdata)
                 vm->listener->vmm_resumed(vm->job);
 }
 
+static void on_vmm_device_reset(void *userdata, const char *vmm_device, const char *text)
+{
+        Vm *vm = userdata;
+
+        log_warning(LOG_ABOUT(.vm = vm->definition->name, .device = vmm_device), "reset by its VMM: %s",
+                    text);
+}
+
 static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_bytes)
 {
         Vm *vm = userdata;
@@ -320,8 +328,8 @@ static int make_devices(Vm *vm)
 int vm_new(const Host *host, Definition *definition, Presence presence, VmChanged changed, void *userdata,
            Vm **ret)
 {
-        static const VmmListener listener = {on_vmm_answered, on_vmm_gone, on_vmm_halted, on_vmm_resumed,
-                                             on_vmm_progress};
+        static const VmmListener listener = {on_vmm_answered, on_vmm_gone,     on_vmm_halted,
+                                             on_vmm_resumed,  on_vmm_progress, on_vmm_device_reset};
         _cleanup_(vm_freep) Vm *vm = calloc(1, sizeof *vm);
         int r;
 

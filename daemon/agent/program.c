@@ -430,6 +430,8 @@ static int begin_operation(Program *p)
         case DEVICE_OP_LOG_STOP: return vfio_user_device_log_stop(p->device, on_logged, p);
         case DEVICE_OP_DIRTY: return read_log(p);
         case DEVICE_OP_CLOSE: operation_done(p); return 0;
+        case DEVICE_OP_NUDGE:
+        case DEVICE_OP_EXPECT:
         case DEVICE_OP_REOPEN: /* the daemon's side does that, with OPEN */
         case DEVICE_OP_MAX:
         case DEVICE_OP_INVALID: break;

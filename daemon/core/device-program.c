@@ -15,6 +15,8 @@ static const char *const device_op_names[DEVICE_OP_MAX] = {
         [DEVICE_OP_PRECOPY] = "precopy",
         [DEVICE_OP_SEND_PAGES] = "send-pages",
         [DEVICE_OP_LOAD_PAGES] = "load-pages",
+        [DEVICE_OP_NUDGE] = "nudge",
+        [DEVICE_OP_EXPECT] = "expect",
 };
 
 static const char *const device_act_names[DEVICE_ACT_MAX] = {
@@ -63,6 +65,8 @@ bool device_op_transfers(DeviceOpType type)
         case DEVICE_OP_LOG_START:
         case DEVICE_OP_LOG_STOP:
         case DEVICE_OP_DIRTY:
+        case DEVICE_OP_NUDGE:
+        case DEVICE_OP_EXPECT:
         case DEVICE_OP_MAX:
         case DEVICE_OP_INVALID: break;
         }

@@ -23,13 +23,16 @@ typedef enum DeviceOpType {
         DEVICE_OP_PRECOPY, /* send state data while the device runs, until little is left; goes on by itself after */
         DEVICE_OP_SEND_PAGES, /* send what these pages hold, over the same data connection */
         DEVICE_OP_LOAD_PAGES, /* take such pages in, up to their end frame */
+        /* A device whose states somebody else sets, too (its VMM): look first, always. */
+        DEVICE_OP_NUDGE,  /* reads `from`: as SET; reads `to`: done already; anything else is a failure */
+        DEVICE_OP_EXPECT, /* must read `from` or `to`; nothing is set */
         DEVICE_OP_MAX,
         DEVICE_OP_INVALID = -EINVAL,
 } DeviceOpType;
 
 typedef struct DeviceOp {
         DeviceOpType type;
-        DeviceState from, to; /* of DEVICE_OP_SET */
+        DeviceState from, to; /* of DEVICE_OP_SET, _NUDGE, _EXPECT */
 } DeviceOp;
 
 #define DEVICE_PROGRAM_MAX 8

@@ -40,7 +40,11 @@ enum {
 enum {
         DEVICE_DMA_LOGGING = 1 << 8, /* VFIO_DEVICE_FEATURE_DMA_LOGGING_START, _STOP and _REPORT */
         DEVICE_HAS_DMA = 1 << 9,     /* its VMM has mapped memory for it */
-        DEVICE_FLAGS_MASK = DEVICE_MIGRATION_MASK | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA,
+        DEVICE_SUPERVISED =
+                1 << 10,         /* its VMM moves its data, and sets the states that open a stream for it */
+        DEVICE_KERNEL = 1 << 11, /* a VFIO file of the kernel, whose RESET is taken in every state */
+        DEVICE_FLAGS_MASK = DEVICE_MIGRATION_MASK | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA | DEVICE_SUPERVISED |
+                            DEVICE_KERNEL,
 };
 
 /* The longest planned path, RESUMING to PRE_COPY with P2P, has four arcs. */

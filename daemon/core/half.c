@@ -31,7 +31,8 @@ static const char *const vmm_act_names[VMM_ACT_MAX] = {
         [VMM_ACT_NONE] = "-",          [VMM_ACT_LOOK] = "look",     [VMM_ACT_PREPARE] = "prepare",
         [VMM_ACT_MIGRATE] = "migrate", [VMM_ACT_HALT] = "halt",     [VMM_ACT_SEAL] = "seal",
         [VMM_ACT_RESUME] = "resume",   [VMM_ACT_END] = "end",       [VMM_ACT_START] = "start",
-        [VMM_ACT_TAKE_IN] = "take-in", [VMM_ACT_VERIFY] = "verify", [VMM_ACT_RUN] = "run",
+        [VMM_ACT_TAKE_IN] = "take-in", [VMM_ACT_VERIFY] = "verify", [VMM_ACT_ARRIVE] = "arrive",
+        [VMM_ACT_RUN] = "run",
 };
 
 static const char *const half_event_names[HALF_EVENT_MAX] = {

@@ -124,6 +124,7 @@ typedef enum VmmAct {
         VMM_ACT_START,   /* destination: the process starts, paused and listening */
         VMM_ACT_TAKE_IN, /* destination: memory comes in; answered when complete and paused */
         VMM_ACT_VERIFY,  /* destination: complete and paused, still */
+        VMM_ACT_ARRIVE,  /* destination: it begins to run; answered when its own devices read RUNNING_P2P */
         VMM_ACT_RUN,     /* destination: the vCPUs run, confirmed */
         VMM_ACT_MAX,
         VMM_ACT_INVALID = -EINVAL,

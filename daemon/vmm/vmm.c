@@ -25,3 +25,17 @@ int vmm_new(Loop *loop, HelperClient *helper, const Definition *definition, cons
         *ret = vmm;
         return 0;
 }
+
+void vmm_find_device(Vmm *vmm, const char *vmm_device, VmmDeviceFound found, void *userdata)
+{
+        if (vmm->ops->find_device)
+                vmm->ops->find_device(vmm, vmm_device, found, userdata);
+        else
+                found(userdata, -EOPNOTSUPP, NULL, "a VMM of this type has no device that could be found");
+}
+
+void vmm_forget_device(Vmm *vmm, void *userdata)
+{
+        if (vmm->ops->forget_device)
+                vmm->ops->forget_device(vmm, userdata);
+}

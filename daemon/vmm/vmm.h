@@ -16,6 +16,8 @@
 
 typedef struct Vmm Vmm;
 
+#define VMM_SYSFS_MAX 255
+
 typedef struct VmmListener {
         void (*answered)(void *userdata, uint32_t step, int status, const char *text);
         /* Its process is gone. */
@@ -25,6 +27,8 @@ typedef struct VmmListener {
         /* Source: the vCPUs run, and nobody here asked for it. */
         void (*resumed)(void *userdata);
         void (*progress)(void *userdata, uint64_t done_bytes, uint64_t total_bytes);
+        /* It has reset a device of its own behind our back: what that device held is lost. */
+        void (*device_reset)(void *userdata, const char *vmm_device, const char *text);
 } VmmListener;
 
 /* What can be seen of the VMM right now, for a daemon that has restarted. */
@@ -35,6 +39,16 @@ typedef void (*VmmSeen)(void *userdata, const VmmSight *sight);
 /* `status`: 0 when the VM's process is there and answers. */
 typedef void (*VmmFound)(void *userdata, int status, const char *text);
 
+/* Where a device is that the VMM calls by a name of its own. */
+typedef struct VmmDevice {
+        int fd;            /* its file, if the VMM gives it away; taken over; else -1, and: */
+        ProcessId process; /* who has it open */
+        char sysfs[VMM_SYSFS_MAX +
+                   1]; /* its directory, below /sys/bus/pci/devices or /sys/bus/mdev/devices */
+} VmmDevice;
+/* `status` 0, or a negative errno and `text`, for people. */
+typedef void (*VmmDeviceFound)(void *userdata, int status, const VmmDevice *device, const char *text);
+
 typedef struct VmmOps {
         void (*find)(Vmm *vmm, VmmFound found, void *userdata);
         void (*see)(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata);
@@ -43,12 +57,17 @@ typedef struct VmmOps {
         void (*give_memory)(Vmm *vmm, int fd);
         void (*cut_memory)(Vmm *vmm);
         Vmm *(*free)(Vmm *vmm);
+        void (*find_device)(Vmm *vmm, const char *vmm_device, VmmDeviceFound found, void *userdata);
+        void (*forget_device)(Vmm *vmm, void *userdata);
 } VmmOps;
 
 /* What whoever asked for the job allows. 0: as the VMM thinks best. */
 typedef struct VmmLimits {
         uint64_t bandwidth; /* bytes/s that its memory may take of the link */
         uint64_t blackout_usec;
+        /* Its own devices are taken through the states together by us, not by it one after the other: */
+        bool grace; /* VMM_ACT_MIGRATE ends, and its migration is held, when all can go to P2P while the vCPUs run */
+        bool push; /* VMM_ACT_HALT and _ARRIVE end as soon as it has said of all that they are in P2P */
 } VmmLimits;
 
 struct Vmm {
@@ -126,6 +145,12 @@ static inline void vmm_cut_memory(Vmm *vmm)
 {
         vmm->ops->cut_memory(vmm);
 }
+
+/* Finds a device of the VMM, beside any act; answered once, at once or later, unless it is forgotten. NULL in `ops`: the
+ * VMM has no devices of its own. */
+void vmm_find_device(Vmm *vmm, const char *vmm_device, VmmDeviceFound found, void *userdata);
+/* Whoever asked with that userdata is gone. */
+void vmm_forget_device(Vmm *vmm, void *userdata);
 
 /* The adapters. */
 int vmm_none_new(Loop *loop, Vmm **ret) _must_check_;

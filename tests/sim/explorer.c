@@ -328,6 +328,8 @@ static bool act_device(World *w, int side, int fail)
                 case DEVICE_OP_LOG_STOP:
                 case DEVICE_OP_DIRTY:
                 case DEVICE_OP_PRECOPY:
+                case DEVICE_OP_NUDGE:
+                case DEVICE_OP_EXPECT:
                 case DEVICE_OP_REOPEN:
                 case DEVICE_OP_CLOSE:
                 case DEVICE_OP_MAX:
@@ -393,6 +395,7 @@ static bool act_vmm(World *w, int side, bool fail)
                 if (!c->status)
                         vmm_becomes(w, side, V_RUNNING);
                 break;
+        case VMM_ACT_ARRIVE:
         case VMM_ACT_NONE:
         case VMM_ACT_LOOK:
         case VMM_ACT_PREPARE:

@@ -184,7 +184,7 @@ static const struct {
         {"device", "state", "\"\""},
         {"device", "flags", "-1"},
         {"device", "flags", "8"},
-        {"device", "flags", "1024"},
+        {"device", "flags", "4096"},
         {"device", "flags", "4294967297"},
         {"device", "status", "1"},
         {"device", "status", "-4096"},
