@@ -367,118 +367,111 @@ static void run(struct event_base *base, const End *a, const End *b)
         assert_true(a->told && (!b || b->told));
 }
 
-static void test_exactly_these_pages_arrive(void **state)
-{
-        struct event_base *base = event_base_new();
+/* Two memories and a connection between them. */
+typedef struct Transfer {
+        struct event_base *base;
         Memory source, destination;
-        End out = {}, in = {};
-        Pages *sender, *taker;
         Dirty *dirty;
         int s[2];
+        Pages *sender, *taker;
+        End out, in;
+} Transfer;
 
-        memory_init(&source, 's');
-        memory_init(&destination, 'd');
-        destination.broker.maps[0].address = BASE - 2 * PAGE; /* mapped otherwise, at the same addresses */
-        destination.broker.maps[0].size += 2 * PAGE;
-        destination.broker.maps[0].offset = 0;
-        assert_int_equal(ftruncate(destination.fd, (PAGES + 4) * PAGE), 0);
+static void transfer_init(Transfer *t)
+{
+        *t = (Transfer){.base = event_base_new()};
+        memory_init(&t->source, 's');
+        memory_init(&t->destination, 'd');
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, t->s), 0);
+}
+
+static void transfer_begin(Transfer *t)
+{
+        assert_int_equal(
+                pages_out_new(t->base, t->s[0], t->dirty, &t->source.broker, on_end, &t->out, &t->sender), 0);
+        assert_int_equal(pages_in_new(t->base, t->s[1], &t->destination.broker, on_end, &t->in, &t->taker),
+                         0);
+}
+
+static void transfer_deinit(Transfer *t)
+{
+        pages_free(t->sender);
+        pages_free(t->taker);
+        dirty_free(t->dirty);
+        memory_deinit(&t->source);
+        memory_deinit(&t->destination);
+        (void) close(t->s[0]);
+        (void) close(t->s[1]);
+        event_base_free(t->base);
+}
+
+static void test_exactly_these_pages_arrive(void **state)
+{
+        Transfer t;
+
+        transfer_init(&t);
+        t.destination.broker.maps[0].address = BASE - 2 * PAGE; /* mapped otherwise, at the same addresses */
+        t.destination.broker.maps[0].size += 2 * PAGE;
+        t.destination.broker.maps[0].offset = 0;
+        assert_int_equal(ftruncate(t.destination.fd, (PAGES + 4) * PAGE), 0);
         say(0, BASE, 5, UINT64_C(1), UINT64_C(2), UINT64_C(3), UINT64_C(70), UINT64_C(199));
-        dirty = read_log(&source.broker);
-        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
-        assert_int_equal(pages_out_new(base, s[0], dirty, &source.broker, on_end, &out, &sender), 0);
-        assert_int_equal(pages_in_new(base, s[1], &destination.broker, on_end, &in, &taker), 0);
-        run(base, &out, &in);
-        assert_int_equal(out.status, 0);
-        assert_int_equal(in.status, 0);
-        assert_int_equal(pages_bytes(sender), 5 * PAGE);
-        assert_int_equal(pages_bytes(taker), 5 * PAGE);
+        t.dirty = read_log(&t.source.broker);
+        transfer_begin(&t);
+        run(t.base, &t.out, &t.in);
+        assert_int_equal(t.out.status, 0);
+        assert_int_equal(t.in.status, 0);
+        assert_int_equal(pages_bytes(t.sender), 5 * PAGE);
+        assert_int_equal(pages_bytes(t.taker), 5 * PAGE);
         for (uint64_t i = 0; i < PAGES; i++) {
                 bool sent = (i >= 1 && i <= 3) || i == 70 || i == 199;
                 uint8_t byte;
 
                 for (uint64_t k = 0; k < PAGE; k += 4095) {
-                        assert_int_equal(pread(destination.fd, &byte, 1, (off_t) ((i + 2) * PAGE + k)), 1);
+                        assert_int_equal(pread(t.destination.fd, &byte, 1, (off_t) ((i + 2) * PAGE + k)), 1);
                         assert_int_equal(byte, sent ? 's' : i + 2 < PAGES + 2 ? 'd' : 0);
                 }
         }
-        pages_free(sender);
-        pages_free(taker);
-        dirty_free(dirty);
-        memory_deinit(&source);
-        memory_deinit(&destination);
-        (void) close(s[0]);
-        (void) close(s[1]);
-        event_base_free(base);
+        transfer_deinit(&t);
 }
 
 /* The memory is mapped otherwise by now, in pieces: a run goes on in the next one, and where there is none it fails. */
 static void test_a_run_goes_on_in_the_next_mapping(void **state)
 {
         for (int hole = 0; hole < 2; hole++) {
-                struct event_base *base = event_base_new();
-                Memory source, destination;
-                End out = {}, in = {};
-                Pages *sender, *taker;
-                Dirty *dirty;
-                int s[2];
+                Transfer t;
 
-                memory_init(&source, 's');
-                memory_init(&destination, 'd');
+                transfer_init(&t);
                 say(0, BASE, 6, UINT64_C(1), UINT64_C(2), UINT64_C(3), UINT64_C(4), UINT64_C(5), UINT64_C(6));
-                dirty = read_log(&source.broker);
-                source.broker.maps[0] = (BrokerMap){BASE, 3 * PAGE, PAGE, 3, source.fd};
-                source.broker.maps[1] =
-                        (BrokerMap){BASE + (3 + (uint64_t) hole) * PAGE, 10 * PAGE, 4 * PAGE, 3, source.fd};
-                source.broker.n = 2;
-                assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
-                assert_int_equal(pages_out_new(base, s[0], dirty, &source.broker, on_end, &out, &sender), 0);
-                assert_int_equal(pages_in_new(base, s[1], &destination.broker, on_end, &in, &taker), 0);
-                run(base, &out, hole ? NULL : &in);
-                assert_int_equal(out.status, hole ? -ENXIO : 0);
+                t.dirty = read_log(&t.source.broker);
+                t.source.broker.maps[0] = (BrokerMap){BASE, 3 * PAGE, PAGE, 3, t.source.fd};
+                t.source.broker.maps[1] =
+                        (BrokerMap){BASE + (3 + (uint64_t) hole) * PAGE, 10 * PAGE, 4 * PAGE, 3, t.source.fd};
+                t.source.broker.n = 2;
+                transfer_begin(&t);
+                run(t.base, &t.out, hole ? NULL : &t.in);
+                assert_int_equal(t.out.status, hole ? -ENXIO : 0);
                 for (uint64_t i = 0; i < 8 && !hole; i++)
-                        assert_int_equal(page(&destination, i)[0], i >= 1 && i <= 6 ? 's' : 'd');
-                pages_free(sender);
-                pages_free(taker);
-                dirty_free(dirty);
-                memory_deinit(&source);
-                memory_deinit(&destination);
-                (void) close(s[0]);
-                (void) close(s[1]);
-                event_base_free(base);
+                        assert_int_equal(page(&t.destination, i)[0], i >= 1 && i <= 6 ? 's' : 'd');
+                transfer_deinit(&t);
         }
 }
 
 /* Not every mapping is a whole number of pages. */
 static void test_the_last_page_ends_with_its_mapping(void **state)
 {
-        struct event_base *base = event_base_new();
-        Memory source, destination;
-        End out = {}, in = {};
-        Pages *sender, *taker;
-        Dirty *dirty;
-        int s[2];
+        Transfer t;
 
-        memory_init(&source, 's');
-        memory_init(&destination, 'd');
-        source.broker.maps[0].size -= 100;
+        transfer_init(&t);
+        t.source.broker.maps[0].size -= 100;
         say(0, BASE, 2, UINT64_C(198), UINT64_C(199));
-        dirty = read_log(&source.broker);
-        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
-        assert_int_equal(pages_out_new(base, s[0], dirty, &source.broker, on_end, &out, &sender), 0);
-        assert_int_equal(pages_in_new(base, s[1], &destination.broker, on_end, &in, &taker), 0);
-        run(base, &out, &in);
-        assert_int_equal(out.status, 0);
-        assert_int_equal(in.status, 0);
-        assert_int_equal(page(&destination, 199)[PAGE - 101], 's');
-        assert_int_equal(page(&destination, 199)[PAGE - 100], 'd');
-        pages_free(sender);
-        pages_free(taker);
-        dirty_free(dirty);
-        memory_deinit(&source);
-        memory_deinit(&destination);
-        (void) close(s[0]);
-        (void) close(s[1]);
-        event_base_free(base);
+        t.dirty = read_log(&t.source.broker);
+        transfer_begin(&t);
+        run(t.base, &t.out, &t.in);
+        assert_int_equal(t.out.status, 0);
+        assert_int_equal(t.in.status, 0);
+        assert_int_equal(page(&t.destination, 199)[PAGE - 101], 's');
+        assert_int_equal(page(&t.destination, 199)[PAGE - 100], 'd');
+        transfer_deinit(&t);
 }
 
 static size_t put(uint8_t *to, FrameType type, uint64_t offset, const void *payload, uint32_t length)
