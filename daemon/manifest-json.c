@@ -42,9 +42,11 @@ static json_object *vmm_to_json(const ManifestVmm *vmm)
         add_text(o, "machine", vmm->machine);
         add_text(o, "run-state", vmm->run_state);
         json_add_bool(o, "takes-dirty-pages", vmm->takes_dirty_pages);
+        json_add_bool(o, "can-hold", vmm->can_hold);
         json_add(o, "blocked", list_to_json(vmm->n_blocked, vmm->blocked));
         json_add(o, "vfio-user", list_to_json(vmm->n_vfio_user, vmm->vfio_user));
         json_add(o, "writable", list_to_json(vmm->n_writable, vmm->writable));
+        json_add(o, "silent", list_to_json(vmm->n_silent, vmm->silent));
         return o;
 }
 
@@ -123,9 +125,12 @@ static void take_vmm(JsonReader *reader, json_object *o, ManifestVmm *ret)
         take_text(reader, o, "run-state", ret->run_state, sizeof ret->run_state);
         (void) json_member(reader, o, "takes-dirty-pages", json_type_boolean, true);
         ret->takes_dirty_pages = json_flag(reader, o, "takes-dirty-pages", false);
+        (void) json_member(reader, o, "can-hold", json_type_boolean, true);
+        ret->can_hold = json_flag(reader, o, "can-hold", false);
         ret->n_blocked = take_list(reader, o, "blocked", ret->blocked);
         ret->n_vfio_user = take_list(reader, o, "vfio-user", ret->vfio_user);
         ret->n_writable = take_list(reader, o, "writable", ret->writable);
+        ret->n_silent = take_list(reader, o, "silent", ret->silent);
 }
 
 static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)

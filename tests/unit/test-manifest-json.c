@@ -41,6 +41,7 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
         m->vmm.status = -1;
         m->vmm.major = 1000;
         m->vmm.takes_dirty_pages = true;
+        m->vmm.can_hold = true;
         fill(m->vmm.text, sizeof m->vmm.text, '1');
         fill(m->vmm.version, sizeof m->vmm.version, '2');
         fill(m->vmm.machine, sizeof m->vmm.machine, '3');
@@ -50,6 +51,8 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
         for (size_t i = 0; i < MANIFEST_REASONS_MAX; i++)
                 fill(m->vmm.blocked[i], MANIFEST_TEXT_MAX, 'b');
         fill(m->vmm.vfio_user[0], MANIFEST_TEXT_MAX, 'v');
+        m->vmm.n_silent = 1;
+        fill(m->vmm.silent[0], MANIFEST_TEXT_MAX, 's');
 }
 
 static int from_json(json_object *object, Manifest *ret, char *text)
