@@ -17,10 +17,9 @@ typedef struct DeviceDefinition {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
         char socket[SOCKET_PATH_MAX + 1];
-        char broker[SOCKET_PATH_MAX + 1]; /* where the VMM connects; empty: it does not use the device */
-        char vmm_device[DEVICE_ID_MAX +
-                        1]; /* what its VMM calls it, whose own device it is; empty: it is none */
-        bool precopy_off;   /* its state goes out in the blackout alone, whatever it can */
+        char broker[SOCKET_PATH_MAX + 1];   /* where the VMM connects; empty: it does not use the device */
+        char vmm_device[DEVICE_ID_MAX + 1]; /* what the VMM, which has it open, calls it */
+        bool precopy_off;                   /* its state goes out in the blackout alone, whatever it can */
 } DeviceDefinition;
 
 typedef struct Definition {

@@ -71,7 +71,7 @@ typedef struct ManifestVmm {
         char machine[64];             /* "pc-q35-7.2" */
         char run_state[32];           /* "running" */
         bool takes_dirty_pages;       /* pages that devices write can be given to it */
-        bool can_hold;                /* its migration can be held for a moment while vCPUs run */
+        bool can_hold;                /* its migration can be made to stand while its vCPUs run */
         uint32_t n_blocked;           /* reasons why the VMM itself refuses to migrate */
         char blocked[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* in the VMM's words */
         uint32_t
@@ -79,8 +79,8 @@ typedef struct ManifestVmm {
         char vfio_user[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* their QOM paths */
         uint32_t n_writable;                                     /* writable block devices */
         char writable[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX];
-        uint32_t n_silent; /* devices that it drives, and of whose states it says nothing */
-        char silent[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* what it calls them */
+        uint32_t n_silent; /* supervised devices of which it does not say what it does with them */
+        char silent[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* their names, and why */
 } ManifestVmm;
 
 typedef struct Manifest {

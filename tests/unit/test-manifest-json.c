@@ -44,7 +44,8 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
                 return;
         m->vmm.status = -1;
         m->vmm.major = 1000;
-        m->vmm.takes_dirty_pages = m->vmm.can_hold = true;
+        m->vmm.takes_dirty_pages = true;
+        m->vmm.can_hold = true;
         fill(m->vmm.text, sizeof m->vmm.text, '1');
         fill(m->vmm.version, sizeof m->vmm.version, '2');
         fill(m->vmm.machine, sizeof m->vmm.machine, '3');
