@@ -25,6 +25,12 @@ typedef enum HelperRequest {
         /* path, path of the device server's socket -> a socket that listens at the first, for a VMM, with the second's owner
          * and mode. -EADDRINUSE: somebody listens there already. */
         HELPER_LISTEN,
+        /* directory of a kernel VFIO device in sysfs -> its open file; the text says what it is. -EBUSY: somebody has it. */
+        HELPER_OPEN_VFIO,
+        /* directory of a PCI function in sysfs -> the text: the method by which it was reset. -EOPNOTSUPP: it has none. */
+        HELPER_RESET_FUNCTION,
+        /* pid, start time, boot id, directory of the device in sysfs -> that process's file of the device. */
+        HELPER_DUPLICATE,
         HELPER_REQUEST_MAX,
 } HelperRequest;
 

@@ -10,6 +10,10 @@
 #include "common/process-id.h"
 #include "common/socket.h"
 #include "starter.h"
+#include "vfio-open.h"
+
+/* For what is asked of the kernel about a device. Who asks of another one waits so long. */
+#define KERNEL_USEC (5 * USEC_PER_SEC)
 
 typedef struct Call {
         const HelperPlace *place;
@@ -166,12 +170,39 @@ static int kill_process(Call *call)
         return 0;
 }
 
+/* In a child: the kernel may take its time. The text is there in any case. */
+static int run_child(Call *call, ChildRun run)
+{
+        ChildWork work = {.fd = -1};
+        int r = child_run(run, call->strings[0], KERNEL_USEC, &work);
+
+        call->fd = work.fd;
+        if (r == -ETIMEDOUT)
+                r = -ETIME; /* it is not we who do not answer */
+        return say(call, r,
+                   work.text[0]  ? work.text
+                   : r == -ETIME ? "the kernel does not answer"
+                                 : strerror(-r));
+}
+
+static int open_vfio(Call *call)
+{
+        return run_child(call, vfio_open);
+}
+
+static int reset_function(Call *call)
+{
+        return run_child(call, vfio_reset_function);
+}
+
 static const Handler handlers[HELPER_REQUEST_MAX] = {
         [HELPER_CONNECT_DEVICE] = {1, 1, connect_device},
         [HELPER_START_AGENT] = {2, 2, start_agent},
         [HELPER_START_VMM] = {3, HELPER_STRINGS_MAX, start_vmm},
         [HELPER_KILL] = {3, 3, kill_process},
         [HELPER_LISTEN] = {2, 2, listen_for_vmm},
+        [HELPER_OPEN_VFIO] = {1, 1, open_vfio},
+        [HELPER_RESET_FUNCTION] = {1, 1, reset_function},
 };
 
 void helper_answer(const HelperPlace *place, const HelperPacket *request, HelperPacket *answer, int *ret_fd)
