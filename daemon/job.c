@@ -349,7 +349,7 @@ static void finish(Job *job)
                                   json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
         }
         if (job->vm)
-                vm_set_job(job->vm, NULL, NULL);
+                vm_end_job(job->vm);
         job->hooks->finished(job->userdata, job);
 }
 

@@ -13,7 +13,7 @@ import unittest
 from lab import Lab, Process, new_uuid, program, wait_for
 
 MAGIC, HEAD = 0x3148474d, struct.Struct("<IIIiqII")
-CONNECT_DEVICE, DUPLICATE, HOLD, VMM_LOG = 1, 6, 7, 8
+CONNECT_DEVICE, DUPLICATE, HOLD, VMM_LOG = 1, 8, 9, 10
 
 # A process with a thread that counts, of this name; or that is in a call which nothing interrupts: a parent in vfork().
 COUNTING = """
