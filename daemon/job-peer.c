@@ -33,6 +33,7 @@ json_object *job_plan_json(const Job *job)
         json_add_number(plan, "retries", job->plan.retries);
         json_add_bool(plan, "logs_dma", job->plan.logs_dma);
         json_add_bool(plan, "copies_pages", job->plan.copies_pages);
+        json_add_bool(plan, "p2p", job->plan.p2p);
         json_add_bool(plan, "grace", job->plan.grace);
         json_add_bool(plan, "push", job->plan.push);
         return plan;

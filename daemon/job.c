@@ -349,7 +349,7 @@ static void finish(Job *job)
                                   json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
         }
         if (job->vm)
-                vm_set_job(job->vm, NULL, NULL);
+                vm_end_job(job->vm);
         job->hooks->finished(job->userdata, job);
 }
 
@@ -520,7 +520,8 @@ static void tell_limits(const Job *job)
         vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.limits.bandwidth,
                                                   .blackout_usec = job->limits.max_blackout_usec,
                                                   .grace = job->plan.grace,
-                                                  .push = job->plan.push});
+                                                  .push = job->plan.push,
+                                                  .p2p = job->plan.p2p});
 }
 
 int job_make_plan(Job *job)
@@ -630,6 +631,7 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
                 job->plan.copies_pages = json_flag(&reader, plan, "copies_pages", false);
                 /* Its operator or ours may not want it; and what its devices can is known there. */
                 job->plan.push &= json_flag(&reader, plan, "push", false);
+                job->plan.p2p = json_flag(&reader, plan, "p2p", false);
                 tell_limits(job);
                 r = job_make_tokens(job);
         }

@@ -314,7 +314,7 @@ static void look_at_vm(Inquiry *inquiry)
                 answer_one_finding(inquiry, "presence", "here", "here",
                                    "the VM is at the destination already: unregister it where it is not");
         else
-                vm_open_devices(vm, on_inquiry_devices, inquiry);
+                vm_open_devices(vm, false, on_inquiry_devices, inquiry);
 }
 
 static void take_check(Caller *caller, const char *job, json_object *body)
@@ -355,7 +355,7 @@ static bool all_open(const Vm *vm, char *ret_text)
         for (uint32_t i = 0; i < vm->definition->n_devices; i++) {
                 const char *why = device_text(vm->devices[i]);
 
-                if (device_is_open(vm->devices[i]))
+                if (device_is_open(vm->devices[i]) || device_is_supervised(vm->devices[i]))
                         continue;
                 (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.60s, device %s: %.250s", vm->definition->name,
                                 device_id(vm->devices[i]),

@@ -18,6 +18,7 @@
 #define VM_NAME_MAX          128  /* bytes */
 #define MANIFEST_REASONS_MAX 16   /* things that the VMM itself says stand in the way */
 #define MANIFEST_TEXT_MAX    200  /* bytes of each such text */
+#define VMM_SYSFS_MAX        255  /* bytes of a device's directory below /sys */
 
 typedef enum VmmType {
         VMM_TYPE_NONE, /* a set of devices without a VM */
@@ -29,6 +30,7 @@ typedef enum VmmType {
 
 typedef enum DeviceType {
         DEVICE_TYPE_VFIO_USER,
+        DEVICE_TYPE_VFIO, /* of the kernel */
         DEVICE_TYPE_MAX,
         DEVICE_TYPE_INVALID = -EINVAL,
 } DeviceType;
@@ -58,8 +60,8 @@ typedef struct ManifestDevice {
         DeviceState state;       /* as last read */
         int status;              /* 0, or the negative errno with which the device could not be reached */
         char text[MANIFEST_TEXT_MAX];  /* what went wrong, when status is not 0 */
-        char sysfs[MANIFEST_TEXT_MAX]; /* which device of this host, and its driver; empty when not known */
-        char driver[64];
+        char sysfs[VMM_SYSFS_MAX + 1]; /* of the kernel: where it is; empty when not known */
+        char driver[64];               /* ... and who drives it */
 } ManifestDevice;
 
 typedef struct ManifestVmm {

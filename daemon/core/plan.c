@@ -58,8 +58,9 @@ static void plan_supervised(Plan *plan, const Manifest *manifest, const Policy *
                 any_p2p |= may_have_p2p(flags);
                 all_p2p &= (flags & DEVICE_MIGRATION_P2P) != 0;
         }
+        plan->p2p = plan->n_supervised > 0 && all_p2p;
         plan->push = policy->push && any_p2p;
-        plan->grace = policy->grace && plan->n_supervised > 0 && all_p2p && manifest->vmm.can_hold &&
+        plan->grace = policy->grace && plan->p2p && manifest->vmm.can_hold &&
                       kernel_refuses_blocked_arcs(manifest->kernel);
 }
 

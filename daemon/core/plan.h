@@ -30,6 +30,7 @@ typedef struct Plan {
         bool logs_dma;         /* devices write the VM's memory, and note where */
         bool copies_pages;     /* ... and as its VMM does not take these pages, agents copy them */
         uint32_t n_supervised; /* devices that the VMM drives itself */
+        bool p2p;              /* these have the P2P states, all of them */
         bool grace;            /* these go to P2P while vCPUs run, and the VMM's migration is held */
         bool push;             /* ... and through their last states together, not one after the other */
         TransferLimits limits; /* of each device */

@@ -9,6 +9,10 @@
 #include "call.h"
 #include "common/socket.h"
 #include "starter.h"
+#include "vfio-open.h"
+
+/* For what is asked of the kernel about a device. Who asks of another one waits so long. */
+#define KERNEL_USEC (5 * USEC_PER_SEC)
 
 typedef struct Handler {
         uint32_t least, most; /* strings */
@@ -187,6 +191,31 @@ static int kill_process(Call *call)
         return 0;
 }
 
+/* In a child: the kernel may take its time. The text is there in any case. */
+static int run_child(Call *call, ChildRun run)
+{
+        ChildWork work = {.fd = -1};
+        int r = child_run(run, call->strings[0], KERNEL_USEC, &work);
+
+        call->fd = work.fd;
+        if (r == -ETIMEDOUT)
+                r = -ETIME; /* it is not we who do not answer */
+        return call_say(call, r,
+                   work.text[0]  ? work.text
+                   : r == -ETIME ? "the kernel does not answer"
+                                 : strerror(-r));
+}
+
+static int open_vfio(Call *call)
+{
+        return run_child(call, vfio_open);
+}
+
+static int reset_function(Call *call)
+{
+        return run_child(call, vfio_reset_function);
+}
+
 static const Handler handlers[HELPER_REQUEST_MAX] = {
         [HELPER_CONNECT_DEVICE] = {1, 1, connect_device},
         [HELPER_START_AGENT] = {2, 2, start_agent},
@@ -196,6 +225,8 @@ static const Handler handlers[HELPER_REQUEST_MAX] = {
         [HELPER_DUPLICATE] = {4, 4, call_duplicate},
         [HELPER_HOLD] = {3, 3, call_hold},
         [HELPER_VMM_LOG] = {1, 1, open_vmm_log},
+        [HELPER_OPEN_VFIO] = {1, 1, open_vfio},
+        [HELPER_RESET_FUNCTION] = {1, 1, reset_function},
 };
 
 void helper_answer(const HelperPlace *place, const HelperPacket *request, HelperPacket *answer, int *ret_fd)

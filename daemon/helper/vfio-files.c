@@ -269,5 +269,5 @@ int call_duplicate(Call *call)
         if (r < 0)
                 return say_not_duplicated(call, r, &id, name);
         call->fd = TAKE_FD(fd);
-        return 0;
+        return call_say_of(call, 0, "as process %d has it open", (int) id.pid);
 }

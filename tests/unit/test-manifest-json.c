@@ -186,7 +186,7 @@ static const struct {
         {"vmm", "major", "-1"},
         {"vmm", "major", "1001"},
         {"vmm", "major", "18446744073709551615"},
-        {"device", "type", "\"vfio\""},
+        {"device", "type", "\"vfio-ap\""},
         {"device", "state", "\"sleeping\""},
         {"device", "state", "\"\""},
         {"device", "flags", "-1"},
