@@ -114,5 +114,65 @@ class Moves(unittest.TestCase):
             self.assertEqual((d["Type"], d["State"], d["Open"]), ("vfio", "running", True))
 
 
+# What the driver does at one place, on one side, and how the job must end.
+SOURCE_ARCS = {"RUNNING>PRE_COPY": "precopy", "PRE_COPY>PRE_COPY_P2P": "p2p-grace", "PRE_COPY_P2P>STOP_COPY": "drain",
+               "STOP_COPY>STOP": "drain"}
+DESTINATION_ARCS = {"RUNNING>RUNNING_P2P": "prepare", "RUNNING_P2P>STOP": "prepare", "STOP>RESUMING": "prepare",
+                    "RESUMING>STOP": "intake", "STOP>RUNNING_P2P": "arrival-grace"}
+LAST_ARC = "RUNNING_P2P>RUNNING"
+
+
+def faults():
+    """(name, side, order, the device reads ERROR after it)"""
+    for side, arcs in (("source", SOURCE_ARCS), ("destination", DESTINATION_ARCS)):
+        for arc in arcs:
+            yield f"{side} {arc} refuse", side, ("refuse", arc, errno.EIO, -1), False
+            yield f"{side} {arc} error", side, ("error", arc, errno.EIO, 1), True
+            yield f"{side} {arc} late", side, ("delay", arc, 4000000), False
+            yield f"{side} {arc} hang", side, ("hang", arc, 2, 1), False
+    for byte in (0, 10, 40):
+        yield f"source read-error at {byte}", "source", ("read-error", byte, errno.EIO, 1), False
+        yield f"destination write-error at {byte}", "destination", ("write-error", byte, errno.EIO, 1), False
+
+
+class Faults(unittest.TestCase):
+    """One fault of the driver each: the set goes on at the source, whole, or it is said what it has lost."""
+
+    def setUp(self):
+        vfio_guest.load()
+
+    def one(self, name, side, order, is_error):
+        with World(2) as w:
+            bad = w.mdevs["a" if side == "source" else "b"][0]
+            bad.order(*order)
+            began = time.monotonic()
+            status, job = w.move(w.a, w.b)
+            took = time.monotonic() - began
+            result = job.get("result")
+            print(f"{name:50} {result:10} {took:5.1f} s  {job.get('error', {}).get('text', '')[:110]}")
+            lost = side == "source" and (is_error or order[0] == "hang")
+            if order[:2] == ("refuse", "RUNNING>PRE_COPY"):
+                self.assertEqual(result, "done")  # it goes without pre-copy
+            elif order[0] != "delay":
+                self.assertIn(result, ("degraded",) if lost else ("failed", "degraded") if side == "source" else ("failed",), job)
+            if result in ("failed", "degraded") and order[0] not in ("hang", "delay"):
+                wait_for("the source's devices to run", lambda: w.states(w.a) == ["RUNNING"] * 2)
+            if result == "done":
+                self.assertEqual(w.states(w.b), ["RUNNING"] * 2)
+            w.rest()
+            w.release()
+            if result == "failed":
+                self.assertEqual([scratch(m) for m in w.mdevs["a"]], [0x40, 0x41])
+            if result == "done":
+                self.assertEqual([scratch(m) for m in w.mdevs["b"]], [0x40, 0x41])
+
+    def test_every_fault_has_one_end(self):
+        pattern = os.environ.get("MIGMGR_ROWS", "")
+        for row in faults():
+            if pattern in row[0]:
+                with self.subTest(row[0]):
+                    self.one(*row)
+
+
 if __name__ == "__main__":
-    vfio_guest.main()
+    vfio_guest.main(seconds=600)
