@@ -760,6 +760,14 @@ static void daemon_dies(World *w, int side)
                 cut(w);
 }
 
+/* What is known of the device when a half begins: of one that its VMM drives, only that. */
+static void begin_device(Daemon *d)
+{
+        half_set_device(&d->half, 0, supervised ? DEVICE_SUPERVISED | DEVICE_KERNEL : flags,
+                        supervised ? DEVICE_STATE_UNKNOWN : d->device);
+        half_set_gone(&d->half, 0, supervised);
+}
+
 static void daemon_back(World *w, int side)
 {
         Daemon *d = &w->side[side];
@@ -778,22 +786,29 @@ static void daemon_back(World *w, int side)
                 return;
         if (half_restore(&table, &d->half, side, 1, d->owner, d->noway, &sight) < 0)
                 abort();
-        half_set_device(&d->half, 0, flags, d->device);
+        if (supervised && !IS_ALIVE(d->vmm))
+                begin_device(d);
+        else
+                half_set_device(&d->half, 0, flags, d->device);
         d->exists = 1;
         event(w, side, &(HalfEvent){.type = HALF_START});
-}
-
-/* What is known of the device when a half begins: of one that its VMM drives, only that. */
-static void begin_device(Daemon *d)
-{
-        half_set_device(&d->half, 0, supervised ? DEVICE_SUPERVISED | DEVICE_KERNEL : flags,
-                        supervised ? DEVICE_STATE_UNKNOWN : d->device);
-        half_set_gone(&d->half, 0, supervised);
 }
 
 static void say(World *w, int to, Message message)
 {
         put(w, to, &(HalfEffect){.message = message});
+}
+
+/* The VMM is dead: its device is reset, unless it stands, and closed. */
+static void clear_device(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+
+        land(w, side);
+        if (d->device != DEVICE_STATE_STOP)
+                d->device = DEVICE_STATE_RUNNING;
+        d->stream = d->loaded = 0;
+        memset(&d->commands[HALF_WHO_DEVICE], 0, sizeof d->commands[HALF_WHO_DEVICE]);
 }
 
 static void deliver(World *w, int side)
@@ -956,7 +971,12 @@ static void make_move(World *w, Move m)
                 break;
         case M_SEE_DEATH:
                 d->unseen_death = 0;
+                if (supervised)
+                        clear_device(w, m.side);
                 event(w, m.side, &(HalfEvent){.type = HALF_VMM_GONE});
+                if (supervised && d->exists)
+                        event(w, m.side,
+                              &(HalfEvent){.type = HALF_DEVICE_GONE, .state = DEVICE_STATE_UNKNOWN});
                 break;
         case M_QEMU_RESUMES:
                 w->faults++;
