@@ -306,7 +306,7 @@ static bool supervised_takes_part(const Job *job, DeviceAct act, uint32_t flags)
 {
         DeviceProgram program;
 
-        if (act == DEVICE_ACT_PUSH && !job->plan.push)
+        if ((act == DEVICE_ACT_PUSH && !job->plan.push) || (act == DEVICE_ACT_P2P && job->plan.push))
                 return false;
         return device_program(act, DEVICE_STATE_RUNNING, flags, false, &program) == 0 && program.n > 0;
 }

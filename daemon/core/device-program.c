@@ -233,6 +233,7 @@ bool device_arc_supervised(DeviceState from, DeviceState to)
                 {DEVICE_STATE_PRE_COPY_P2P, DEVICE_STATE_PRE_COPY},
                 {DEVICE_STATE_PRE_COPY_P2P, DEVICE_STATE_STOP_COPY},
                 {DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_STOP},
+                {DEVICE_STATE_STOP_COPY, DEVICE_STATE_STOP},
                 {DEVICE_STATE_STOP, DEVICE_STATE_RUNNING_P2P},
                 {DEVICE_STATE_RESUMING, DEVICE_STATE_STOP},
         };
@@ -241,6 +242,12 @@ bool device_arc_supervised(DeviceState from, DeviceState to)
                 if (arcs[i][0] == from && arcs[i][1] == to)
                         return true;
         return false;
+}
+
+bool device_nudge_is_done(DeviceState to, DeviceState state)
+{
+        return state == to || (to == DEVICE_STATE_PRE_COPY_P2P && state == DEVICE_STATE_STOP_COPY) ||
+               (to == DEVICE_STATE_RUNNING_P2P && state == DEVICE_STATE_STOP);
 }
 
 static void add_arc(DeviceProgram *program, DeviceOpType type, DeviceState from, DeviceState to)
@@ -309,7 +316,7 @@ static int plan_supervised(DeviceAct act, DeviceState state, uint32_t flags, boo
         case DEVICE_ACT_SEALED:
                 /* Gone is one whose VMM has died after its seal: with any other this state is not reached. */
                 if (!gone)
-                        add_arc(program, DEVICE_OP_EXPECT, DEVICE_STATE_STOP, DEVICE_STATE_STOP);
+                        add_arc(program, DEVICE_OP_NUDGE, DEVICE_STATE_STOP_COPY, DEVICE_STATE_STOP);
                 return 0;
         case DEVICE_ACT_INTAKE:
                 /* What was read last, RUNNING, is of the time before its VMM has set RESUMING. */

@@ -24,7 +24,7 @@ typedef enum DeviceOpType {
         DEVICE_OP_SEND_PAGES, /* send what these pages hold, over the same data connection */
         DEVICE_OP_LOAD_PAGES, /* take such pages in, up to their end frame */
         /* A device whose states somebody else sets, too (its VMM): look first, always. */
-        DEVICE_OP_NUDGE,  /* reads `from`: as SET; reads `to`: done already; anything else is a failure */
+        DEVICE_OP_NUDGE, /* reads `from`: as SET; reads `to`, or a P2P state is left behind: done already; else a failure */
         DEVICE_OP_EXPECT, /* must read `from` or `to`; nothing is set */
         DEVICE_OP_MAX,
         DEVICE_OP_INVALID = -EINVAL,
@@ -59,7 +59,7 @@ typedef enum DeviceAct {
         DEVICE_ACT_SEND_PAGES, /* what was written goes out */
         DEVICE_ACT_LOAD,       /* the whole state in */
         DEVICE_ACT_LOAD_PAGES, /* what was written comes in */
-        DEVICE_ACT_SEALED,   /* its VMM has had it read out, and says no more of it: it must stand in STOP */
+        DEVICE_ACT_SEALED, /* its VMM has had it read out to the end: STOP, where it goes from one to the next */
         DEVICE_ACT_ADOPT,    /* its VMM is there, and with it the file of a device that it drives */
         DEVICE_ACT_CLEAN,    /* what such a device holds of somebody before is reset away */
         DEVICE_ACT_INTAKE,   /* RESUMING to STOP: accept or refuse the state */
@@ -81,9 +81,12 @@ typedef enum DeviceAct {
 DECLARE_STRING_TABLE(DeviceOpType, device_op);
 DECLARE_STRING_TABLE(DeviceAct, device_act);
 
-/* Whether we may take that arc on a device that its VMM drives: it gives no data stream, ends none, and lies on the VMM's own
- * way or leads back one step of it. */
+/* Whether we may take that arc on a device that its VMM drives: it gives no data stream, ends none that is still read, and
+ * lies on the VMM's own way or leads back one step of it. */
 bool device_arc_supervised(DeviceState from, DeviceState to);
+
+/* Whether a device that was to be nudged to `to` and reads `state` is there: further on the VMM's way out counts, too. */
+bool device_nudge_is_done(DeviceState to, DeviceState state);
 
 /* Whether it moves data over the data connection. */
 bool device_op_transfers(DeviceOpType type);

@@ -333,8 +333,7 @@ void qemu_halt(Qemu *q)
 
 static void poll_postmigrate(Qemu *q);
 
-/* After `completed` the status may still be finish-migrate for some milliseconds; until it is postmigrate QEMU could
- * go on by itself. */
+/* After `completed` the status may still be finish-migrate for some milliseconds, in which `cont` would be refused. */
 static void on_seal_status(Qemu *q, int status, json_object *result, const char *text)
 {
         JsonReader reader = {.where = "query-status"};
@@ -362,6 +361,10 @@ static void on_seal_event(Qemu *q)
         if (qemu_migration_is(q, "pre-switchover")) {
                 qemu_doing(q, "the rest of the memory goes out");
                 qemu_call(q, "migrate-continue", qemu_argument("state", "pre-switchover"), -1, on_continue);
+        } else if (qemu_migration_is(q, "completed") && q->vmm.limits.push && q->n_devices > 0) {
+                /* Nothing leads back from there but `cont`. What it does before postmigrate, for which the monitor would have
+                 * to wait, is to stop its devices, one after the other: they are stopped by us, all at once. */
+                qemu_done(q, 0, "%s", "");
         } else if (qemu_migration_is(q, "completed")) {
                 qemu_doing(q, "its migration is completed, but it is not in postmigrate");
                 poll_postmigrate(q);

@@ -149,7 +149,7 @@ static const struct {
         {DEVICE_ACT_STOP_REST, "running", DRIVEN | 3, false, "~running-p2p>stop"},
         {DEVICE_ACT_STOP_REST, "running", DRIVEN | 5, false, "stop-copy|stop-copy"},
         {DEVICE_ACT_STOP_REST, "running", DRIVEN | 1, false, "stop|stop"},
-        {DEVICE_ACT_SEALED, "running", DRIVEN | 7, false, "stop|stop"},
+        {DEVICE_ACT_SEALED, "running", DRIVEN | 7, false, "~stop-copy>stop"},
         {DEVICE_ACT_SEALED, "stop", 3, false, ""},
         {DEVICE_ACT_SEALED, "unknown", DRIVEN | 7, true, ""},
         {DEVICE_ACT_INTAKE, "running", DRIVEN | 3, false, "resuming>stop"},
@@ -215,7 +215,7 @@ static void test_of_what_the_vmm_drives_only_these_arcs_are_taken(void **state)
         static const char *const arcs[] = {
                 "running>running-p2p",   "running-p2p>running",    "pre-copy>pre-copy-p2p",
                 "pre-copy-p2p>pre-copy", "pre-copy-p2p>stop-copy", "running-p2p>stop",
-                "stop>running-p2p",      "resuming>stop",
+                "stop>running-p2p",      "resuming>stop",          "stop-copy>stop",
         };
         uint32_t sets = 0;
 

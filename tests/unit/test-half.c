@@ -187,7 +187,7 @@ static void vmm_moves(Rig *rig, uint32_t i, VmmAct act)
                         *state = DEVICE_STATE_PRE_COPY;
                 break;
         case VMM_ACT_HALT: *state = saves ? DEVICE_STATE_PRE_COPY_P2P : DEVICE_STATE_RUNNING_P2P; break;
-        case VMM_ACT_SEAL: *state = DEVICE_STATE_STOP; break;
+        case VMM_ACT_SEAL: *state = DEVICE_STATE_STOP_COPY; break; /* read to its end, and not stopped yet */
         case VMM_ACT_RESUME:
                 if (*state != DEVICE_STATE_RUNNING_P2P || saves)
                         *state = DEVICE_STATE_RUNNING;
