@@ -314,7 +314,9 @@ static int plan_supervised(DeviceAct act, DeviceState state, uint32_t flags, boo
         case DEVICE_ACT_P2P:
         case DEVICE_ACT_STOP_REST: leave_supervised(act, flags, program); return 0;
         case DEVICE_ACT_SEALED:
-                add_arc(program, DEVICE_OP_NUDGE, DEVICE_STATE_STOP_COPY, DEVICE_STATE_STOP);
+                /* Gone is one whose VMM has died after its seal: with any other this state is not reached. */
+                if (!gone)
+                        add_arc(program, DEVICE_OP_NUDGE, DEVICE_STATE_STOP_COPY, DEVICE_STATE_STOP);
                 return 0;
         case DEVICE_ACT_INTAKE:
                 /* What was read last, RUNNING, is of the time before its VMM has set RESUMING. */

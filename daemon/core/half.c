@@ -393,10 +393,16 @@ static bool stands(const HalfDevice *device)
         return true;
 }
 
+/* What a dead VMM had open for itself nobody has open any more. */
+static bool went_with_vmm(const Half *half, const HalfDevice *device)
+{
+        return half->vmm_gone && device->gone && (device->flags & DEVICE_SUPERVISED);
+}
+
 static bool all_stand(const Half *half)
 {
         for (uint32_t i = 0; i < half->n_devices; i++)
-                if (!stands(&half->devices[i]))
+                if (!stands(&half->devices[i]) && !went_with_vmm(half, &half->devices[i]))
                         return false;
         return true;
 }
@@ -674,7 +680,8 @@ static void device_gone(Step *s)
             !(device->flags & DEVICE_SUPERVISED))
                 device->lost = true;
         if (!device->pending) {
-                follow(s, HALF_DEVICE_GONE);
+                if (!went_with_vmm(s->half, device)) /* that was told, and decides */
+                        follow(s, HALF_DEVICE_GONE);
                 return;
         }
         device->pending = false;

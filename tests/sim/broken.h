@@ -174,6 +174,11 @@ static void break_no_settle(void)
         broken_states[SOURCE_SETTLE].device = ASKS_NOTHING;
 }
 
+static void break_not_stopped(void)
+{
+        broken_states[SOURCE_INTAKE].device = ASKS_NOTHING;
+}
+
 static void break_unheard_reset(void)
 {
         unheard_resets = true;
@@ -215,6 +220,8 @@ static const struct Rule {
          .its_vmm = true},
         {"no-settle", "source says END without a look where the VMM's device was left", true, break_no_settle,
          .faults = 1, .its_vmm = true},
+        {"not-stopped", "source gives the VM up when its VMM is sealed, wherever the VMM's device is", true,
+         break_not_stopped, .its_vmm = true},
         {"unheard-reset", "that its VMM has reset a device is not heard of", true, break_unheard_reset,
          .faults = 1, .its_vmm = true},
         {"nothing-ran", "a restarted destination believes the VMM's device that nothing was started", true,

@@ -309,6 +309,7 @@ static bool finds(const Daemon *d, const Command *c, int i)
         switch ((DeviceOpType) c->device.type[i]) {
         case DEVICE_OP_SET: return d->device == c->device.from[i];
         case DEVICE_OP_NUDGE:
+                return d->device == c->device.from[i] || device_nudge_is_done(c->device.to[i], d->device);
         case DEVICE_OP_EXPECT: return d->device == c->device.from[i] || d->device == c->device.to[i];
         case DEVICE_OP_REOPEN: return IS_ALIVE(d->vmm);
         default: return true;
@@ -346,7 +347,10 @@ static bool act_device(World *w, int side, int fail)
                         d->device = DEVICE_STATE_RUNNING; /* fresh: nobody's work */
                         d->stream = d->loaded = 0;
                         break;
-                case DEVICE_OP_NUDGE: device_becomes(w, side, c->device.to[i]); break;
+                case DEVICE_OP_NUDGE:
+                        if (d->device == c->device.from[i])
+                                device_becomes(w, side, c->device.to[i]);
+                        break;
                 case DEVICE_OP_SEND: w->side[D].stream = w->side[D].device == DEVICE_STATE_RESUMING; break;
                 case DEVICE_OP_SEND_PAGES: w->side[D].pages = w->side[D].stream; break;
                 case DEVICE_OP_GET:
@@ -428,15 +432,14 @@ static int seal(World *w)
         if (d->vmm == V_INCOMING) {
                 if (d->device != DEVICE_STATE_RESUMING || s->thinks == DEVICE_STATE_RUNNING)
                         return -EIO;
-                drive(w, S, standing());
+                drive(w, S, DEVICE_STATE_STOP_COPY);
                 d->stream = 1;
                 d->vmm = V_LOADED;
                 return 0;
         }
         if (d->vmm != V_LOADED)
                 return -EIO;
-        drive(w, S, DEVICE_STATE_STOP);
-        s->vmm = V_SEALED;
+        s->vmm = V_SEALED; /* and the device is read out, but not stopped yet */
         return 1;
 }
 
@@ -475,13 +478,14 @@ static bool may_step(const World *w, int side)
 {
         const Daemon *d = &w->side[side];
 
-        return d->vmm == V_STARTING || (side == S && d->vmm == V_HELD && d->thinks == quiet());
+        return d->vmm == V_STARTING || (side == S && d->vmm == V_HELD && d->thinks == quiet()) ||
+               (d->vmm == V_SEALED && d->thinks == DEVICE_STATE_STOP_COPY);
 }
 
 static void step_on(World *w, int side)
 {
         if (side == S)
-                drive(w, S, standing());
+                drive(w, S, w->side[S].vmm == V_SEALED ? DEVICE_STATE_STOP : standing());
         else
                 run(w);
 }
@@ -634,6 +638,14 @@ static bool moves_nothing(const Command *c, int who)
                                        c->vmm == VMM_ACT_TAKE_IN);
 }
 
+/* What a dead VMM drove is closed; what a living one drives stands only in STOP. */
+static bool device_may_move(const Daemon *d)
+{
+        if (supervised)
+                return IS_ALIVE(d->vmm) && d->device != DEVICE_STATE_STOP;
+        return d->device != DEVICE_STATE_STOP && d->device != DEVICE_STATE_STOP_COPY;
+}
+
 static void act_record(World *w, int side, bool fail, bool durable)
 {
         Daemon *d = &w->side[side];
@@ -643,8 +655,7 @@ static void act_record(World *w, int side, bool fail, bool durable)
                 if (!owner_may_become(side, d->owner, c->owner, true))
                         flaw(w, UNRECORDED);
                 if (c->owner == OWNER_NOBODY &&
-                    ((d->device != DEVICE_STATE_STOP && d->device != DEVICE_STATE_STOP_COPY) ||
-                     d->vmm == V_RUNNING || d->vmm == V_HELD || d->vmm == V_GRACED))
+                    (device_may_move(d) || d->vmm == V_RUNNING || d->vmm == V_HELD || d->vmm == V_GRACED))
                         flaw(w, MOVING_NOBODY);
                 d->owner = (uint8_t) c->owner;
                 d->noway |= c->durable;
@@ -760,6 +771,14 @@ static void daemon_dies(World *w, int side)
                 cut(w);
 }
 
+/* What is known of the device when a half begins: of one that its VMM drives, only that. */
+static void begin_device(Daemon *d)
+{
+        half_set_device(&d->half, 0, supervised ? DEVICE_SUPERVISED | DEVICE_KERNEL : flags,
+                        supervised ? DEVICE_STATE_UNKNOWN : d->device);
+        half_set_gone(&d->half, 0, supervised);
+}
+
 static void daemon_back(World *w, int side)
 {
         Daemon *d = &w->side[side];
@@ -778,22 +797,29 @@ static void daemon_back(World *w, int side)
                 return;
         if (half_restore(&table, &d->half, side, 1, d->owner, d->noway, &sight) < 0)
                 abort();
-        half_set_device(&d->half, 0, flags, d->device);
+        if (supervised && !IS_ALIVE(d->vmm))
+                begin_device(d);
+        else
+                half_set_device(&d->half, 0, flags, d->device);
         d->exists = 1;
         event(w, side, &(HalfEvent){.type = HALF_START});
-}
-
-/* What is known of the device when a half begins: of one that its VMM drives, only that. */
-static void begin_device(Daemon *d)
-{
-        half_set_device(&d->half, 0, supervised ? DEVICE_SUPERVISED | DEVICE_KERNEL : flags,
-                        supervised ? DEVICE_STATE_UNKNOWN : d->device);
-        half_set_gone(&d->half, 0, supervised);
 }
 
 static void say(World *w, int to, Message message)
 {
         put(w, to, &(HalfEffect){.message = message});
+}
+
+/* The VMM is dead: its device is reset, unless it stands, and closed. */
+static void clear_device(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+
+        land(w, side);
+        if (d->device != DEVICE_STATE_STOP)
+                d->device = DEVICE_STATE_RUNNING;
+        d->stream = d->loaded = 0;
+        memset(&d->commands[HALF_WHO_DEVICE], 0, sizeof d->commands[HALF_WHO_DEVICE]);
 }
 
 static void deliver(World *w, int side)
@@ -956,7 +982,12 @@ static void make_move(World *w, Move m)
                 break;
         case M_SEE_DEATH:
                 d->unseen_death = 0;
+                if (supervised)
+                        clear_device(w, m.side);
                 event(w, m.side, &(HalfEvent){.type = HALF_VMM_GONE});
+                if (supervised && d->exists)
+                        event(w, m.side,
+                              &(HalfEvent){.type = HALF_DEVICE_GONE, .state = DEVICE_STATE_UNKNOWN});
                 break;
         case M_QEMU_RESUMES:
                 w->faults++;

@@ -151,6 +151,7 @@ static const struct {
         {DEVICE_ACT_STOP_REST, "running", DRIVEN | 1, false, "stop|stop"},
         {DEVICE_ACT_SEALED, "running", DRIVEN | 7, false, "~stop-copy>stop"},
         {DEVICE_ACT_SEALED, "stop", 3, false, ""},
+        {DEVICE_ACT_SEALED, "unknown", DRIVEN | 7, true, ""},
         {DEVICE_ACT_INTAKE, "running", DRIVEN | 3, false, "resuming>stop"},
         {DEVICE_ACT_ARRIVE, "stop", DRIVEN | 3, false, "stop>running-p2p"},
         {DEVICE_ACT_ARRIVE, "running-p2p", DRIVEN | 3, false, ""},

@@ -187,7 +187,7 @@ static void vmm_moves(Rig *rig, uint32_t i, VmmAct act)
                         *state = DEVICE_STATE_PRE_COPY;
                 break;
         case VMM_ACT_HALT: *state = saves ? DEVICE_STATE_PRE_COPY_P2P : DEVICE_STATE_RUNNING_P2P; break;
-        case VMM_ACT_SEAL: *state = DEVICE_STATE_STOP; break;
+        case VMM_ACT_SEAL: *state = DEVICE_STATE_STOP_COPY; break; /* read to its end, and not stopped yet */
         case VMM_ACT_RESUME:
                 if (*state != DEVICE_STATE_RUNNING_P2P || saves)
                         *state = DEVICE_STATE_RUNNING;
@@ -1102,6 +1102,50 @@ static void test_a_vmm_that_dies_after_it_was_told_to_begin_may_have_run(void **
         }
 }
 
+/* ... and before that it has not, which this very process knows; what the VMM had open has gone with it, and stands. */
+static void test_a_vmm_that_dies_before_it_was_told_to_begin_has_not_run(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        rig_until(&rig, DESTINATION_ARRIVE);
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+        for (uint32_t i = 1; i < N; i += 2) {
+                rig.has[i] = false;
+                rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = i, .state = DEVICE_STATE_UNKNOWN});
+        }
+        for (int tries = 0; tries < 4 && rig.half.state != DESTINATION_PROMISE; tries++)
+                for (uint32_t i = 0; i < N; i++)
+                        if (rig.has[i] && is_driven(&rig, i))
+                                rig_device_fails(&rig, i, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN,
+                                                 DEVICE_STATE_UNKNOWN);
+                        else if (rig.has[i])
+                                rig_device_ok(&rig, i);
+        rig_until(&rig, DESTINATION_PROMISED);
+        assert_true(rig_said(&rig, MESSAGE_NOTSTARTED));
+        rig_deinit(&rig);
+}
+
+/* A source that saw the seal goes forward without its VMM, and without what went with that. */
+static void test_a_vmm_that_dies_sealed_takes_its_devices_with_it_and_no_more(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        rig_until(&rig, SOURCE_DRAIN);
+        rig_vmm(&rig, 0);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, SOURCE_DRAIN);
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+        rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = 1, .state = DEVICE_STATE_UNKNOWN});
+        rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = 3, .state = DEVICE_STATE_UNKNOWN});
+        rig_message(&rig, MESSAGE_REACHED, PHASE_DRAIN);
+        rig_until(&rig, SOURCE_INTAKE);
+        rig_message(&rig, MESSAGE_READY, 0);
+        assert_int_equal(rig.half.state, SOURCE_NOBODY);
+        rig_deinit(&rig);
+}
+
 static void test_a_push_that_fails_leaves_it_to_the_vmm(void **state)
 {
         Rig rig;
@@ -1312,6 +1356,8 @@ int main(void)
                 cmocka_unit_test(test_a_destination_device_that_its_vmm_resets_is_given_up_in_time_or_named),
                 cmocka_unit_test(test_a_start_that_was_asked_for_is_asked_for_again),
                 cmocka_unit_test(test_a_vmm_that_dies_after_it_was_told_to_begin_may_have_run),
+                cmocka_unit_test(test_a_vmm_that_dies_before_it_was_told_to_begin_has_not_run),
+                cmocka_unit_test(test_a_vmm_that_dies_sealed_takes_its_devices_with_it_and_no_more),
                 cmocka_unit_test(test_a_push_that_fails_leaves_it_to_the_vmm),
                 cmocka_unit_test(test_a_device_that_does_not_run_behind_its_vmm_is_named),
                 cmocka_unit_test(
