@@ -4,6 +4,12 @@
 #include <ctype.h>
 
 #include "common/json.h"
+#include "common/sysfs-device.h"
+
+bool definition_supervises(const Definition *definition, const DeviceDefinition *device)
+{
+        return device->type == DEVICE_TYPE_VFIO && definition->vmm == VMM_TYPE_QMP;
+}
 
 const char *definition_place(const Definition *definition)
 {
@@ -38,10 +44,72 @@ static void read_path(JsonReader *reader, json_object *object, const char *key, 
         memcpy(ret, path, strlen(path) + 1);
 }
 
-static void read_device(JsonReader *reader, json_object *object, DeviceDefinition *ret)
+static void read_server(JsonReader *reader, json_object *object, DeviceDefinition *ret)
 {
-        static const char *const keys[] = {"id", "type", "socket", "broker", "precopy", NULL};
-        const char *id, *type, *precopy;
+        static const char *const others[] = {"vmm-device", "sysfs"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+                if (json_string(reader, object, others[i], false))
+                        json_fail(reader, "device \"%s\": \"%s\" is for type vfio", ret->id, others[i]);
+        read_path(reader, object, "socket", true, ret->socket);
+        read_path(reader, object, "broker", false, ret->broker);
+}
+
+/* A device of the kernel: its VMM has it, or we open it. */
+static void read_kernel(JsonReader *reader, json_object *object, VmmType vmm, DeviceDefinition *ret)
+{
+        const char *name = json_string(reader, object, "vmm-device", false);
+        const char *sysfs = json_string(reader, object, "sysfs", false);
+
+        if (json_string(reader, object, "socket", false) || json_string(reader, object, "broker", false))
+                json_fail(reader, "device \"%s\": \"socket\" and \"broker\" are for type vfio-user", ret->id);
+        else if (!name == !sysfs)
+                json_fail(reader, "device \"%s\" of type vfio needs %s of \"vmm-device\" and \"sysfs\"",
+                          ret->id, name ? "only one" : "one");
+        else if (name && vmm == VMM_TYPE_NONE)
+                json_fail(reader,
+                          "device \"%s\": \"vmm-device\" names a device of a VMM, and there is none: use "
+                          "\"sysfs\"",
+                          ret->id);
+        else if (sysfs && vmm == VMM_TYPE_QMP)
+                json_fail(reader,
+                          "device \"%s\": QEMU drives its devices itself: name it by \"vmm-device\", its "
+                          "id in QEMU, not by \"sysfs\"",
+                          ret->id);
+        else if (name && !device_id_is_valid(name))
+                json_fail(reader,
+                          "device \"%s\": \"vmm-device\": \"%.60s\" is not 1 to %d of A-Z a-z 0-9 . _ -",
+                          ret->id, name, DEVICE_ID_MAX);
+        else if (sysfs && !sysfs_device_is_valid(sysfs))
+                json_fail(reader,
+                          "device \"%s\": \"sysfs\": \"%.80s\" is no /sys/bus/pci/devices/ADDRESS or "
+                          "/sys/bus/mdev/devices/UUID",
+                          ret->id, sysfs);
+        else if (name)
+                memcpy(ret->vmm_device, name, strlen(name) + 1);
+        else
+                memcpy(ret->sysfs, sysfs, strlen(sysfs) + 1);
+}
+
+static void read_precopy(JsonReader *reader, json_object *object, VmmType vmm, DeviceDefinition *ret)
+{
+        const char *precopy = json_string(reader, object, "precopy", false);
+
+        if (!precopy)
+                return;
+        if (!streq(precopy, "auto") && !streq(precopy, "off"))
+                json_fail(reader, "device \"%s\": precopy can be auto or off, not \"%s\"", ret->id, precopy);
+        else if (ret->type == DEVICE_TYPE_VFIO && vmm == VMM_TYPE_QMP)
+                json_fail(reader, "device \"%s\": QEMU moves its state: \"precopy\" is not ours to say",
+                          ret->id);
+        ret->precopy_off = streq(precopy, "off");
+}
+
+static void read_device(JsonReader *reader, json_object *object, VmmType vmm, DeviceDefinition *ret)
+{
+        static const char *const keys[] = {"id",      "type",       "socket", "broker",
+                                           "precopy", "vmm-device", "sysfs",  NULL};
+        const char *id, *type;
 
         json_only(reader, object, keys);
         id = json_string(reader, object, "id", true);
@@ -55,13 +123,12 @@ static void read_device(JsonReader *reader, json_object *object, DeviceDefinitio
         memcpy(ret->id, id, strlen(id) + 1);
         ret->type = device_type_from_string(type);
         if ((int) ret->type < 0)
-                json_fail(reader, "device \"%s\": unknown type \"%s\"; known: vfio-user", id, type);
-        read_path(reader, object, "socket", true, ret->socket);
-        read_path(reader, object, "broker", false, ret->broker);
-        precopy = json_string(reader, object, "precopy", false);
-        if (precopy && !streq(precopy, "auto") && !streq(precopy, "off"))
-                json_fail(reader, "device \"%s\": precopy can be auto or off, not \"%s\"", id, precopy);
-        ret->precopy_off = precopy && streq(precopy, "off");
+                json_fail(reader, "device \"%s\": unknown type \"%s\"; known: vfio-user, vfio", id, type);
+        else if (ret->type == DEVICE_TYPE_VFIO)
+                read_kernel(reader, object, vmm, ret);
+        else
+                read_server(reader, object, ret);
+        read_precopy(reader, object, vmm, ret);
 }
 
 /* Whose socket that is, or NULL. */
@@ -71,6 +138,32 @@ static const DeviceDefinition *find_path(const Definition *definition, size_t n,
                 if (streq(definition->devices[i].socket, path) || streq(definition->devices[i].broker, path))
                         return &definition->devices[i];
         return NULL;
+}
+
+/* What no two devices of a VM can have in common. */
+static void compare_devices(JsonReader *reader, const Definition *definition, size_t n)
+{
+        const DeviceDefinition *device = &definition->devices[n], *socket;
+
+        for (size_t i = 0; i < n && !reader->failed; i++) {
+                const DeviceDefinition *other = &definition->devices[i];
+
+                if (streq(other->id, device->id))
+                        json_fail(reader, "two devices are called \"%s\"", device->id);
+                else if (device->type == DEVICE_TYPE_VFIO && other->type == DEVICE_TYPE_VFIO &&
+                         streq(other->sysfs, device->sysfs) && streq(other->vmm_device, device->vmm_device))
+                        json_fail(reader, "devices \"%s\" and \"%s\" are the same: \"%s\"", other->id,
+                                  device->id, device->sysfs[0] ? device->sysfs : device->vmm_device);
+        }
+        socket = find_path(definition, n, device->socket);
+        if (!socket)
+                socket = find_path(definition, n, device->broker);
+        if (!reader->failed && socket)
+                json_fail(reader, "devices \"%s\" and \"%s\" have the same socket", socket->id, device->id);
+        if (!reader->failed && device->type == DEVICE_TYPE_VFIO_USER && streq(device->broker, device->socket))
+                json_fail(reader,
+                          "device \"%s\": \"broker\" is its server's socket; the VMM needs another one",
+                          device->id);
 }
 
 static void read_devices(JsonReader *reader, json_object *root, Definition *definition)
@@ -88,25 +181,9 @@ static void read_devices(JsonReader *reader, json_object *root, Definition *defi
                 return;
         }
         for (size_t i = 0; i < n && !reader->failed; i++) {
-                DeviceDefinition *device = &definition->devices[i];
-                const DeviceDefinition *other;
-
-                read_device(reader, json_object_array_get_idx(array, i), device);
-                for (size_t k = 0; k < i && !reader->failed; k++) {
-                        if (streq(definition->devices[k].id, device->id))
-                                json_fail(reader, "two devices are called \"%s\"", device->id);
-                }
-                other = find_path(definition, i, device->socket);
-                if (!other)
-                        other = find_path(definition, i, device->broker);
-                if (!reader->failed && other)
-                        json_fail(reader, "devices \"%s\" and \"%s\" have the same socket", other->id,
-                                  device->id);
-                if (!reader->failed && streq(device->broker, device->socket))
-                        json_fail(
-                                reader,
-                                "device \"%s\": \"broker\" is its server's socket; the VMM needs another one",
-                                device->id);
+                read_device(reader, json_object_array_get_idx(array, i), definition->vmm,
+                            &definition->devices[i]);
+                compare_devices(reader, definition, i);
                 definition->n_devices++;
         }
 }

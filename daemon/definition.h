@@ -18,7 +18,10 @@ typedef struct DeviceDefinition {
         DeviceType type;
         char socket[SOCKET_PATH_MAX + 1];
         char broker[SOCKET_PATH_MAX + 1]; /* where the VMM connects; empty: it does not use the device */
-        bool precopy_off;                 /* its state goes out in the blackout alone, whatever it can */
+        /* vfio: one of the two */
+        char vmm_device[DEVICE_ID_MAX + 1]; /* what its VMM calls it */
+        char sysfs[VMM_SYSFS_MAX + 1];      /* where we open it */
+        bool precopy_off;                   /* its state goes out in the blackout alone, whatever it can */
 } DeviceDefinition;
 
 typedef struct Definition {
@@ -37,6 +40,9 @@ typedef struct Definition {
 /* Parses `text`. -EINVAL: `ret_error` (JSON_TEXT_MAX bytes) says what is wrong; -ENOMEM. */
 int definition_parse(const char *text, size_t size, Definition **ret, char *ret_error) _must_check_;
 Definition *definition_free(Definition *definition);
+
+/* Whether the VMM has that device and drives it itself: we only look on, and take its states on where it is due. */
+bool definition_supervises(const Definition *definition, const DeviceDefinition *device);
 
 /* Where its VMM is reached, for people. */
 const char *definition_place(const Definition *definition);

@@ -193,10 +193,11 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings)
 {
         json_object *message = link_message(MESSAGE_CHECKED, inquiry->job), *report = json_new_object();
         size_t n = json_object_array_length(findings), more = n > FINDINGS_SENT ? n - FINDINGS_SENT : 0;
+        bool refused = findings_json_first_refusal(findings);
 
         if (more > 0)
                 (void) json_object_array_del_idx(findings, FINDINGS_SENT, more);
-        json_add_bool(report, "ok", n == 0);
+        json_add_bool(report, "ok", !refused);
         json_add(report, "findings", findings);
         json_add_number(report, "more", (int64_t) more);
         json_add(message, "report", report);
@@ -213,14 +214,12 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings)
 static void answer_one_finding(Inquiry *inquiry, const char *property, const char *source,
                                const char *destination, const char *remedy)
 {
-        json_object *findings = json_new_array(), *o = json_new_object();
+        json_object *findings = json_new_array();
+        Finding finding = {.property = property, .remedy = remedy};
 
-        json_add_string(o, "device", "");
-        json_add_string(o, "property", property);
-        json_add_string(o, "source", source);
-        json_add_string(o, "destination", destination);
-        json_add_string(o, "remedy", remedy);
-        json_append(findings, o);
+        (void) snprintf(finding.source, sizeof finding.source, "%s", source);
+        (void) snprintf(finding.destination, sizeof finding.destination, "%s", destination);
+        findings_to_json(&(Findings){1, &finding}, findings);
         answer_inquiry(inquiry, findings);
 }
 
@@ -315,7 +314,7 @@ static void look_at_vm(Inquiry *inquiry)
                 answer_one_finding(inquiry, "presence", "here", "here",
                                    "the VM is at the destination already: unregister it where it is not");
         else
-                vm_open_devices(vm, on_inquiry_devices, inquiry);
+                vm_open_devices(vm, false, on_inquiry_devices, inquiry);
 }
 
 static void take_check(Caller *caller, const char *job, json_object *body)
@@ -356,7 +355,7 @@ static bool all_open(const Vm *vm, char *ret_text)
         for (uint32_t i = 0; i < vm->definition->n_devices; i++) {
                 const char *why = device_text(vm->devices[i]);
 
-                if (device_is_open(vm->devices[i]))
+                if (device_is_open(vm->devices[i]) || device_is_supervised(vm->devices[i]))
                         continue;
                 (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.60s, device %s: %.250s", vm->definition->name,
                                 device_id(vm->devices[i]),

@@ -187,7 +187,7 @@ static void pick_up(Pickup *pickup)
                 return;
         }
         vm->awaits_job = true;
-        vm_open_devices(vm, on_pickup_devices, pickup);
+        vm_open_devices(vm, true, on_pickup_devices, pickup);
 }
 
 static bool has_newer(const Pickup *pickup, const Pickup *list)
@@ -236,7 +236,7 @@ int manager_start(Manager *manager)
          * whose place this would take. */
         for (Vm *vm = manager->vms; vm; vm = vm->next)
                 if (vm->presence == PRESENCE_HERE && !is_picked_up(vm, pickups.list)) {
-                        vm_open_devices(vm, NULL, NULL);
+                        vm_open_devices(vm, false, NULL, NULL);
                         vmm_find(vm->vmm, on_here_vmm, vm);
                 }
         while (pickups.list) {

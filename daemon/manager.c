@@ -167,7 +167,7 @@ static void on_registered_devices(void *userdata, Vm *vm)
         char text[JSON_TEXT_MAX];
 
         for (uint32_t i = 0; i < vm->definition->n_devices; i++)
-                if (!device_is_open(vm->devices[i])) {
+                if (!device_is_open(vm->devices[i]) && !device_is_supervised(vm->devices[i])) {
                         (void) snprintf(text, sizeof text, "VM %.60s, device %s: %.250s",
                                         vm->definition->name, device_id(vm->devices[i]),
                                         device_text(vm->devices[i]));
@@ -183,7 +183,7 @@ static void on_registered_vmm(void *userdata, int status, const char *text)
         char full[JSON_TEXT_MAX];
 
         if (status == 0 || (status == -ENOENT && reg->vm->vmm->may_come_later)) {
-                vm_open_devices(reg->vm, on_registered_devices, reg);
+                vm_open_devices(reg->vm, false, on_registered_devices, reg);
                 return;
         }
         (void) snprintf(

@@ -2,6 +2,7 @@
 #include "vm.h"
 
 #include <stdio.h>
+#include <sys/utsname.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -107,7 +108,8 @@ static void on_vmm_answered(void *userdata, uint32_t step, int status, const cha
                 vm->listener->vmm_answered(vm->job, step, status, text);
 }
 
-static void on_vmm_gone(void *userdata)
+/* First that the VMM is gone, which decides what follows; then what went with it. */
+static void on_cleared(void *userdata)
 {
         Vm *vm = userdata;
 
@@ -115,7 +117,18 @@ static void on_vmm_gone(void *userdata)
                 vm->listener->vmm_gone(vm->job);
         else
                 log_warning(LOG_ABOUT(.vm = vm->definition->name), "the VM's process has ended");
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (vm->job && device_is_supervised(vm->devices[i]))
+                        vm->listener->device_gone(vm->job, i, -ENODEV, "it has gone with its VMM");
         vm->changed(vm->changed_userdata, vm, -1);
+}
+
+static void on_vmm_gone(void *userdata)
+{
+        Vm *vm = userdata;
+
+        if (vm_clear_supervised(vm, on_cleared) < 0)
+                abort();
 }
 
 static void on_vmm_halted(void *userdata, uint64_t usec)
@@ -134,12 +147,25 @@ static void on_vmm_resumed(void *userdata)
                 vm->listener->vmm_resumed(vm->job);
 }
 
+/* Whom the VMM means, or -1. */
+static int32_t find_vmm_device(const Vm *vm, const char *vmm_device)
+{
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (vmm_device[0] && streq(vm->definition->devices[i].vmm_device, vmm_device))
+                        return (int32_t) i;
+        return -1;
+}
+
 static void on_vmm_device_reset(void *userdata, const char *vmm_device, const char *text)
 {
         Vm *vm = userdata;
+        int32_t index = find_vmm_device(vm, vmm_device);
 
-        log_warning(LOG_ABOUT(.vm = vm->definition->name, .device = vmm_device), "reset by its VMM: %s",
-                    text);
+        log_warning(LOG_ABOUT(.vm = vm->definition->name,
+                              .device = index < 0 ? vmm_device : vm->definition->devices[index].id),
+                    "its VMM has reset it: %s", text);
+        if (vm->job && index >= 0)
+                vm->listener->vmm_device_reset(vm->job, (uint32_t) index, text);
 }
 
 static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_bytes)
@@ -161,6 +187,14 @@ void vm_set_job(Vm *vm, const VmListener *listener, void *job)
         vm->job = job;
         if (job)
                 vm_keep_devices(vm);
+}
+
+void vm_end_job(Vm *vm)
+{
+        vm_set_job(vm, NULL, NULL);
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (device_is_supervised(vm->devices[i]))
+                        device_close(vm->devices[i]);
 }
 
 /* ---- devices ------------------------------------------------------------------------------------------------- */
@@ -185,6 +219,11 @@ static void on_all_opened(void *userdata)
 
 static void open_next(Vm *vm);
 
+static bool is_awaited(const Vm *vm, const Device *device)
+{
+        return vm->opens_supervised || !device_is_supervised(device);
+}
+
 static void on_device_opened(void *userdata, uint32_t index, int status, const char *text)
 {
         Vm *vm = userdata;
@@ -196,6 +235,7 @@ static void on_device_opened(void *userdata, uint32_t index, int status, const c
         vm->changed(vm->changed_userdata, vm, (int32_t) index);
         if (vm->n_opening == 0)
                 return;
+        vm->n_tried--;
         if (--vm->n_opening == 0)
                 on_all_opened(vm);
         else
@@ -207,15 +247,29 @@ static void open_next(Vm *vm)
 {
         uint32_t n = vm->definition->n_devices;
 
-        while (vm->next_opening < n && vm->next_opening + vm->n_opening < n + OPEN_AT_ONCE)
-                device_open(vm->devices[vm->next_opening++], on_device_opened, vm);
+        /* Those before it that are passed over were never among the ones that are awaited. */
+        while (vm->next_opening < n && vm->n_tried < OPEN_AT_ONCE) {
+                Device *device = vm->devices[vm->next_opening++];
+
+                if (!is_awaited(vm, device))
+                        continue;
+                vm->n_tried++;
+                device_open(device, on_device_opened, vm);
+        }
 }
 
-void vm_open_devices(Vm *vm, VmOpened opened, void *userdata)
+void vm_open_devices(Vm *vm, bool supervised, VmOpened opened, void *userdata)
 {
         vm->opened = opened;
         vm->opened_userdata = userdata;
-        vm->n_opening = vm->definition->n_devices;
+        vm->opens_supervised = supervised;
+        vm->n_opening = vm->n_tried = 0;
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++) {
+                if (is_awaited(vm, vm->devices[i]))
+                        vm->n_opening++;
+                else
+                        device_close(vm->devices[i]);
+        }
         if (vm->n_opening == 0 && loop_defer(vm->host->loop, on_all_opened, vm) < 0)
                 abort();
         vm->next_opening = 0;
@@ -256,6 +310,7 @@ void vm_keep_devices(Vm *vm)
 int vm_manifest(const Vm *vm, Manifest *ret)
 {
         const Definition *definition = vm->definition;
+        struct utsname host;
         Manifest manifest;
         int r = manifest_init(&manifest, definition->n_devices);
 
@@ -265,6 +320,8 @@ int vm_manifest(const Vm *vm, Manifest *ret)
         (void) snprintf(manifest.name, sizeof manifest.name, "%s", definition->name);
         manifest.presence = vm->presence;
         manifest.can_start = definition->vmm != VMM_TYPE_QMP || definition->argv;
+        if (uname(&host) == 0)
+                (void) snprintf(manifest.kernel, sizeof manifest.kernel, "%.64s", host.release);
         manifest.vmm = vm->vmm->facts;
         for (uint32_t i = 0; i < definition->n_devices; i++) {
                 ManifestDevice *device = &manifest.devices[i];
@@ -273,10 +330,16 @@ int vm_manifest(const Vm *vm, Manifest *ret)
                 device->type = definition->devices[i].type;
                 device->migration_flags = device_flags(vm->devices[i]);
                 device->state = device_state(vm->devices[i]);
-                device->status = device_is_open(vm->devices[i])       ? 0
-                                 : device_lacks_agent(vm->devices[i]) ? MANIFEST_NO_AGENT
-                                                                      : -ENOTCONN;
-                (void) snprintf(device->text, sizeof device->text, "%.199s", device_text(vm->devices[i]));
+                device->status = device_quarantine(vm->devices[i])[0]  ? MANIFEST_QUARANTINED
+                                 : device_is_open(vm->devices[i])      ? 0
+                                 : device_lacks_agent(vm->devices[i])  ? MANIFEST_NO_AGENT
+                                 : device_is_forbidden(vm->devices[i]) ? -EACCES
+                                                                       : -ENOTCONN;
+                (void) snprintf(device->text, sizeof device->text, "%.199s",
+                                device->status == MANIFEST_QUARANTINED ? device_quarantine(vm->devices[i])
+                                                                       : device_text(vm->devices[i]));
+                (void) snprintf(device->sysfs, sizeof device->sysfs, "%s", device_sysfs(vm->devices[i]));
+                (void) snprintf(device->driver, sizeof device->driver, "%s", device_driver(vm->devices[i]));
         }
         *ret = manifest;
         return 0;
@@ -289,6 +352,7 @@ Vm *vm_free(Vm *vm)
         if (!vm)
                 return NULL;
         vm_end_resets(vm);
+        vm_end_clearing(vm);
         for (uint32_t i = 0; vm->devices && i < vm->definition->n_devices; i++)
                 device_free(vm->devices[i]);
         free(vm->devices);
@@ -311,7 +375,11 @@ static int make_devices(Vm *vm)
                 .changed = on_device_changed,
                 .wanted = on_device_wanted,
         };
-        DevicePlace place = {vm->host->loop, vm->host->helper, vm->host->config.runtime_dir,
+        DevicePlace place = {vm->definition,
+                             vm->vmm,
+                             vm->host->loop,
+                             vm->host->helper,
+                             vm->host->config.runtime_dir,
                              vm->host->config.policy.connect_usec};
         uint32_t n = vm->definition->n_devices;
         int r = 0;
@@ -320,8 +388,7 @@ static int make_devices(Vm *vm)
         if (!vm->devices)
                 return -ENOMEM;
         for (uint32_t i = 0; i < n && r >= 0; i++)
-                r = device_new(&place, vm->definition->uuid, &vm->definition->devices[i], i, &listener, vm,
-                               &vm->devices[i]);
+                r = device_new(&place, &vm->definition->devices[i], i, &listener, vm, &vm->devices[i]);
         return r;
 }
 
@@ -344,9 +411,9 @@ int vm_new(const Host *host, Definition *definition, Presence presence, VmChange
         if (r >= 0)
                 r = loop_timer_new(host->loop, on_again, vm, &vm->again_timer);
         if (r >= 0)
-                r = make_devices(vm);
-        if (r >= 0)
                 r = vmm_new(host->loop, host->helper, definition, &listener, vm, &vm->vmm);
+        if (r >= 0)
+                r = make_devices(vm);
         if (r < 0) {
                 vm->definition = NULL; /* stays the caller's */
                 for (uint32_t i = 0; vm->devices && i < definition->n_devices; i++)

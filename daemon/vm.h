@@ -10,6 +10,7 @@
 
 typedef struct Vm Vm;
 typedef struct VmReset VmReset;
+typedef struct VmClearing VmClearing;
 
 /* What the job in hand hears. `index` is that of the device in the definition. */
 typedef struct VmListener {
@@ -20,6 +21,8 @@ typedef struct VmListener {
         void (*vmm_gone)(void *userdata);
         void (*vmm_halted)(void *userdata, uint64_t usec);
         void (*vmm_resumed)(void *userdata);
+        /* The VMM has reset that device behind our back. */
+        void (*vmm_device_reset)(void *userdata, uint32_t index, const char *text);
         void (*vmm_progress)(void *userdata, uint64_t done_bytes, uint64_t total_bytes);
 } VmListener;
 
@@ -29,7 +32,9 @@ typedef void (*VmChanged)(void *userdata, Vm *vm, int32_t index);
 /* All devices were tried; those that are open say so themselves. */
 typedef void (*VmOpened)(void *userdata, Vm *vm);
 
-/* A device was reset and runs, or `text` says why not. */
+#define VM_RESET_TEXT_MAX 512
+
+/* A device was reset and runs: `text` says how; or why not. */
 typedef void (*VmResetDone)(void *userdata, Vm *vm, uint32_t device, int status, const char *text);
 
 struct Vm {
@@ -48,9 +53,12 @@ struct Vm {
         LoopTimer *again_timer; /* a device that a VMM uses has gone too soon to be opened again at once */
         uint32_t n_opening;    /* devices that are not open yet, nor given up, or that a job has taken over */
         uint32_t next_opening; /* the next one that is to be tried */
+        uint32_t n_tried;      /* ... and those of them that are being tried */
+        bool opens_supervised;
         VmOpened opened;
         void *opened_userdata;
         VmReset *resets; /* devices that are being reset */
+        VmClearing *clearing;
         VmChanged changed;
         void *changed_userdata;
 };
@@ -60,8 +68,9 @@ int vm_new(const Host *host, Definition *definition, Presence presence, VmChange
            Vm **ret) _must_check_;
 Vm *vm_free(Vm *vm);
 
-/* Opens every device that is not. */
-void vm_open_devices(Vm *vm, VmOpened opened, void *userdata);
+/* Opens every device that is not; those that its VMM drives only if `supervised`, else one that a daemon before us has left open
+ * is let go. */
+void vm_open_devices(Vm *vm, bool supervised, VmOpened opened, void *userdata);
 /* Lets go of all of them. */
 void vm_close_devices(Vm *vm);
 /* Lets go of them after a while, unless a job has taken them. */
@@ -87,3 +96,10 @@ void vm_end_resets(Vm *vm);
 
 /* A job takes the VM in hand, or lets it go (NULL). */
 void vm_set_job(Vm *vm, const VmListener *listener, void *job);
+/* The job has ended: it lets the VM go, and the devices that the VMM drives. */
+void vm_end_job(Vm *vm);
+
+/* vm-gone.c: the VMM's process has ended. Our files of its own devices would keep these as it left them, and open: they are
+ * reset, unless they stand in STOP, and closed. `done`, later or at once, when that is so, or after a second. */
+int vm_clear_supervised(Vm *vm, LoopCallback done) _must_check_;
+void vm_end_clearing(Vm *vm);

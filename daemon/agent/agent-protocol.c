@@ -38,6 +38,12 @@ static bool run_is_sane(const AgentRun *run)
         return true;
 }
 
+static bool open_is_sane(const AgentOpen *open)
+{
+        return open->kernel <= 1 && open->supervised <= open->kernel && open->n_memory <= DEVICE_MEMORY_MAX &&
+               device_memory_is_sane(open->memory, open->n_memory);
+}
+
 static bool dirty_is_sane(const AgentDirty *dirty)
 {
         return dirty->page_size >= 4096 && (dirty->page_size & (dirty->page_size - 1)) == 0 &&
@@ -48,7 +54,7 @@ static bool dirty_is_sane(const AgentDirty *dirty)
 static bool is_sane(const AgentPacket *packet)
 {
         switch ((AgentPacketType) packet->head.type) {
-        case AGENT_OPEN:
+        case AGENT_OPEN: return open_is_sane(&packet->open);
         case AGENT_STOP:
         case AGENT_PROGRESS:
         case AGENT_WANTED: return true;

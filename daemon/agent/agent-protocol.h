@@ -4,7 +4,8 @@
 /* Between migmgrd (the commander) and an agent: packets on a SOCK_SEQPACKET socket, both on one host, of one version.
  *
  * The agent listens. A new commander displaces the old one and is greeted with HELLO, which says all that a daemon
- * which has just started must know. A commander sends OPEN (with the connected socket of the device's server), ATTACH
+ * which has just started must know. A commander sends OPEN (with the connected socket of the device's server, or the file
+ * of a kernel VFIO device), ATTACH
  * (with a data connection), RUN and STOP; OPEN and RUN are answered by one RESULT each, in order. A RUN that comes while
  * another runs waits for it. Between them PROGRESS, DIRTY and GONE may come at any time. An agent whose device a VMM uses
  * is told so with BROKER, before OPEN; it then says WANTED when that VMM waits and there is no connection to the device.
@@ -16,6 +17,7 @@
 
 #include "common/socket.h"
 #include "common/uuid.h"
+#include "daemon/core/device-memory.h"
 #include "daemon/core/device-program.h"
 #include "daemon/core/policy.h"
 
@@ -51,12 +53,18 @@ typedef struct AgentHead {
         uint32_t type;
 } AgentHead;
 
-/* Take this connection to the device's server (one file), negotiate, read flags and state. */
+/* Take this connection to the device's server, or this file of a kernel VFIO device (one file either way), negotiate, read
+ * flags and state. */
 typedef struct AgentOpen {
         AgentHead head;
         uint32_t seq;
-        uint32_t reserved;
+        uint8_t kernel;     /* it is a kernel VFIO device's */
+        uint8_t supervised; /* ... that its VMM has, too, and drives */
+        uint8_t reserved[2];
         uint64_t deadline_usec;
+        uint32_t n_memory; /* kernel: what its VMM has mapped for it, as far as is known */
+        uint32_t reserved2;
+        DeviceMemory memory[DEVICE_MEMORY_MAX];
 } AgentOpen;
 
 /* Take this data connection (one file) for all that `job` sends or loads. */

@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/socket.h"
 #include "program.h"
+#include "vfio-device.h"
 
 #define PROGRESS_USEC  (100 * USEC_PER_MSEC)
 #define COMMANDER_MSEC 1000
@@ -23,7 +24,7 @@ struct Agent {
         int listen_fd, commander_fd;
         struct event *accept, *command, *progress, *open_deadline, *next;
         ProgramPlace place;
-        VfioUserDevice *opening;
+        AgentDevice *opening;
         uint32_t open_seq;
         Program *program;
         int data_fd;
@@ -38,6 +39,7 @@ struct Agent {
         int last_status;
         uint64_t bytes;
         bool loaded, closing, gone;
+        bool kernel;   /* what was opened last is a kernel VFIO device */
         bool settling; /* opened, but what the VMM had set up is still being given to the server */
 };
 
@@ -72,11 +74,9 @@ static void say(Agent *agent, AgentPacket *packet)
 /* What the device can, and what is with it now. */
 static uint32_t current_flags(Agent *agent)
 {
-        const BrokerMap *maps;
-
         if (agent->place.device)
-                agent->flags = vfio_user_device_facts(agent->place.device)->flags;
-        return agent->flags | (broker_maps(agent->place.broker, &maps) > 0 ? (uint32_t) DEVICE_HAS_DMA : 0);
+                agent->flags = agent_device_facts(agent->place.device)->flags;
+        return agent->flags | (program_place_has_memory(&agent->place) ? (uint32_t) DEVICE_HAS_DMA : 0);
 }
 
 static void say_hello(Agent *agent)
@@ -164,7 +164,7 @@ static void drop_device(Agent *agent)
         program_place_clear(&agent->place);
         if (agent->place.broker)
                 broker_set_device(agent->place.broker, NULL);
-        agent->place.device = vfio_user_device_free(agent->place.device);
+        agent->place.device = agent_device_free(agent->place.device);
 }
 
 static void on_device_gone(void *userdata, int status, const char *text)
@@ -193,7 +193,7 @@ static void on_opening_gone(void *userdata, int status, const char *text)
 
         if (!agent->opening)
                 return;
-        agent->opening = vfio_user_device_free(agent->opening);
+        agent->opening = agent_device_free(agent->opening);
         (void) event_del(agent->open_deadline);
         say_refused(agent, agent->open_seq, status, text);
         next_command(agent);
@@ -233,7 +233,7 @@ static void on_state(void *userdata, DeviceState state, bool asked)
 
 static void begin_brokering(Agent *agent)
 {
-        vfio_user_device_watch(agent->place.device, on_state, agent);
+        agent_device_watch(agent->place.device, on_state, agent);
         broker_set_device(agent->place.broker, agent->place.device);
 }
 
@@ -263,7 +263,10 @@ static void on_opened(void *userdata, int status)
 
         if (status < 0) {
                 (void) event_del(agent->open_deadline);
-                (void) snprintf(text, sizeof text, "the device's server refused us: %s", strerror(-status));
+                const char *more = agent_device_explain(agent->opening);
+
+                (void) snprintf(text, sizeof text, "the device%s refused us: %s%s%s",
+                                agent->kernel ? "" : "'s server", strerror(-status), *more ? ": " : "", more);
                 agent->state = DEVICE_STATE_UNKNOWN;
                 say_refused(agent, agent->open_seq, status, text);
                 event_active(agent->next, EV_TIMEOUT, 0); /* frees what failed */
@@ -271,9 +274,9 @@ static void on_opened(void *userdata, int status)
         }
         agent->place.device = TAKE_PTR(agent->opening);
         agent->gone = false;
-        agent->state = vfio_user_device_facts(agent->place.device)->state;
+        agent->state = agent_device_facts(agent->place.device)->state;
         agent->loaded = false;
-        if (agent->place.broker)
+        if (agent->place.broker && vfio_user_device_of(agent->place.device))
                 begin_brokering(agent);
         /* A device that ran before it has the VMM's memory and interrupts again would lose what it does. */
         agent->settling = agent->place.broker && !broker_is_settled(agent->place.broker);
@@ -289,8 +292,11 @@ static void on_open_deadline(evutil_socket_t fd, short what, void *userdata)
                 on_settling_gone(agent, -ETIMEDOUT,
                                  "the device's server does not take again what the VMM had set up");
         else
-                on_opening_gone(agent, -ETIMEDOUT,
-                                "the device's server does not answer; is another client connected to it?");
+                on_opening_gone(
+                        agent, -ETIMEDOUT,
+                        agent->kernel
+                                ? "the kernel does not answer: does a call on this device hang in its driver?"
+                                : "the device's server does not answer; is another client connected to it?");
 }
 
 static void run_open(Agent *agent, const AgentOpen *open, int fd)
@@ -307,13 +313,16 @@ static void run_open(Agent *agent, const AgentOpen *open, int fd)
                 say_refused(agent, open->seq, -EBADF, "OPEN came without a file");
                 return;
         }
-        r = vfio_user_device_new(agent->base, fd, on_gone, agent, &agent->opening);
+        agent->kernel = open->kernel;
+        r = open->kernel ? vfio_device_new(agent->base, fd, open->supervised, open->memory, open->n_memory,
+                                           on_gone, agent, &agent->opening)
+                         : vfio_user_device_new(agent->base, fd, on_gone, agent, &agent->opening);
         if (r >= 0)
-                r = vfio_user_device_open(agent->opening, on_opened, agent);
+                r = agent_device_open(agent->opening, on_opened, agent);
         if (r >= 0 && event_add(agent->open_deadline, &tv) < 0)
                 r = -ENOMEM;
         if (r < 0) {
-                agent->opening = vfio_user_device_free(agent->opening);
+                agent->opening = agent_device_free(agent->opening);
                 say_refused(agent, open->seq, r, "the device cannot be opened");
         }
 }
@@ -459,7 +468,7 @@ static void on_next(evutil_socket_t fd, short what, void *userdata)
 {
         Agent *agent = userdata;
 
-        agent->opening = vfio_user_device_free(agent->opening);
+        agent->opening = agent_device_free(agent->opening);
         next_command(agent);
 }
 
@@ -522,15 +531,21 @@ static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
         }
         broker_set_unmap(agent->place.broker, on_unmap);
         broker_set_settled(agent->place.broker, on_settled);
-        if (agent->place.device)
+        if (vfio_user_device_of(agent->place.device))
                 begin_brokering(agent);
 }
 
 static void obey(Agent *agent, const AgentPacket *packet, int fd)
 {
         switch ((AgentPacketType) packet->head.type) {
-        case AGENT_OPEN:
-        case AGENT_RUN: enqueue(agent, packet, fd); return;
+        case AGENT_OPEN: enqueue(agent, packet, fd); return;
+        case AGENT_RUN:
+                /* A call that hangs in the kernel is not waited for: nothing of it is left to be heard. */
+                if (agent->kernel && only_closes(&packet->run))
+                        (void) run_program(agent, &packet->run);
+                else
+                        enqueue(agent, packet, fd);
+                return;
         case AGENT_ATTACH: attach(agent, &packet->attach, fd); return;
         case AGENT_BROKER: start_broker(agent, &packet->broker, fd); return;
         case AGENT_STOP:
@@ -608,7 +623,7 @@ Agent *agent_free(Agent *agent)
         drop_commander(agent);
         program_free(agent->program);
         drop_device(agent);
-        vfio_user_device_free(agent->opening);
+        agent_device_free(agent->opening);
         broker_free(agent->place.broker); /* behind the device, whose calls are the broker's too */
         close_data(agent);
         for (size_t i = 0; i < ARRAY_SIZE(events); i++)

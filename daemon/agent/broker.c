@@ -163,7 +163,7 @@ static void lose_server(Broker *broker)
         broker_wake(broker, 0);
 }
 
-void broker_set_device(Broker *broker, VfioUserDevice *device)
+void broker_set_device(Broker *broker, AgentDevice *device)
 {
         const char *text;
 
@@ -172,11 +172,11 @@ void broker_set_device(Broker *broker, VfioUserDevice *device)
                         lose_server(broker);
                 return;
         }
-        take_server(broker, device);
+        take_server(broker, vfio_user_device_of(device));
         broker->lost_usec = 0;
         broker->held = broker->resuming = false;
         broker_repair_next(broker); /* before it is known to stand: some servers take it even so */
-        broker_see_state(broker, vfio_user_device_facts(device)->state, false);
+        broker_see_state(broker, agent_device_facts(device)->state, false);
         text = broker->version ? broker_answer_version(broker) : NULL;
         if (text) {
                 broker_log_broken(broker, text);

@@ -58,8 +58,8 @@ void broker_set_unmap(Broker *broker, BrokerUnmap unmap);
 bool broker_is_settled(const Broker *broker);
 void broker_set_settled(Broker *broker, void (*settled)(void *userdata));
 
-/* The connection to the server: just opened, or NULL: it is about to go. Until the next call it stays there. */
-void broker_set_device(Broker *broker, VfioUserDevice *device);
+/* The device, behind a vfio-user server, and with it the connection to that: just opened, or NULL: it is about to go. Until the next call it stays there. */
+void broker_set_device(Broker *broker, AgentDevice *device);
 
 /* What the device is to become (`asked`: the SET is about to be sent) or was read to be. */
 void broker_see_state(Broker *broker, DeviceState state, bool asked);

@@ -35,8 +35,9 @@ static size_t bytes_of(uint64_t n_pages)
         return (size_t) ((n_pages + 63) / 64 * sizeof(uint64_t));
 }
 
-int dirty_new(const Broker *broker, Dirty **ret)
+int dirty_new(const AgentDevice *device, const Broker *broker, Dirty **ret)
 {
+        const DeviceFacts *facts = agent_device_facts(device);
         DirtyLog *log = calloc(1, sizeof *log);
         const BrokerMap *maps;
         uint32_t n_maps = broker_maps(broker, &maps);
@@ -46,6 +47,9 @@ int dirty_new(const Broker *broker, Dirty **ret)
         log->dirty.page_size = PAGE_MIN;
         for (uint32_t i = 0; i < n_maps; i++)
                 while (pages_of(maps[i].size, log->dirty.page_size) > AGENT_DIRTY_PAGES_MAX)
+                        log->dirty.page_size *= 2;
+        for (uint32_t i = 0; i < facts->n_memory; i++)
+                while (pages_of(facts->memory[i].size, log->dirty.page_size) > AGENT_DIRTY_PAGES_MAX)
                         log->dirty.page_size *= 2;
         *ret = &log->dirty;
         return 0;
@@ -150,21 +154,19 @@ static void on_report(void *userdata, int status, const void *words)
                 on_done(log->userdata, log->status);
 }
 
-static int ask(DirtyLog *log, VfioUserDevice *device, const BrokerMap *map)
+static int ask(DirtyLog *log, AgentDevice *device, const DirtyRange *place)
 {
         Asked *asked;
         int r;
 
-        if (pages_of(map->size, log->dirty.page_size) > AGENT_DIRTY_PAGES_MAX)
+        if (place->n_pages > AGENT_DIRTY_PAGES_MAX)
                 return -E2BIG; /* it was mapped after the log began */
         asked = malloc(sizeof *asked);
         if (!asked)
                 return -ENOMEM;
-        asked->log = log;
-        r = place_of(map, log->dirty.page_size, &asked->place);
-        if (r >= 0)
-                r = vfio_user_device_log_report(device, map->address, map->size, log->dirty.page_size,
-                                                on_report, asked);
+        *asked = (Asked){log, *place};
+        r = agent_device_log_report(device, place->address, place->size, log->dirty.page_size, on_report,
+                                    asked);
         if (r < 0)
                 free(asked);
         else
@@ -172,16 +174,40 @@ static int ask(DirtyLog *log, VfioUserDevice *device, const BrokerMap *map)
         return r;
 }
 
-void dirty_note(Dirty *dirty, VfioUserDevice *device, const BrokerMap *map)
+static void note_failure(DirtyLog *log, int r)
 {
-        DirtyLog *log = (DirtyLog *) dirty;
-        int r = map->fd < 0 ? 0 : ask(log, device, map);
-
         if (r < 0 && log->status == 0)
                 log->status = r;
 }
 
-int dirty_read(Dirty *dirty, VfioUserDevice *device, const Broker *broker, DeviceDone on_done, void *userdata)
+void dirty_note(Dirty *dirty, AgentDevice *device, const BrokerMap *map)
+{
+        DirtyLog *log = (DirtyLog *) dirty;
+        DirtyRange place;
+        int r;
+
+        if (map->fd < 0)
+                return;
+        r = place_of(map, dirty->page_size, &place);
+        note_failure(log, r < 0 ? r : ask(log, device, &place));
+}
+
+/* What a device was told of when it was opened. */
+static void note_memory(DirtyLog *log, AgentDevice *device)
+{
+        const DeviceFacts *facts = agent_device_facts(device);
+
+        for (uint32_t i = 0; i < facts->n_memory; i++) {
+                DirtyRange place = {.address = facts->memory[i].address,
+                                    .n_pages = pages_of(facts->memory[i].size, log->dirty.page_size),
+                                    .size = facts->memory[i].size,
+                                    .no_file = true};
+
+                note_failure(log, ask(log, device, &place));
+        }
+}
+
+int dirty_read(Dirty *dirty, AgentDevice *device, const Broker *broker, DeviceDone on_done, void *userdata)
 {
         DirtyLog *log = (DirtyLog *) dirty;
         const BrokerMap *maps;
@@ -189,6 +215,7 @@ int dirty_read(Dirty *dirty, VfioUserDevice *device, const Broker *broker, Devic
 
         for (uint32_t i = 0; i < n_maps; i++)
                 dirty_note(dirty, device, &maps[i]);
+        note_memory(log, device);
         if (log->open == 0)
                 return log->status < 0 ? log->status : 1;
         log->on_done = on_done;
@@ -214,7 +241,8 @@ bool dirty_is_mapped(const Dirty *dirty, const Broker *broker)
         uint32_t n_maps = broker_maps(broker, &maps);
 
         for (uint32_t i = 0; i < dirty->n; i++)
-                if (dirty->ranges[i].any && !is_mapped(dirty, &dirty->ranges[i], maps, n_maps))
+                if (dirty->ranges[i].any && !dirty->ranges[i].no_file &&
+                    !is_mapped(dirty, &dirty->ranges[i], maps, n_maps))
                         return false;
         return true;
 }

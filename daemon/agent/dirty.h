@@ -9,14 +9,15 @@
 
 #include <sys/types.h>
 
+#include "agent-device.h"
 #include "broker.h"
-#include "vfio-user-device.h"
 
 typedef struct DirtyRange {
         uint64_t address, n_pages;
         uint64_t size, offset; /* the mapping as it was, */
         dev_t dev;             /* and its file */
         ino_t ino;
+        bool no_file; /* its VMM has only told of the mapping; it stays, and its pages are the VMM's business */
         uint64_t *bitmap; /* owned; bit i: the page at address + i * page_size */
         bool any;         /* one of them is set */
 } DirtyRange;
@@ -28,16 +29,17 @@ typedef struct Dirty {
 } Dirty;
 
 /* For a log that starts now, with pages so large that one answer tells of the largest mapping. -ENOMEM. */
-int dirty_new(const Broker *broker, Dirty **ret) _must_check_;
+int dirty_new(const AgentDevice *device, const Broker *broker, Dirty **ret) _must_check_;
 Dirty *dirty_free(Dirty *dirty);
 
-/* Reads the log for every mapping with a file: what goes by message the VMM writes itself, and knows. `on_done` is told
+/* Reads the log for every mapping with a file, and for what the device itself was told of: what goes by message the VMM writes
+ * itself, and knows. `on_done` is told
  * when all of it is in, and what was noted before too. Returns 1 when there is nothing to wait for. */
-int dirty_read(Dirty *dirty, VfioUserDevice *device, const Broker *broker, DeviceDone on_done,
+int dirty_read(Dirty *dirty, AgentDevice *device, const Broker *broker, DeviceDone on_done,
                void *userdata) _must_check_;
 
 /* The same for one mapping that is about to go, while nobody waits: whatever goes wrong, dirty_read() says it. */
-void dirty_note(Dirty *dirty, VfioUserDevice *device, const BrokerMap *map);
+void dirty_note(Dirty *dirty, AgentDevice *device, const BrokerMap *map);
 
 /* Whether all that was written to is mapped still, or again, just as it was then: else its addresses mean nothing. */
 bool dirty_is_mapped(const Dirty *dirty, const Broker *broker);

@@ -21,7 +21,7 @@ typedef enum Step {
 
 struct Program {
         ProgramPlace *place;
-        VfioUserDevice *device; /* the place's */
+        AgentDevice *device; /* the place's */
         AgentRun run;
         uint32_t at; /* operation */
         Step step;
@@ -100,13 +100,13 @@ static void fail(Program *p, int status)
                 p->result.end_usec[p->at] = clock_monotonic_usec();
         p->step = STEP_FAILED;
         (void) event_add(p->deadline, &(struct timeval){.tv_usec = READ_BACK_USEC});
-        if (vfio_user_device_get(p->device, on_failed_state, p) < 0)
+        if (agent_device_get(p->device, on_failed_state, p) < 0)
                 end(p);
 }
 
 static const char *what_it_does(const Program *p, char *text, size_t size)
 {
-        if (op(p)->type == DEVICE_OP_SET)
+        if (op(p)->type == DEVICE_OP_SET || op(p)->type == DEVICE_OP_NUDGE)
                 (void) snprintf(text, size, "%s -> %s", state_text(op(p)->from), state_text(op(p)->to));
         else
                 (void) snprintf(text, size, "%s", device_op_to_string(op(p)->type));
@@ -119,7 +119,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata)
         char doing[64];
 
         p->bytes = program_bytes(p);
-        vfio_user_device_abandon(p->device);
+        agent_device_abandon(p->device);
         if (p->result.status == 0) {
                 (void) snprintf(p->result.text, sizeof p->result.text, "no answer within %llu ms, in %s",
                                 (unsigned long long) (p->run.deadline_usec / 1000),
@@ -140,7 +140,7 @@ void program_device_gone(Program *p, int status, const char *text)
         }
         p->bytes = program_bytes(p);
         p->result.state = DEVICE_STATE_UNKNOWN;
-        vfio_user_device_abandon(p->device);
+        agent_device_abandon(p->device);
         end(p);
 }
 
@@ -168,16 +168,18 @@ static void on_state(void *userdata, int status, DeviceState state);
 static void on_acted(void *userdata, int status)
 {
         Program *p = userdata;
+        const char *more = agent_device_explain(p->device);
         char doing[64];
 
         if (status < 0) {
-                (void) snprintf(p->result.text, sizeof p->result.text, "%s refused: %s",
-                                what_it_does(p, doing, sizeof doing), strerror(-status));
+                (void) snprintf(p->result.text, sizeof p->result.text, "%s refused: %s%s%s",
+                                what_it_does(p, doing, sizeof doing), strerror(-status), *more ? ": " : "",
+                                more);
                 fail(p, status);
                 return;
         }
         p->step = p->step == STEP_SET_RUN ? STEP_RUN_BACK : STEP_READ_BACK;
-        status = vfio_user_device_get(p->device, on_state, p);
+        status = agent_device_get(p->device, on_state, p);
         if (status < 0)
                 fail(p, status);
 }
@@ -187,13 +189,38 @@ static void begin_set(Program *p)
         int r;
 
         p->step = STEP_ACT;
-        r = vfio_user_device_set(p->device, op(p)->to, on_acted, p);
+        r = agent_device_set(p->device, op(p)->to, on_acted, p);
         if (r < 0)
                 fail(p, r);
 }
 
+/* Its VMM moves it, too: what is due may have come about already. */
+static void judge_shared(Program *p, DeviceState state)
+{
+        if (op(p)->type == DEVICE_OP_NUDGE ? device_nudge_is_done(op(p)->to, state)
+                                           : state == op(p)->to || state == op(p)->from) {
+                operation_done(p);
+                return;
+        }
+        if (state == op(p)->from) {
+                begin_set(p);
+                return;
+        }
+        if (op(p)->from == op(p)->to)
+                (void) snprintf(p->result.text, sizeof p->result.text, "reads %s where %s was due",
+                                state_text(state), state_text(op(p)->to));
+        else
+                (void) snprintf(p->result.text, sizeof p->result.text, "reads %s where %s or %s was due",
+                                state_text(state), state_text(op(p)->from), state_text(op(p)->to));
+        fail(p, -ESTALE);
+}
+
 static void judge_look(Program *p, DeviceState state)
 {
+        if (op(p)->type != DEVICE_OP_SET) {
+                judge_shared(p, state);
+                return;
+        }
         if (state == op(p)->from) {
                 p->looked = true;
                 begin_set(p);
@@ -207,10 +234,13 @@ static void judge_look(Program *p, DeviceState state)
 
 static void judge_read_back(Program *p, DeviceState state)
 {
-        if (op(p)->type == DEVICE_OP_SET && state != op(p)->to) {
+        bool there =
+                op(p)->type == DEVICE_OP_NUDGE ? device_nudge_is_done(op(p)->to, state) : state == op(p)->to;
+
+        if ((op(p)->type == DEVICE_OP_SET || op(p)->type == DEVICE_OP_NUDGE) && !there) {
                 (void) snprintf(p->result.text, sizeof p->result.text, "%s -> %s: said yes, but reads %s",
                                 state_text(op(p)->from), state_text(op(p)->to), state_text(state));
-                fail(p, -EIO);
+                fail(p, op(p)->type == DEVICE_OP_SET ? -EIO : -ESTALE);
                 return;
         }
         if (op(p)->type == DEVICE_OP_RESET) {
@@ -221,7 +251,7 @@ static void judge_read_back(Program *p, DeviceState state)
                 int r;
 
                 p->step = STEP_SET_RUN;
-                r = vfio_user_device_set(p->device, DEVICE_STATE_RUNNING, on_acted, p);
+                r = agent_device_set(p->device, DEVICE_STATE_RUNNING, on_acted, p);
                 if (r < 0)
                         fail(p, r);
                 return;
@@ -265,7 +295,7 @@ static void read_back(Program *p)
         int r;
 
         p->step = STEP_READ_BACK;
-        r = vfio_user_device_get(p->device, on_state, p);
+        r = agent_device_get(p->device, on_state, p);
         if (r < 0)
                 fail(p, r);
 }
@@ -302,22 +332,20 @@ static void on_logged(void *userdata, int status)
 static int begin_log(Program *p)
 {
         Dirty *dirty;
-        int r = dirty_new(p->place->broker, &dirty);
+        int r = dirty_new(p->device, p->place->broker, &dirty);
 
         if (r < 0)
                 return r;
         dirty_free(p->place->dirty);
         p->place->dirty = dirty;
-        return vfio_user_device_log_start(p->device, dirty->page_size, on_logged, p);
+        return agent_device_log_start(p->device, dirty->page_size, on_logged, p);
 }
 
 /* Memory that was mapped when nobody asked for a log any more would be lost in silence. While the device stands nothing
  * more is mapped: what is seen now is all. */
 static bool is_logged(Program *p)
 {
-        const BrokerMap *maps;
-
-        if (p->place->dirty || broker_maps(p->place->broker, &maps) == 0)
+        if (p->place->dirty || !program_place_has_memory(p->place))
                 return true;
         set_text(p, "the VMM has mapped memory for it since the migration was checked: migrate again");
         return false;
@@ -365,9 +393,7 @@ static int begin_send(Program *p)
 
 static int begin_send_pages(Program *p)
 {
-        const BrokerMap *maps;
-
-        if (!p->place->dirty && broker_maps(p->place->broker, &maps) > 0) {
+        if (!p->place->dirty && program_place_has_memory(p->place)) {
                 set_text(p, "what it has written was not read");
                 return -ENODATA;
         }
@@ -414,24 +440,24 @@ static int begin_operation(Program *p)
 {
         p->step = STEP_ACT;
         switch ((DeviceOpType) op(p)->type) {
-        case DEVICE_OP_GET: return vfio_user_device_get(p->device, on_state, p);
+        case DEVICE_OP_GET: return agent_device_get(p->device, on_state, p);
         case DEVICE_OP_SET:
                 if (p->looked)
-                        return vfio_user_device_set(p->device, op(p)->to, on_acted, p);
+                        return agent_device_set(p->device, op(p)->to, on_acted, p);
                 p->step = STEP_LOOK;
-                return vfio_user_device_get(p->device, on_state, p);
-        case DEVICE_OP_RESET: return vfio_user_device_reset(p->device, on_acted, p);
+                return agent_device_get(p->device, on_state, p);
+        case DEVICE_OP_RESET: return agent_device_reset(p->device, on_acted, p);
         case DEVICE_OP_SEND:
         case DEVICE_OP_LOAD:
         case DEVICE_OP_PRECOPY:
         case DEVICE_OP_SEND_PAGES:
         case DEVICE_OP_LOAD_PAGES: return begin_transfer(p);
         case DEVICE_OP_LOG_START: return begin_log(p);
-        case DEVICE_OP_LOG_STOP: return vfio_user_device_log_stop(p->device, on_logged, p);
+        case DEVICE_OP_LOG_STOP: return agent_device_log_stop(p->device, on_logged, p);
         case DEVICE_OP_DIRTY: return read_log(p);
         case DEVICE_OP_CLOSE: operation_done(p); return 0;
         case DEVICE_OP_NUDGE:
-        case DEVICE_OP_EXPECT:
+        case DEVICE_OP_EXPECT: p->step = STEP_LOOK; return agent_device_get(p->device, on_state, p);
         case DEVICE_OP_REOPEN: /* the daemon's side does that, with OPEN */
         case DEVICE_OP_MAX:
         case DEVICE_OP_INVALID: break;
@@ -502,6 +528,14 @@ Program *program_free(Program *p)
 
 DEFINE_CLEANUP(Program *, program_free);
 
+bool program_place_has_memory(const ProgramPlace *place)
+{
+        const BrokerMap *maps;
+
+        return broker_maps(place->broker, &maps) > 0 ||
+               (place->device && agent_device_facts(place->device)->n_memory > 0);
+}
+
 void program_place_clear(ProgramPlace *place)
 {
         place->precopy = stream_free(place->precopy);
@@ -541,7 +575,7 @@ int program_new(ProgramPlace *place, const AgentRun *run, int data_fd, ProgramEn
         p->result = (AgentResultPacket){.head.type = AGENT_RESULT,
                                         .seq = run->seq,
                                         .state = DEVICE_STATE_UNKNOWN,
-                                        .flags = vfio_user_device_facts(place->device)->flags};
+                                        .flags = agent_device_facts(place->device)->flags};
         p->kick = event_new(place->base, -1, 0, on_kick, p);
         p->deadline = event_new(place->base, -1, 0, on_deadline, p);
         if (!p->kick || !p->deadline)

@@ -20,11 +20,14 @@ typedef void (*ProgramEnd)(void *userdata, const AgentResultPacket *result);
 /* What a program is run on; outlives it, the agent's. */
 typedef struct ProgramPlace {
         struct event_base *base;
-        VfioUserDevice *device;
+        AgentDevice *device;
         Broker *broker;  /* NULL: no VMM uses the device */
         Stream *precopy; /* begun by one program and finished by another */
         Dirty *dirty;    /* as long as DMA is logged */
 } ProgramPlace;
+
+/* Its VMM has mapped memory for the device. */
+bool program_place_has_memory(const ProgramPlace *place);
 
 /* Lets go of what programs have left behind: the device is another, or goes another way. */
 void program_place_clear(ProgramPlace *place);

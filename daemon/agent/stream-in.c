@@ -29,7 +29,7 @@ static void on_device_written(void *userdata, int status)
 
 static void write_to_device(Stream *stream)
 {
-        size_t chunk = vfio_user_device_facts(stream->device)->transfer_max;
+        size_t chunk = agent_device_facts(stream->device)->transfer_max;
 
         while (stream->tail != stream->head && stream->transfers < DEVICE_TRANSFERS_MAX) {
                 Buffer *buffer = &stream->buffers[stream->tail % STREAM_BUFFERS];
@@ -38,8 +38,8 @@ static void write_to_device(Stream *stream)
 
                 if (buffer->use != BUFFER_FULL)
                         return;
-                r = vfio_user_device_write(stream->device, buffer->payload + buffer->done, size,
-                                           on_device_written, buffer);
+                r = agent_device_write(stream->device, buffer->payload + buffer->done, size,
+                                       on_device_written, buffer);
                 if (r < 0) {
                         stream_end(stream, r, "the device cannot be given its state");
                         return;
@@ -175,7 +175,7 @@ static void pump_in(Stream *stream)
                 stream_end(stream, 0, "");
 }
 
-int stream_in_new(struct event_base *base, VfioUserDevice *device, int fd, StreamEnd on_end, void *userdata,
+int stream_in_new(struct event_base *base, AgentDevice *device, int fd, StreamEnd on_end, void *userdata,
                   Stream **ret)
 {
         return stream_new(base, device, fd, pump_in, on_end, userdata, ret);

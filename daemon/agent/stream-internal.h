@@ -48,7 +48,7 @@ typedef struct Precopy {
 } Precopy;
 
 struct Stream {
-        VfioUserDevice *device;
+        AgentDevice *device;
         int fd;
         struct event *readable, *writable, *kick;
         Buffer buffers[STREAM_BUFFERS];
@@ -73,8 +73,8 @@ struct Stream {
         void (*pump)(Stream *stream);
 };
 
-int stream_new(struct event_base *base, VfioUserDevice *device, int fd, void (*pump)(Stream *),
-               StreamEnd on_end, void *userdata, Stream **ret) _must_check_;
+int stream_new(struct event_base *base, AgentDevice *device, int fd, void (*pump)(Stream *), StreamEnd on_end,
+               void *userdata, Stream **ret) _must_check_;
 
 /* The end, told from the loop. `text` must be a literal. */
 void stream_end(Stream *stream, int status, const char *text);

@@ -65,7 +65,7 @@ static bool must_wait(Stream *stream)
 
 static void fill_from_device(Stream *stream)
 {
-        size_t most = MIN(vfio_user_device_facts(stream->device)->transfer_max, (size_t) STREAM_CHUNK_MAX);
+        size_t most = MIN(agent_device_facts(stream->device)->transfer_max, (size_t) STREAM_CHUNK_MAX);
 
         while (!stream->at_end && stream->status == 0 && !must_wait(stream)) {
                 Buffer *buffer = &stream->buffers[stream->head % STREAM_BUFFERS];
@@ -78,7 +78,7 @@ static void fill_from_device(Stream *stream)
                         stream_end(stream, -ENOMEM, "out of memory");
                         return;
                 }
-                r = vfio_user_device_read(stream->device, buffer->payload, chunk, on_device_read, buffer);
+                r = agent_device_read(stream->device, buffer->payload, chunk, on_device_read, buffer);
                 if (r < 0) {
                         stream_end(stream, r, "the device cannot be asked for its state");
                         return;
@@ -205,10 +205,13 @@ static void look_at_convergence(Stream *stream)
 {
         Precopy *p = &stream->precopy;
         const TransferLimits *limits = &p->limits;
-        bool little = p->empty || p->slow;
+        bool initial, little;
+        uint64_t left = agent_device_left(stream->device, &initial);
 
         if (!p->under_way || p->converged)
                 return;
+        /* Nothing came, and the device says that there is more: then it is about to come. */
+        little = (p->empty && left == 0) || (p->slow && !initial);
         if (little)
                 p->mark_wanted = true;
         if ((p->marked && little) ||
@@ -273,13 +276,13 @@ static void pump_out(Stream *stream)
                 stream_end(stream, 0, "");
 }
 
-int stream_out_new(struct event_base *base, VfioUserDevice *device, int fd, StreamEnd on_end, void *userdata,
+int stream_out_new(struct event_base *base, AgentDevice *device, int fd, StreamEnd on_end, void *userdata,
                    Stream **ret)
 {
         return stream_new(base, device, fd, pump_out, on_end, userdata, ret);
 }
 
-int stream_precopy_new(struct event_base *base, VfioUserDevice *device, int fd, const TransferLimits *limits,
+int stream_precopy_new(struct event_base *base, AgentDevice *device, int fd, const TransferLimits *limits,
                        StreamEnd on_converged, void *userdata, Stream **ret)
 {
         Stream *stream;

@@ -50,12 +50,13 @@ Stream *stream_free(Stream *stream)
         if (!stream)
                 return NULL;
         if (stream->transfers > 0)
-                vfio_user_device_abandon_transfers(stream->device);
+                agent_device_abandon_transfers(stream->device);
         for (size_t i = 0; i < ARRAY_SIZE(events); i++)
                 if (events[i])
                         event_free(events[i]);
         for (size_t i = 0; i < STREAM_BUFFERS; i++)
-                free(stream->buffers[i].payload);
+                if (!agent_device_keeps(stream->device, stream->buffers[i].payload, stream->buffers[i].room))
+                        free(stream->buffers[i].payload);
         free(stream);
         return NULL;
 }
@@ -67,8 +68,8 @@ uint64_t stream_bytes(const Stream *stream)
         return stream->bytes;
 }
 
-int stream_new(struct event_base *base, VfioUserDevice *device, int fd, void (*pump)(Stream *),
-               StreamEnd on_end, void *userdata, Stream **ret)
+int stream_new(struct event_base *base, AgentDevice *device, int fd, void (*pump)(Stream *), StreamEnd on_end,
+               void *userdata, Stream **ret)
 {
         _cleanup_(stream_freep) Stream *stream = calloc(1, sizeof *stream);
 

@@ -14,8 +14,8 @@
 
 #include <event2/event.h>
 
+#include "agent-device.h"
 #include "daemon/core/policy.h"
-#include "vfio-user-device.h"
 
 typedef struct Stream Stream;
 
@@ -23,12 +23,12 @@ typedef struct Stream Stream;
 typedef void (*StreamEnd)(void *userdata, int status, const char *text);
 
 /* Everything that the device has, to its end: it is in STOP_COPY. -ENOMEM. */
-int stream_out_new(struct event_base *base, VfioUserDevice *device, int fd, StreamEnd on_end, void *userdata,
+int stream_out_new(struct event_base *base, AgentDevice *device, int fd, StreamEnd on_end, void *userdata,
                    Stream **ret) _must_check_;
 
 /* What the device gives in PRE_COPY. `on_converged` is told when the destination has taken what there was at first and
  * little is left, or a limit is reached. -ENOMEM. */
-int stream_precopy_new(struct event_base *base, VfioUserDevice *device, int fd, const TransferLimits *limits,
+int stream_precopy_new(struct event_base *base, AgentDevice *device, int fd, const TransferLimits *limits,
                        StreamEnd on_converged, void *userdata, Stream **ret) _must_check_;
 
 /* A stream that has converged asks the device for nothing more, for now: what else the device is asked must not wait behind
@@ -39,7 +39,7 @@ void stream_hold(Stream *stream, bool hold);
 void stream_finish(Stream *stream, StreamEnd on_end, void *userdata);
 
 /* Everything that comes, up to the end frame, into the device: it is in RESUMING. -ENOMEM. */
-int stream_in_new(struct event_base *base, VfioUserDevice *device, int fd, StreamEnd on_end, void *userdata,
+int stream_in_new(struct event_base *base, AgentDevice *device, int fd, StreamEnd on_end, void *userdata,
                   Stream **ret) _must_check_;
 
 /* What is under way is abandoned. NULL is fine. */

@@ -20,6 +20,8 @@ static const uint32_t logging_probes[] = {
         VFIO_USER_FEATURE_PROBE | VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_DMA_LOGGING_REPORT,
 };
 
+static const AgentDeviceOps ops;
+
 /* One open read or write. */
 typedef struct Transfer {
         VfioUserDevice *device;
@@ -32,8 +34,8 @@ typedef struct Transfer {
 } Transfer;
 
 struct VfioUserDevice {
+        AgentDevice device;
         VfioUserClient *client;
-        DeviceFacts facts;
         Transfer transfers[DEVICE_TRANSFERS_MAX];
         /* the one other operation */
         VfioUserVersion version, version_reply;
@@ -50,21 +52,17 @@ struct VfioUserDevice {
         void *done_userdata;
         DeviceGot on_got;
         void *got_userdata;
-        DeviceGone on_gone;
-        void *gone_userdata;
-        DeviceWatch watch;
-        void *watch_userdata;
 };
 
 static void on_client_gone(void *userdata, int status, const char *text)
 {
         VfioUserDevice *device = userdata;
 
-        device->on_gone(device->gone_userdata, status, text);
+        device->device.on_gone(device->device.gone_userdata, status, text);
 }
 
 int vfio_user_device_new(struct event_base *base, int fd, DeviceGone on_gone, void *userdata,
-                         VfioUserDevice **ret)
+                         AgentDevice **ret)
 {
         VfioUserDevice *device = calloc(1, sizeof *device);
         int r;
@@ -75,36 +73,29 @@ int vfio_user_device_new(struct event_base *base, int fd, DeviceGone on_gone, vo
         }
         for (size_t i = 0; i < DEVICE_TRANSFERS_MAX; i++)
                 device->transfers[i].device = device;
-        device->on_gone = on_gone;
-        device->gone_userdata = userdata;
+        device->device = (AgentDevice){.ops = &ops, .on_gone = on_gone, .gone_userdata = userdata};
         r = vfio_user_client_new(base, fd, on_client_gone, device, &device->client);
         if (r < 0) {
                 free(device);
                 return r;
         }
-        *ret = device;
+        *ret = &device->device;
         return 0;
 }
 
-VfioUserDevice *vfio_user_device_free(VfioUserDevice *device)
+static AgentDevice *device_free(AgentDevice *agent_device)
 {
-        if (!device)
-                return NULL;
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
+
         vfio_user_client_free(device->client);
         free(device->version_text);
         free(device);
         return NULL;
 }
 
-const DeviceFacts *vfio_user_device_facts(const VfioUserDevice *device)
+VfioUserDevice *vfio_user_device_of(AgentDevice *device)
 {
-        return &device->facts;
-}
-
-void vfio_user_device_watch(VfioUserDevice *device, DeviceWatch watch, void *userdata)
-{
-        device->watch = watch;
-        device->watch_userdata = userdata;
+        return device && device->ops == &ops ? (VfioUserDevice *) device : NULL;
 }
 
 VfioUserClient *vfio_user_device_client(VfioUserDevice *device)
@@ -118,17 +109,19 @@ const char *vfio_user_device_version(const VfioUserDevice *device, uint16_t *ret
         return device->version_text;
 }
 
-void vfio_user_device_abandon_transfers(VfioUserDevice *device)
+static void device_abandon_transfers(AgentDevice *agent_device)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         vfio_user_client_abandon(device->client, device->transfers);
         for (size_t i = 0; i < DEVICE_TRANSFERS_MAX; i++)
                 device->transfers[i].busy = false;
 }
 
-void vfio_user_device_abandon(VfioUserDevice *device)
+static void device_abandon(AgentDevice *agent_device)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         vfio_user_client_abandon(device->client, device);
-        vfio_user_device_abandon_transfers(device);
+        device_abandon_transfers(&device->device);
 }
 
 /* ---- DEVICE_FEATURE ------------------------------------------------------------------------------------------ */
@@ -164,13 +157,13 @@ static void on_get_reply(void *userdata, int status, size_t size)
                 status = -EPROTO;
         if (status == 0)
                 state = (DeviceState) device->state_reply.state;
-        if (device->watch)
-                device->watch(device->watch_userdata, state, false);
+        agent_device_see(&device->device, state, false);
         device->on_got(device->got_userdata, status, state);
 }
 
-int vfio_user_device_get(VfioUserDevice *device, DeviceGot on_got, void *userdata)
+static int device_get(AgentDevice *agent_device, DeviceGot on_got, void *userdata)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         device->on_got = on_got;
         device->got_userdata = userdata;
         return call_feature(device, VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_MIG_DEVICE_STATE, 0,
@@ -184,20 +177,21 @@ static void on_done_reply(void *userdata, int status, size_t size)
         device->on_done(device->done_userdata, status);
 }
 
-int vfio_user_device_set(VfioUserDevice *device, DeviceState state, DeviceDone on_done, void *userdata)
+static int device_set(AgentDevice *agent_device, DeviceState state, DeviceDone on_done, void *userdata)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         device->on_done = on_done;
         device->done_userdata = userdata;
         device->data.state = (VfioUserFeatureState){.state = (uint32_t) state, .data_fd = -1};
-        if (device->watch)
-                device->watch(device->watch_userdata, state, true);
+        agent_device_see(&device->device, state, true);
         return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_MIG_DEVICE_STATE,
                             sizeof device->data.state, &device->state_reply, sizeof device->state_reply,
                             on_done_reply);
 }
 
-int vfio_user_device_log_start(VfioUserDevice *device, uint64_t page_size, DeviceDone on_done, void *userdata)
+static int device_log_start(AgentDevice *agent_device, uint64_t page_size, DeviceDone on_done, void *userdata)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         device->on_done = on_done;
         device->done_userdata = userdata;
         device->data.log = (VfioUserFeatureLogStart){.page_size = page_size}; /* no ranges: everything */
@@ -206,8 +200,9 @@ int vfio_user_device_log_start(VfioUserDevice *device, uint64_t page_size, Devic
                             on_done_reply);
 }
 
-int vfio_user_device_log_stop(VfioUserDevice *device, DeviceDone on_done, void *userdata)
+static int device_log_stop(AgentDevice *agent_device, DeviceDone on_done, void *userdata)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         device->on_done = on_done;
         device->done_userdata = userdata;
         return call_feature(device, VFIO_USER_FEATURE_SET | VFIO_USER_FEATURE_DMA_LOGGING_STOP, 0, NULL, 0,
@@ -248,9 +243,10 @@ static void on_report_reply(void *userdata, int status, VfioUserMessage *reply)
         vfio_user_message_free(reply);
 }
 
-int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
-                                DeviceReported on_reported, void *userdata)
+static int device_log_report(AgentDevice *agent_device, uint64_t address, uint64_t size, uint64_t page_size,
+                             DeviceReported on_reported, void *userdata)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         size_t n_pages = (size_t) (size / page_size + (size % page_size != 0));
         Report *report = calloc(1, sizeof *report);
         VfioUserCall call = {.command = VFIO_USER_DEVICE_FEATURE,
@@ -276,8 +272,9 @@ int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64
         return r;
 }
 
-int vfio_user_device_reset(VfioUserDevice *device, DeviceDone on_done, void *userdata)
+static int device_reset(AgentDevice *agent_device, DeviceDone on_done, void *userdata)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         VfioUserCall call = {.command = VFIO_USER_DEVICE_RESET,
                              .owner = device,
                              .on_reply = on_done_reply,
@@ -338,7 +335,8 @@ static int take_capabilities(VfioUserDevice *device, size_t text_size)
                 if (max <= 0)
                         r = -EPROTO;
                 else
-                        device->facts.transfer_max = MIN((size_t) max, device->facts.transfer_max);
+                        device->device.facts.transfer_max =
+                                MIN((size_t) max, device->device.facts.transfer_max);
         }
         value = member(caps, "twin_socket", json_type_object);
         if (r == 0 && value)
@@ -351,7 +349,7 @@ static void on_open_state(void *userdata, int status, DeviceState state)
 {
         VfioUserDevice *device = userdata;
 
-        device->facts.state = state;
+        device->device.facts.state = state;
         device->on_done(device->done_userdata, status);
 }
 
@@ -371,11 +369,11 @@ static void probe_logging(VfioUserDevice *device, int status)
         int r;
 
         if (status == 0 && device->n_probed == ARRAY_SIZE(logging_probes))
-                device->facts.flags |= DEVICE_DMA_LOGGING;
+                device->device.facts.flags |= DEVICE_DMA_LOGGING;
         if (status == 0 && device->n_probed < ARRAY_SIZE(logging_probes))
                 r = call_feature(device, logging_probes[device->n_probed], 0, NULL, 0, on_probe_reply);
         else
-                r = vfio_user_device_get(device, on_open_state, device);
+                r = device_get(&device->device, on_open_state, device);
         if (r < 0)
                 device->on_done(device->done_userdata, r);
 }
@@ -386,12 +384,12 @@ static void on_migration_reply(void *userdata, int status, size_t size)
         uint64_t flags = device->migration_reply.flags;
 
         if (status == 0)
-                device->facts.flags = (uint32_t) flags & DEVICE_MIGRATION_MASK;
+                device->device.facts.flags = (uint32_t) flags & DEVICE_MIGRATION_MASK;
         /* libvfio-user says EINVAL and the kernel ENOTTY for: no migration. So does a server whose flags lack the one
          * that every migration has. */
         if (status == -EINVAL || status == -ENOTTY ||
             (status == 0 && !(flags & DEVICE_MIGRATION_STOP_COPY))) {
-                device->facts.flags = 0;
+                device->device.facts.flags = 0;
                 device->on_done(device->done_userdata, 0);
                 return;
         }
@@ -419,8 +417,9 @@ static void on_version_reply(void *userdata, int status, size_t size)
                 device->on_done(device->done_userdata, status);
 }
 
-int vfio_user_device_open(VfioUserDevice *device, DeviceDone on_done, void *userdata)
+static int device_open(AgentDevice *agent_device, DeviceDone on_done, void *userdata)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         VfioUserCall call = {
                 .command = VFIO_USER_VERSION,
                 .owner = device,
@@ -440,9 +439,9 @@ int vfio_user_device_open(VfioUserDevice *device, DeviceDone on_done, void *user
                 return -ENOMEM;
         call.data = device->version_text;
         call.data_size = VERSION_MAX;
-        device->facts = (DeviceFacts){.state = DEVICE_STATE_UNKNOWN,
-                                      .transfer_max = MIN(vfio_user_client_write_max(device->client),
-                                                          (size_t) DEVICE_TRANSFER_MAX)};
+        device->device.facts = (DeviceFacts){.state = DEVICE_STATE_UNKNOWN,
+                                             .transfer_max = MIN(vfio_user_client_write_max(device->client),
+                                                                 (size_t) DEVICE_TRANSFER_MAX)};
         device->version = (VfioUserVersion){VFIO_USER_MAJOR, VFIO_USER_MINOR};
         device->on_done = on_done;
         device->done_userdata = userdata;
@@ -470,13 +469,14 @@ static void on_read_reply(void *userdata, int status, size_t size)
         t->on_read(t->userdata, status, status == 0 ? t->reply.size : 0);
 }
 
-int vfio_user_device_read(VfioUserDevice *device, void *data, size_t size, DeviceRead on_read, void *userdata)
+static int device_read(AgentDevice *agent_device, void *data, size_t size, DeviceRead on_read, void *userdata)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         Transfer *t = free_transfer(device);
         VfioUserCall call;
         int r;
 
-        if (!t || size > device->facts.transfer_max)
+        if (!t || size > device->device.facts.transfer_max)
                 return -ENOBUFS;
         t->size = size;
         t->request =
@@ -509,14 +509,15 @@ static void on_write_reply(void *userdata, int status, size_t size)
         t->on_done(t->userdata, status);
 }
 
-int vfio_user_device_write(VfioUserDevice *device, const void *data, size_t size, DeviceDone on_done,
-                           void *userdata)
+static int device_write(AgentDevice *agent_device, const void *data, size_t size, DeviceDone on_done,
+                        void *userdata)
 {
+        VfioUserDevice *device = (VfioUserDevice *) agent_device;
         Transfer *t = free_transfer(device);
         VfioUserCall call;
         int r;
 
-        if (!t || size > device->facts.transfer_max)
+        if (!t || size > device->device.facts.transfer_max)
                 return -ENOBUFS;
         t->request =
                 (VfioUserMigData){.argsz = (uint32_t) (sizeof t->request + size), .size = (uint32_t) size};
@@ -534,3 +535,18 @@ int vfio_user_device_write(VfioUserDevice *device, const void *data, size_t size
         t->busy = r == 0;
         return r;
 }
+
+static const AgentDeviceOps ops = {
+        .free = device_free,
+        .open = device_open,
+        .get = device_get,
+        .set = device_set,
+        .reset = device_reset,
+        .log_start = device_log_start,
+        .log_stop = device_log_stop,
+        .log_report = device_log_report,
+        .read = device_read,
+        .write = device_write,
+        .abandon = device_abandon,
+        .abandon_transfers = device_abandon_transfers,
+};

@@ -9,6 +9,7 @@ static const char *const vmm_type_names[VMM_TYPE_MAX] = {
 
 static const char *const device_type_names[DEVICE_TYPE_MAX] = {
         [DEVICE_TYPE_VFIO_USER] = "vfio-user",
+        [DEVICE_TYPE_VFIO] = "vfio",
 };
 
 static const char *const presence_names[PRESENCE_MAX] = {

@@ -2,14 +2,23 @@
 #include "device.h"
 
 #include <openssl/evp.h>
+#include <limits.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/socket.h"
+#include "common/sysfs-device.h"
 
 /* Starting an agent and hearing its HELLO; the device's server has its own time. */
 #define AGENT_USEC (3 * USEC_PER_SEC)
+/* A kernel device's agent that was killed lives on, deaf, for as long as its call hangs in the kernel: with its sockets. */
+#define HELLO_USEC USEC_PER_SEC
+/* Whoever had the device before lets it go in a moment: an agent that ends, or a VMM. */
+#define BUSY_USEC  (50 * USEC_PER_MSEC)
+#define BUSY_TRIES 20
 
 typedef enum Opening {
         OPENING_NOT,
@@ -17,8 +26,9 @@ typedef enum Opening {
         OPENING_HELLO,   /* it is connected, and has not said anything yet */
         OPENING_BUSY,    /* it still does what a daemon before us asked of it */
         OPENING_BROKER,  /* the helper makes a socket for the VMM */
-        OPENING_CONNECT, /* the helper connects to the device's server */
-        OPENING_DEVICE,  /* the agent talks to the device's server */
+        OPENING_CONNECT, /* the helper connects to the device's server, or opens or duplicates its file */
+        OPENING_FIND,    /* the VMM is asked where its device is */
+        OPENING_DEVICE,  /* the agent talks to the device's server, or the kernel */
 } Opening;
 
 struct Device {
@@ -33,8 +43,11 @@ struct Device {
         int agent_fd;
         LoopIo *agent_io;
         Opening opening;
-        bool tried_agent;         /* in this opening one was started already */
-        LoopTimer *timer;         /* of the opening */
+        bool tried_agent;       /* in this opening one was started already */
+        LoopTimer *timer;       /* of the opening */
+        LoopTimer *hello_timer; /* kernel: until an agent that was found says something */
+        LoopTimer *busy_timer;  /* kernel: until it is tried again */
+        uint32_t busy_tries;
         LoopTimer *already_timer; /* it was open when somebody asked for it */
         DeviceOpened opened;
         void *opened_userdata;
@@ -43,17 +56,23 @@ struct Device {
         uint64_t opened_usec;
         bool has_broker;     /* the agent listens for the VMM */
         bool nobody_listens; /* where its server should; as of the last attempt */
+        int open_status;     /* what came of the last attempt to open it */
         bool lacks_agent;    /* the last attempt did not come as far as to its server */
         DeviceState state;
         uint32_t flags;
         char text[AGENT_TEXT_MAX];
+        char quarantine[AGENT_TEXT_MAX];
+        bool supervised;
+        char sysfs[VMM_SYSFS_MAX + 1]; /* kernel */
+        char driver[64];
         char loaded_job[UUID_TEXT_MAX + 1];
 
         uint32_t seq;      /* of the last command sent */
         uint32_t open_seq; /* ... of the last OPEN */
         uint32_t step;
-        uint32_t run_seq; /* of the command whose answer is waited for, or 0 */
-        bool closing;     /* that command lets go of the device */
+        uint32_t run_seq;  /* of the command whose answer is waited for, or 0 */
+        bool closing;      /* that command lets go of the device */
+        uint64_t due_usec; /* when the agent should have said something; 0: nothing was asked */
         DeviceAnswered answered;
         void *answered_userdata;
         AgentResultPacket own; /* an answer that we give ourselves */
@@ -73,6 +92,21 @@ const char *device_id(const Device *device)
 DeviceType device_type(const Device *device)
 {
         return device->definition.type;
+}
+
+bool device_is_supervised(const Device *device)
+{
+        return device->supervised;
+}
+
+const char *device_sysfs(const Device *device)
+{
+        return device->sysfs;
+}
+
+const char *device_driver(const Device *device)
+{
+        return device->driver;
 }
 
 bool device_is_open(const Device *device)
@@ -100,15 +134,37 @@ bool device_nobody_listens(const Device *device)
         return device->nobody_listens;
 }
 
+bool device_is_forbidden(const Device *device)
+{
+        return device->open_status == -EPERM || device->open_status == -EACCES;
+}
+
 bool device_lacks_agent(const Device *device)
 {
         return device->lacks_agent;
 }
 
+/* What kind it is, is known before it is opened. */
 uint32_t device_flags(const Device *device)
 {
-        return device->definition.precopy_off ? device->flags & ~(uint32_t) DEVICE_MIGRATION_PRE_COPY
-                                              : device->flags;
+        uint32_t flags = device->flags;
+
+        if (device->definition.precopy_off)
+                flags &= ~(uint32_t) DEVICE_MIGRATION_PRE_COPY;
+        if (device->definition.type == DEVICE_TYPE_VFIO)
+                flags |= DEVICE_KERNEL;
+        return device->supervised ? flags | DEVICE_SUPERVISED : flags;
+}
+
+void device_set_quarantine(Device *device, const char *text)
+{
+        (void) snprintf(device->quarantine, sizeof device->quarantine, "%s", text);
+        device->listener->changed(device->userdata, device->index);
+}
+
+const char *device_quarantine(const Device *device)
+{
+        return device->quarantine;
 }
 
 const char *device_text(const Device *device)
@@ -151,6 +207,20 @@ static void drop_agent(Device *device)
         device->agent_fd = -1;
         device->is_open = device->has_broker = false;
         device->loaded_job[0] = 0;
+        device->due_usec = 0;
+        if (device->hello_timer)
+                loop_timer_set(device->hello_timer, 0);
+}
+
+/* It says nothing, and never will: another one takes its place, and it ends when its call does. */
+static void leave_agent(Device *device)
+{
+        LogAbout a = about(device);
+
+        log_warning(&a,
+                    "its agent does not answer and is left alone: a call on the device hangs in the kernel");
+        drop_agent(device);
+        (void) unlink(device->agent_path);
 }
 
 static int connect_agent(Device *device)
@@ -217,8 +287,12 @@ static void opening_done(Device *device, int status, const char *text)
         device->opening = OPENING_NOT;
         device->opened = NULL;
         loop_timer_set(device->timer, 0);
+        loop_timer_set(device->hello_timer, 0);
+        loop_timer_set(device->busy_timer, 0);
         helper_client_forget(device->place.helper, device);
+        vmm_forget_device(device->place.vmm, device);
         device->is_open = status == 0;
+        device->open_status = status;
         if (status == 0)
                 device->opened_usec = clock_monotonic_usec();
         set_text(device, status == 0 ? "" : text);
@@ -236,21 +310,166 @@ static void on_opening_timer(void *userdata)
                 [OPENING_HELLO] = "its agent does not answer",
                 [OPENING_BUSY] = "its agent is still busy with what it was asked before the daemon restarted",
                 [OPENING_CONNECT] = "migmgr-helper does not answer",
+                [OPENING_FIND] = "its VMM does not say where it is",
                 [OPENING_DEVICE] = "its server does not answer",
         };
         Device *device = userdata;
+        const char *text = texts[device->opening];
+        /* A live agent would have said so itself. */
+        bool deaf = device->definition.type == DEVICE_TYPE_VFIO && device->opening == OPENING_DEVICE;
 
-        opening_done(device, -ETIMEDOUT, texts[device->opening]);
+        if (deaf)
+                text = "its agent does not answer";
+        opening_done(device, -ETIMEDOUT, text);
+        if (deaf)
+                leave_agent(device);
 }
+
+static void on_hello_timer(void *userdata)
+{
+        Device *device = userdata;
+
+        if (device->opening != OPENING_HELLO)
+                return;
+        leave_agent(device);
+        open_step(device);
+}
+
+/* ---- a kernel device ----------------------------------------------------------------------------------------- */
+
+static void read_driver(Device *device)
+{
+        char path[PATH_MAX], to[PATH_MAX];
+        const char *name;
+        ssize_t n;
+
+        device->driver[0] = 0;
+        (void) snprintf(path, sizeof path, "%s/driver", device->sysfs);
+        n = device->sysfs[0] ? readlink(path, to, sizeof to - 1) : -1;
+        if (n <= 0)
+                return;
+        to[n] = 0;
+        name = strrchr(to, '/');
+        (void) snprintf(device->driver, sizeof device->driver, "%.63s", name ? name + 1 : to);
+}
+
+/* A file of the device's own (not one by its group) says whose it is. */
+static void find_sysfs(Device *device, int fd)
+{
+        static const char *const buses[] = {"mdev", "pci"};
+        char path[PATH_MAX], real[PATH_MAX];
+        const char *name;
+        struct stat st;
+
+        device->sysfs[0] = 0;
+        if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))
+                return;
+        (void) snprintf(path, sizeof path, "/sys/dev/char/%u:%u/device", major(st.st_rdev),
+                        minor(st.st_rdev));
+        name = realpath(path, real) ? strrchr(real, '/') : NULL;
+        for (size_t i = 0; i < ARRAY_SIZE(buses) && name && !device->sysfs[0]; i++) {
+                (void) snprintf(path, sizeof path, "/sys/bus/%s/devices%.200s", buses[i], name);
+                if (sysfs_device_is_valid(path) && access(path, F_OK) == 0)
+                        (void) snprintf(device->sysfs, sizeof device->sysfs, "%.255s", path);
+        }
+}
+
+static void give_file(Device *device, int fd, const DeviceMemory *memory, uint32_t n_memory)
+{
+        AgentPacket packet = {.open = {.head.type = AGENT_OPEN,
+                                       .seq = ++device->seq,
+                                       .kernel = device->definition.type == DEVICE_TYPE_VFIO,
+                                       .supervised = device->supervised,
+                                       .n_memory = n_memory,
+                                       .deadline_usec = device->place.connect_usec}};
+        int r;
+
+        if (n_memory > 0)
+                memcpy(packet.open.memory, memory, n_memory * sizeof *memory);
+        device->opening = OPENING_DEVICE;
+        device->open_seq = packet.open.seq;
+        r = send_packet(device, &packet, fd);
+        (void) close(fd);
+        if (r < 0)
+                opening_done(device, r, "its agent does not take commands");
+}
+
+static void on_file(void *userdata, int status, int fd, pid_t pid, const char *text)
+{
+        Device *device = userdata;
+        LogAbout a = about(device);
+
+        if (status == -EBUSY && device->busy_tries++ < BUSY_TRIES) {
+                loop_timer_set(device->busy_timer, BUSY_USEC);
+                return;
+        }
+        if (status == 0 && fd < 0)
+                status = -EBADF;
+        if (status < 0) {
+                if (fd >= 0)
+                        (void) close(fd);
+                opening_done(device, status, text);
+                return;
+        }
+        read_driver(device);
+        log_info(&a, "%s: %s", device->sysfs, text);
+        give_file(device, fd, NULL, 0);
+}
+
+static void on_found(void *userdata, int status, const VmmDevice *found, const char *text)
+{
+        Device *device = userdata;
+        char pid[16], start[32], full[AGENT_TEXT_MAX];
+        const char *strings[] = {pid, start, found ? found->process.boot : NULL, device->sysfs};
+
+        if (status < 0) {
+                (void) snprintf(full, sizeof full, "\"%s\" of its VMM: %s", device->definition.vmm_device,
+                                text);
+                opening_done(device, status, full);
+                return;
+        }
+        if (found->fd >= 0) {
+                find_sysfs(device, found->fd);
+                read_driver(device);
+                give_file(device, found->fd, found->memory, found->n_memory);
+                return;
+        }
+        memcpy(device->sysfs, found->sysfs, sizeof device->sysfs);
+        (void) snprintf(pid, sizeof pid, "%d", (int) found->process.pid);
+        (void) snprintf(start, sizeof start, "%llu", (unsigned long long) found->process.start);
+        device->opening = OPENING_CONNECT;
+        helper_client_ask(device->place.helper, HELPER_DUPLICATE, strings, 4, on_file, device);
+}
+
+/* The VMM has it, or nobody: then it is opened. */
+static void open_kernel(Device *device)
+{
+        const char *sysfs[] = {device->definition.sysfs};
+
+        if (device->definition.vmm_device[0]) {
+                device->opening = OPENING_FIND;
+                vmm_find_device(device->place.vmm, device->definition.vmm_device, on_found, device);
+                return;
+        }
+        device->opening = OPENING_CONNECT;
+        memcpy(device->sysfs, device->definition.sysfs, sizeof device->sysfs);
+        helper_client_ask(device->place.helper, HELPER_OPEN_VFIO, sysfs, 1, on_file, device);
+}
+
+static void on_busy_timer(void *userdata)
+{
+        Device *device = userdata;
+
+        if (device->opening == OPENING_CONNECT)
+                open_kernel(device);
+}
+
+/* ---- a device behind a server -------------------------------------------------------------------------------- */
 
 static void on_device_connected(void *userdata, int status, int fd, pid_t pid, const char *text)
 {
         Device *device = userdata;
-        AgentPacket packet = {.open = {.head.type = AGENT_OPEN,
-                                       .seq = ++device->seq,
-                                       .deadline_usec = device->place.connect_usec}};
         char full[AGENT_TEXT_MAX];
-        int r;
 
         device->nobody_listens = status == -ECONNREFUSED || status == -ENOENT;
         if (status < 0) {
@@ -258,12 +477,7 @@ static void on_device_connected(void *userdata, int status, int fd, pid_t pid, c
                 opening_done(device, status, full);
                 return;
         }
-        device->opening = OPENING_DEVICE;
-        device->open_seq = packet.open.seq;
-        r = send_packet(device, &packet, fd);
-        (void) close(fd);
-        if (r < 0)
-                opening_done(device, r, "its agent does not take commands");
+        give_file(device, fd, NULL, 0);
 }
 
 static void on_broker_made(void *userdata, int status, int fd, pid_t pid, const char *text)
@@ -314,6 +528,8 @@ static void open_step(Device *device)
         if (device->agent_fd < 0) {
                 if (connect_agent(device) == 0) {
                         device->opening = OPENING_HELLO;
+                        if (device->definition.type == DEVICE_TYPE_VFIO)
+                                loop_timer_set(device->hello_timer, HELLO_USEC);
                         return;
                 }
                 if (device->tried_agent) {
@@ -331,6 +547,10 @@ static void open_step(Device *device)
                 helper_client_ask(device->place.helper, HELPER_LISTEN, listen, 2, on_broker_made, device);
                 return;
         }
+        if (device->definition.type == DEVICE_TYPE_VFIO) {
+                open_kernel(device);
+                return;
+        }
         device->opening = OPENING_CONNECT;
         helper_client_ask(device->place.helper, HELPER_CONNECT_DEVICE, connect, 1, on_device_connected,
                           device);
@@ -346,6 +566,7 @@ static void begin_opening(Device *device, DeviceOpened opened, void *userdata)
         device->opened = opened;
         device->opened_userdata = userdata;
         device->tried_agent = device->nobody_listens = false;
+        device->busy_tries = 0;
         give_time(device);
         open_step(device);
 }
@@ -464,6 +685,7 @@ static void on_agent(void *userdata)
 
         if (r == -EAGAIN)
                 return;
+        device->due_usec = 0;
         if (r > 0 && packet.head.type == AGENT_DIRTY && fd < 0)
                 agent_gone(device, -EMFILE, "no descriptor is left for the pages that it has written");
         else if (r > 0)
@@ -496,6 +718,18 @@ static void answer_ourselves(Device *device, int status, const char *text)
 
 static void on_reopened(void *userdata, uint32_t index, int status, const char *text);
 
+/* A kernel device that is open is not opened twice: its agent says how it is, as soon as the kernel lets it. One that is
+ * past its time is another matter. */
+static bool needs_only_a_look(Device *device)
+{
+        if (device->definition.type != DEVICE_TYPE_VFIO || !device->is_open || device->opening != OPENING_NOT)
+                return false;
+        if (device->due_usec == 0 || clock_monotonic_usec() <= device->due_usec)
+                return true;
+        leave_agent(device);
+        return false;
+}
+
 /* A connection that seems to be there is of no use any more: the agent lets it go when it is given the new one. */
 static void reopen(Device *device)
 {
@@ -514,10 +748,10 @@ void device_run(Device *device, const char *job, const DeviceProgram *program, c
                 uint64_t deadline_usec, bool interrupt, uint32_t step, DeviceAnswered answered,
                 void *userdata)
 {
+        static const DeviceProgram look = {.n = 1, .ops = {{.type = DEVICE_OP_GET}}};
         AgentPacket stop = {.stop = {.head.type = AGENT_STOP}};
         AgentPacket packet = {.run = {.head.type = AGENT_RUN,
                                       .seq = ++device->seq,
-                                      .n_ops = program->n,
                                       .deadline_usec = deadline_usec,
                                       .limits = *limits}};
         int r;
@@ -529,14 +763,18 @@ void device_run(Device *device, const char *job, const DeviceProgram *program, c
         device->closing = program->ops[program->n - 1].type == DEVICE_OP_CLOSE;
         loop_timer_set(device->own_timer, 0);
         if (program->n == 1 && program->ops[0].type == DEVICE_OP_REOPEN) {
-                reopen(device);
-                return;
+                if (!needs_only_a_look(device)) {
+                        reopen(device);
+                        return;
+                }
+                program = &look;
         }
         if (device->agent_fd < 0 && program->n == 1 && program->ops[0].type == DEVICE_OP_CLOSE) {
                 answer_ourselves(device, 0, "");
                 return;
         }
         memcpy(packet.run.job, job, sizeof packet.run.job);
+        packet.run.n_ops = program->n;
         for (uint32_t i = 0; i < program->n; i++)
                 packet.run.ops[i] = (AgentOp){.type = (uint8_t) program->ops[i].type,
                                               .from = (uint8_t) program->ops[i].from,
@@ -549,6 +787,8 @@ void device_run(Device *device, const char *job, const DeviceProgram *program, c
                                  device->text[0] ? device->text : "its agent does not take commands");
         else
                 device->run_seq = device->seq;
+        if (r >= 0 && deadline_usec > 0 && device->due_usec == 0)
+                device->due_usec = clock_monotonic_usec() + deadline_usec + HELLO_USEC;
 }
 
 void device_forget(Device *device)
@@ -578,7 +818,8 @@ void device_close(Device *device)
         device_forget(device);
         if (device->opening != OPENING_NOT)
                 opening_done(device, -ECANCELED, "closed");
-        if (device->agent_fd >= 0) {
+        if (device->agent_fd >= 0 ||
+            (device->definition.type == DEVICE_TYPE_VFIO && connect_agent(device) == 0)) {
                 memcpy(packet.run.job, device->vm, sizeof packet.run.job); /* any UUID will do */
                 (void) send_packet(device, &packet, -1);
         }
@@ -608,7 +849,10 @@ Device *device_free(Device *device)
         if (!device)
                 return NULL;
         helper_client_forget(device->place.helper, device);
+        vmm_forget_device(device->place.vmm, device);
         drop_agent(device);
+        loop_timer_free(device->hello_timer);
+        loop_timer_free(device->busy_timer);
         loop_timer_free(device->timer);
         loop_timer_free(device->own_timer);
         loop_timer_free(device->already_timer);
@@ -618,8 +862,8 @@ Device *device_free(Device *device)
 
 DEFINE_CLEANUP(Device *, device_free);
 
-int device_new(const DevicePlace *place, const char *vm_uuid, const DeviceDefinition *definition,
-               uint32_t index, const DeviceListener *listener, void *userdata, Device **ret)
+int device_new(const DevicePlace *place, const DeviceDefinition *definition, uint32_t index,
+               const DeviceListener *listener, void *userdata, Device **ret)
 {
         _cleanup_(device_freep) Device *device = calloc(1, sizeof *device);
         int r;
@@ -632,11 +876,18 @@ int device_new(const DevicePlace *place, const char *vm_uuid, const DeviceDefini
                            .listener = listener,
                            .userdata = userdata,
                            .agent_fd = -1,
+                           .supervised = definition_supervises(place->vm, definition),
                            .state = DEVICE_STATE_UNKNOWN};
-        memcpy(device->vm, vm_uuid, sizeof device->vm);
-        r = agent_path(device->agent_path, place->runtime_dir, vm_uuid, definition->id);
+        memcpy(device->vm, place->vm->uuid, sizeof device->vm);
+        memcpy(device->sysfs, definition->sysfs, sizeof device->sysfs);
+        read_driver(device);
+        r = agent_path(device->agent_path, place->runtime_dir, device->vm, definition->id);
         if (r >= 0)
                 r = loop_timer_new(place->loop, on_opening_timer, device, &device->timer);
+        if (r >= 0)
+                r = loop_timer_new(place->loop, on_hello_timer, device, &device->hello_timer);
+        if (r >= 0)
+                r = loop_timer_new(place->loop, on_busy_timer, device, &device->busy_timer);
         if (r >= 0)
                 r = loop_timer_new(place->loop, on_own_answer, device, &device->own_timer);
         if (r >= 0)

@@ -11,6 +11,7 @@
 #include "daemon/definition.h"
 #include "daemon/helper-client.h"
 #include "daemon/loop.h"
+#include "daemon/vmm/vmm.h"
 
 typedef struct Device Device;
 
@@ -33,19 +34,21 @@ typedef void (*DeviceAnswered)(void *userdata, uint32_t index, uint32_t step,
                                const AgentResultPacket *result);
 
 typedef struct DevicePlace {
+        const Definition *vm; /* outlives it, */
+        Vmm *vmm;             /* ... and so does this */
         Loop *loop;
         HelperClient *helper;
         const char *runtime_dir;
         uint64_t connect_usec;
 } DevicePlace;
 
-int device_new(const DevicePlace *place, const char *vm_uuid, const DeviceDefinition *definition,
-               uint32_t index, const DeviceListener *listener, void *userdata, Device **ret) _must_check_;
+int device_new(const DevicePlace *place, const DeviceDefinition *definition, uint32_t index,
+               const DeviceListener *listener, void *userdata, Device **ret) _must_check_;
 /* The agent, if there is one, goes on by itself. */
 Device *device_free(Device *device);
 
-/* Finds the agent that holds the device, or starts one and has it connect to the device's server. Nothing happens when
- * that is so already. */
+/* Finds the agent that holds the device, or starts one and has it connect to the device's server, or gives it the device's
+ * file. Nothing happens when that is so already. */
 void device_open(Device *device, DeviceOpened opened, void *userdata);
 
 /* Has the agent run `program` for `job`, of at most `deadline_usec`; `interrupt`: what it does now is of no more use. A
@@ -60,11 +63,17 @@ void device_forget(Device *device);
 /* The data connection for the stream of `job`. Takes over `fd`. */
 void device_attach(Device *device, const char *job, int fd);
 
-/* Has the agent let go of the device and end. */
+/* Has the agent let go of the device and end; also one that a daemon before us has left. Nobody waits for that: an agent whose
+ * call hangs in the kernel is left alone, and ends when the call does. */
 void device_close(Device *device);
 
 const char *device_id(const Device *device);
 DeviceType device_type(const Device *device);
+/* Its VMM has it and drives it: it is open only while somebody needs it, for its file would outlive the VMM. */
+bool device_is_supervised(const Device *device);
+/* Of a kernel device, as far as is known: its directory in sysfs, and its driver; else "". */
+const char *device_sysfs(const Device *device);
+const char *device_driver(const Device *device);
 bool device_is_open(const Device *device);
 /* Since when (CLOCK_MONOTONIC), when it is or was. */
 uint64_t device_opened_usec(const Device *device);
@@ -76,6 +85,11 @@ uint32_t device_flags(const Device *device);
 bool device_nobody_listens(const Device *device);
 /* When it was last opened, there was no agent to do so: the trouble is on our side, not the device's server's. */
 bool device_lacks_agent(const Device *device);
+/* When it was last opened, something that is set up so did not let us. */
+bool device_is_forbidden(const Device *device);
+/* No job may have it, for it could not be reset: why, or "". As long as this daemon lives. */
+void device_set_quarantine(Device *device, const char *text);
+const char *device_quarantine(const Device *device);
 /* Why it is not open, or "". */
 const char *device_text(const Device *device);
 /* What HELLO said: this job's state was taken in whole and accepted. */

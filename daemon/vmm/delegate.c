@@ -348,6 +348,7 @@ static Vmm *delegate_free(Vmm *vmm)
         delegate_stop(&d->talk);
         delegate_stop(&d->asking);
         delegate_drop_dirty(d);
+        delegate_drop_findings(d);
         sd_bus_slot_unref(d->owner_match);
         sd_bus_slot_unref(d->signal_match);
         delegate_unwatch(d);
@@ -363,8 +364,9 @@ static Vmm *delegate_free(Vmm *vmm)
 
 int vmm_delegate_new(Loop *loop, Vmm **ret)
 {
-        static const VmmOps ops = {delegate_find, delegate_see, act,          delegate_take_dirty,
-                                   give_memory,   cut_memory,   delegate_free};
+        static const VmmOps ops = {delegate_find,       delegate_see,         act,
+                                   delegate_take_dirty, give_memory,          cut_memory,
+                                   delegate_free,       delegate_find_device, delegate_forget_device};
         Delegate *d = calloc(1, sizeof *d);
         int r;
 

@@ -6,7 +6,7 @@
  * this. What a delegate has to do is in docs/delegate.md.
  *
  * Everything is asked asynchronously, one call at a time for each DelegateTalk: one is for the act in hand, one for
- * vmm_find() and vmm_see(), which may come beside it. What a newer act displaces is not listened to any more.
+ * vmm_find() and vmm_see(), which may come beside it, and one for each device that is looked for. What a newer act displaces is not listened to any more.
  */
 
 #include <systemd/sd-bus.h>
@@ -47,6 +47,9 @@ struct DelegateDirty {
         int fd;
 };
 
+/* A device that somebody looks for. */
+typedef struct DelegateFinding DelegateFinding;
+
 struct Delegate {
         Vmm vmm;
         sd_bus_slot *owner_match, *signal_match;
@@ -64,6 +67,7 @@ struct Delegate {
         int status;        /* what came of the act */
         char text[DELEGATE_TEXT_MAX];
 
+        DelegateFinding *findings;
         DelegateDirty *dirty; /* in the order in which they came */
         uint32_t dirty_open;  /* of them, asked */
         int dirty_status;     /* of the first that failed */
@@ -113,6 +117,12 @@ void delegate_on_asking_timer(void *userdata);
 void delegate_take_dirty(Vmm *vmm, uint64_t address, uint64_t page_size, uint64_t pages, int fd);
 /* Forgets what is on its way. */
 void delegate_drop_dirty(Delegate *d);
+
+/* ---- delegate-device.c --------------------------------------------------------------------------------------- */
+
+void delegate_find_device(Vmm *vmm, const char *vmm_device, VmmDeviceFound found, void *userdata);
+void delegate_forget_device(Vmm *vmm, void *userdata);
+void delegate_drop_findings(Delegate *d);
 
 /* ---- delegate.c ---------------------------------------------------------------------------------------------- */
 

@@ -9,14 +9,13 @@
  */
 
 #include "common/process-id.h"
+#include "daemon/core/device-memory.h"
 #include "daemon/core/half.h"
 #include "daemon/definition.h"
 #include "daemon/helper-client.h"
 #include "daemon/loop.h"
 
 typedef struct Vmm Vmm;
-
-#define VMM_SYSFS_MAX 255
 
 typedef struct VmmListener {
         void (*answered)(void *userdata, uint32_t step, int status, const char *text);
@@ -44,7 +43,9 @@ typedef struct VmmDevice {
         int fd;            /* its file, if the VMM gives it away; taken over; else -1, and: */
         ProcessId process; /* who has it open */
         char sysfs[VMM_SYSFS_MAX +
-                   1]; /* its directory, below /sys/bus/pci/devices or /sys/bus/mdev/devices */
+                   1];     /* its directory, below /sys/bus/pci/devices or /sys/bus/mdev/devices */
+        uint32_t n_memory; /* with a file: what the VMM has mapped for it */
+        DeviceMemory memory[DEVICE_MEMORY_MAX];
 } VmmDevice;
 /* `status` 0, or a negative errno and `text`, for people. */
 typedef void (*VmmDeviceFound)(void *userdata, int status, const VmmDevice *device, const char *text);
@@ -68,6 +69,7 @@ typedef struct VmmLimits {
         /* Its own devices are taken through the states together by us, not by it one after the other: */
         bool grace; /* VMM_ACT_MIGRATE ends, and its migration is held, when all can go to P2P while the vCPUs run */
         bool push; /* VMM_ACT_HALT and _ARRIVE end as soon as it has said of all that they are in P2P */
+        bool p2p;  /* they all have the P2P states: whoever says RUNNING without them was reset */
 } VmmLimits;
 
 struct Vmm {

@@ -17,6 +17,8 @@ demand: it fails, hangs, lies, is late or talks nonsense where it is told.
   --nonsense=METHOD      does it, and answers what has other types
   --die=METHOD           ends at once
   --leave=METHOD         leaves the bus; the process stays
+  --memory=DeviceFile    tells of more ranges of memory than may be; with --lie of one that can't be
+  --device-file=FILE     what it gives as a device's file; /dev/null if not told
 where METHOD may be "GetAll", and METHOD@N only the N-th time.
 
 Signals: SIGUSR1: the guest goes on by itself, with Resumed; SIGUSR2: leaves the bus, and comes back after LATE_SECONDS.
@@ -198,6 +200,12 @@ class Delegate:
         if self.state not in states:
             raise Refusal("State", f"{method} is not possible in state {self.state}")
 
+    def device_file(self, kind):
+        """Of `--device-file`, whatever that is. kind: memory: more ranges than may be; lie: ranges that can't be."""
+        fd = os.open(self.options.get("device-file", "/dev/null"), os.O_RDWR)
+        memory = {"memory": [(i << 12, 4096) for i in range(33)], "lie": [(0xfffffffffffff000, 8192)]}
+        return "ha(tt)", [fd, memory.get(kind, [])]
+
     def do_Prepare(self, m):
         job, side, options = m.args
         print("Prepare", side, json.dumps(options), flush=True)
@@ -274,8 +282,13 @@ class Delegate:
         return next((kind for kind, what, number in self.faults if what == method and number in (0, n)), None)
 
     def reply(self, m, signature="", args=()):
+        files = []
+        if signature.startswith("h"):  # an index
+            files, args = [args[0]], [0, *args[1:]]
         with self.lock:
-            self.bus.send(RETURN, {REPLY_SERIAL: m.serial, DESTINATION: m.sender}, signature, args)
+            self.bus.send(RETURN, {REPLY_SERIAL: m.serial, DESTINATION: m.sender}, signature, args, files=files)
+        for fd in files:
+            os.close(fd)
 
     def refuse(self, m, name, text):
         with self.lock:
@@ -336,6 +349,8 @@ class Delegate:
             answer = ("t", [time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000]) if m.member == "Pause" else ("", [])
             if m.member in ("GetState", "GetAll"):
                 answer = self.ask(m)
+            elif m.member == "DeviceFile":
+                answer = self.device_file(kind)
             elif kind != "lie":
                 answer = self.act(m)
             assert m.member == "GetAll" or answer[0] == self.methods[m.member][1], m.member
@@ -386,7 +401,7 @@ def main():
     options, faults = {}, []
     for arg in sys.argv[1:]:
         key, _, value = arg[2:].partition("=")
-        if key in ("fail", "busy", "hang", "mute", "lie", "late", "nonsense", "die", "leave"):
+        if key in ("fail", "busy", "hang", "mute", "lie", "late", "nonsense", "die", "leave", "memory"):
             method, _, number = value.partition("@")
             faults.append((key, method, int(number or 0)))
         else:

@@ -256,7 +256,7 @@ static void open_device(Stage *stage)
         MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
         stage->server.fd = pair[0];
         MUST(vfio_user_device_new(stage->base, pair[1], on_gone, stage, &stage->device) == 0);
-        MUST(vfio_user_device_open(stage->device, on_opened, stage) == 0);
+        MUST(agent_device_open(stage->device, on_opened, stage) == 0);
         while (stage->opened == 0)
                 stage_run(stage, true);
         MUST(stage->opened == 1);
@@ -275,7 +275,7 @@ static void open_broker(Stage *stage)
         MUST(broker_new(stage->base, fd, "/nowhere/at/all", on_wanted, stage, &stage->broker) == 0);
         stage->vmm.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         MUST(stage->vmm.fd >= 0 && connect(stage->vmm.fd, (struct sockaddr *) &sa, size) == 0);
-        vfio_user_device_watch(stage->device, on_state, stage);
+        agent_device_watch(stage->device, on_state, stage);
         broker_set_device(stage->broker, stage->device);
         stage_run(stage, true);
 }
@@ -304,7 +304,7 @@ void stage_begin(Stage *stage, bool server_twin, bool greeted, bool vmm_twin)
 void stage_end(Stage *stage)
 {
         broker_set_device(stage->broker, NULL);
-        vfio_user_device_free(stage->device);
+        agent_device_free(stage->device);
         broker_free(stage->broker);
         event_base_free(stage->base);
         end_close(&stage->server);

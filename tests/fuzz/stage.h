@@ -20,7 +20,7 @@ typedef struct StageEnd {
 
 typedef struct Stage {
         struct event_base *base;
-        VfioUserDevice *device;
+        AgentDevice *device;
         Broker *broker;
         StageEnd server, server_twin, vmm, vmm_twin;
         int opened; /* 0: not yet; 1: the device is open; negative: it can't be */

@@ -416,6 +416,7 @@ class Monitor:
         self.s.settimeout(10)
         wait_for(path, lambda: self.s.connect_ex(path) == 0)
         self.f = self.s.makefile("rw")
+        self.events = []  # that came between answers
         self.f.readline()
         self.command("qmp_capabilities")
 
@@ -429,6 +430,7 @@ class Monitor:
             answer = json.loads(line)
             if "event" not in answer:
                 return answer.get("return", answer.get("error"))
+            self.events.append(answer)
 
     def remaining_events(self):
         """Names of the events that came and come, to the end of the process."""

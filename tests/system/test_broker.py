@@ -100,7 +100,8 @@ class Agent:
         s = socket.socket(socket.AF_UNIX)
         s.connect(path)
         self.seq += 1
-        self.say(OPEN, struct.pack("=IIQ", self.seq, 0, round(3e6 * PACE)), s)
+        # No kernel device, and no memory that one was told of: there is room for 32 ranges.
+        self.say(OPEN, struct.pack("=IIQII512x", self.seq, 0, round(3e6 * PACE), 0, 0), s)
         s.close()
 
     def open(self, path):

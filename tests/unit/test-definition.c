@@ -113,6 +113,41 @@ static void test_where_the_vmm_connects_is_read(void **state)
         definition_free(d);
 }
 
+#define QMP               "{\"type\":\"qmp\",\"monitor\":\"/m\"}"
+#define DELEGATE          "{\"type\":\"delegate\",\"bus-name\":\"a.b\",\"object-path\":\"/\"}"
+#define KERNEL(id, more)  "{\"id\":\"" id "\",\"type\":\"vfio\"" more "}"
+#define BY_NAME           ",\"vmm-device\":\"v0\""
+#define BY_SYSFS          ",\"sysfs\":\"/sys/bus/mdev/devices/" UUID "\""
+#define BY_SYSFS_OF(path) ",\"sysfs\":\"" path "\""
+
+static void test_who_drives_a_kernel_device_is_read(void **state)
+{
+        static const struct {
+                const char *vmm, *device, *vmm_device, *sysfs;
+                bool supervised;
+        } good[] = {
+                {QMP, KERNEL("gpu", BY_NAME), "v0", "", true},
+                {DELEGATE, KERNEL("gpu", BY_NAME), "v0", "", false},
+                {DELEGATE, KERNEL("gpu", BY_SYSFS), "", "/sys/bus/mdev/devices/" UUID, false},
+                {NULL, KERNEL("gpu", BY_SYSFS_OF("/sys/bus/pci/devices/0000:01:00.0")), "",
+                 "/sys/bus/pci/devices/0000:01:00.0", false},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+                char devices[256];
+                Definition *d;
+
+                (void) snprintf(devices, sizeof devices, "[%s," DEVICE "]", good[i].device);
+                d = parse_good(&(Members){.vmm = good[i].vmm, .devices = devices});
+                assert_int_equal(d->devices[0].type, DEVICE_TYPE_VFIO);
+                assert_string_equal(d->devices[0].vmm_device, good[i].vmm_device);
+                assert_string_equal(d->devices[0].sysfs, good[i].sysfs);
+                assert_int_equal(definition_supervises(d, &d->devices[0]), good[i].supervised);
+                assert_false(definition_supervises(d, &d->devices[1]));
+                definition_free(d);
+        }
+}
+
 static void test_a_vm_under_qemu_is_read(void **state)
 {
         Definition *d = parse_good(
@@ -194,6 +229,29 @@ static const struct {
          "\"bus-name\" is not of type string"},
         {{.vmm = "{\"type\":\"delegate\",\"bus-name\":\"a.b\",\"object-path\":\"/\",\"monitor\":\"/m\"}"},
          "unknown key \"monitor\""},
+        {{.devices = "[" KERNEL("g", "") "]"}, "needs one of \"vmm-device\" and \"sysfs\""},
+        {{.devices = "[" KERNEL("g", BY_NAME BY_SYSFS) "]"}, "needs only one of"},
+        {{.devices = "[" KERNEL("g", BY_NAME) "]"}, "names a device of a VMM, and there is none"},
+        {{.vmm = QMP, .devices = "[" KERNEL("g", BY_SYSFS) "]"}, "QEMU drives its devices itself"},
+        {{.vmm = QMP, .devices = "[" KERNEL("g", BY_NAME ",\"precopy\":\"off\"") "]"},
+         "device \"g\": QEMU moves its state"},
+        {{.vmm = QMP, .devices = "[" KERNEL("g", ",\"vmm-device\":\"a b\"") "]"}, "\"a b\" is not 1 to 64"},
+        {{.vmm = QMP, .devices = "[" KERNEL("g", ",\"vmm-device\":7") "]"}, "is not of type string"},
+        {{.vmm = QMP, .devices = "[" KERNEL("g", BY_NAME) "," KERNEL("h", BY_NAME) "]"},
+         "devices \"g\" and \"h\" are the same: \"v0\""},
+        {{.devices = "[" KERNEL("g", BY_SYSFS) "," KERNEL("h", BY_SYSFS) "]"},
+         "devices \"g\" and \"h\" are the same: \"/sys/bus/mdev"},
+        {{.devices = "[" KERNEL("g", BY_SYSFS ",\"socket\":\"/s\"") "]"}, "are for type vfio-user"},
+        {{.devices = "[" KERNEL("g", BY_SYSFS ",\"broker\":\"/s\"") "]"}, "are for type vfio-user"},
+        {{.devices = "[{\"id\":\"n\",\"type\":\"vfio-user\",\"socket\":\"/s\"" BY_SYSFS "}]"},
+         "\"sysfs\" is for type vfio"},
+        {{.devices = "[{\"id\":\"n\",\"type\":\"vfio-user\",\"socket\":\"/s\"" BY_NAME "}]"},
+         "\"vmm-device\" is for type vfio"},
+        {{.devices = "[" KERNEL("g", BY_SYSFS_OF("/sys/bus/mdev/devices/..")) "]"}, "is no /sys/bus/pci"},
+        {{.devices = "[" KERNEL("g", BY_SYSFS_OF("/sys/bus/mdev/devices/")) "]"}, "is no /sys/bus/pci"},
+        {{.devices = "[" KERNEL("g", BY_SYSFS_OF("/sys/bus/mdev/devices/a/b")) "]"}, "is no /sys/bus/pci"},
+        {{.devices = "[" KERNEL("g", BY_SYSFS_OF("/sys/bus/usb/devices/a")) "]"}, "is no /sys/bus/pci"},
+        {{.devices = "[" KERNEL("g", BY_SYSFS_OF("/dev/vfio/devices/vfio0")) "]"}, "is no /sys/bus/pci"},
         {{.devices = MISSING}, "\"devices\" is missing"},
         {{.devices = "{}"}, "\"devices\" is not of type array"},
         {{.devices = "[[]]"}, "is not an object"},
@@ -204,7 +262,7 @@ static const struct {
         {{.devices = ONE("\"a b\"", "\"vfio-user\"", "\"/s\"")}, "device id \"a b\" is not"},
         {{.devices = ONE("\"a/b\"", "\"vfio-user\"", "\"/s\"")}, "device id \"a/b\" is not"},
         {{.devices = ONE("\"a\\u0000\"", "\"vfio-user\"", "\"/s\"")}, "zero byte"},
-        {{.devices = ONE("\"a\"", "\"vfio\"", "\"/s\"")}, "unknown type \"vfio\""},
+        {{.devices = ONE("\"a\"", "\"vfio-ap\"", "\"/s\"")}, "unknown type \"vfio-ap\""},
         {{.devices = ONE("\"a\"", "null", "\"/s\"")}, "\"type\" is not of type string"},
         {{.devices = ONE("\"a\"", "\"vfio-user\"", "\"s\"")}, "\"socket\": s... is no absolute path"},
         {{.devices = ONE("\"a\"", "\"vfio-user\"", "\"\"")}, "is no absolute path"},
@@ -482,6 +540,7 @@ int main(void)
                 cmocka_unit_test(test_the_order_of_keys_makes_no_other_definition),
                 cmocka_unit_test(test_a_set_of_devices_is_read),
                 cmocka_unit_test(test_where_the_vmm_connects_is_read),
+                cmocka_unit_test(test_who_drives_a_kernel_device_is_read),
                 cmocka_unit_test(test_a_vm_under_qemu_is_read),
                 cmocka_unit_test(test_the_text_that_is_kept_says_the_same),
                 cmocka_unit_test(test_what_is_wrong_is_refused_and_its_place_named),

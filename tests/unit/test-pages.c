@@ -45,8 +45,8 @@ static struct question {
 } open_question;
 static uint64_t asked_page_size;
 
-int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
-                                DeviceReported on_reported, void *userdata)
+static int log_report(AgentDevice *device, uint64_t address, uint64_t size, uint64_t page_size,
+                      DeviceReported on_reported, void *userdata)
 {
         uint64_t words[(PAGES + 63) / 64] = {};
         int status = 0;
@@ -66,6 +66,9 @@ int vfio_user_device_log_report(VfioUserDevice *device, uint64_t address, uint64
         on_reported(userdata, status, status == 0 ? words : NULL);
         return 0;
 }
+
+static const AgentDeviceOps device_ops = {.log_report = log_report};
+static AgentDevice device = {.ops = &device_ops};
 
 static void answer_late(int status)
 {
@@ -130,8 +133,8 @@ static Dirty *read_log(const Broker *broker)
         Dirty *dirty;
         int r;
 
-        assert_int_equal(dirty_new(broker, &dirty), 0);
-        r = dirty_read(dirty, (VfioUserDevice *) 1, broker, on_read, NULL);
+        assert_int_equal(dirty_new(&device, broker, &dirty), 0);
+        r = dirty_read(dirty, &device, broker, on_read, NULL);
         assert_true(r != 0); /* answered at once: nothing to wait for */
         read_status = MIN(r, 0);
         return dirty;
@@ -212,7 +215,7 @@ static void test_what_is_read_again_is_added(void **state)
         say(0, BASE, 1, UINT64_C(3));
         dirty = read_log(&m.broker);
         say(0, BASE, 1, UINT64_C(100));
-        assert_int_equal(dirty_read(dirty, (VfioUserDevice *) 1, &m.broker, on_read, NULL), 1);
+        assert_int_equal(dirty_read(dirty, &device, &m.broker, on_read, NULL), 1);
         assert_int_equal(count(dirty, 64 * PAGE, &runs), 2 * PAGE);
         dirty_free(dirty);
         memory_deinit(&m);
@@ -238,14 +241,14 @@ static void test_what_was_noted_of_a_mapping_that_went_is_not_forgotten(void **s
         uint64_t runs;
 
         memory_init(&m, 0);
-        assert_int_equal(dirty_new(&m.broker, &dirty), 0);
+        assert_int_equal(dirty_new(&device, &m.broker, &dirty), 0);
         say(0, BASE, 1, UINT64_C(7));
         late = true;
-        dirty_note(dirty, (VfioUserDevice *) 1, &m.broker.maps[0]);
+        dirty_note(dirty, &device, &m.broker.maps[0]);
         late = false;
         m.broker.n = 0;
         read_status = 42;
-        assert_int_equal(dirty_read(dirty, (VfioUserDevice *) 1, &m.broker, on_read, NULL), 0);
+        assert_int_equal(dirty_read(dirty, &device, &m.broker, on_read, NULL), 0);
         assert_int_equal(read_status, 42);
         answer_late(0);
         assert_int_equal(read_status, 0);
@@ -253,16 +256,16 @@ static void test_what_was_noted_of_a_mapping_that_went_is_not_forgotten(void **s
 
         /* What could not be noted is lost, and that is said. */
         late = true;
-        dirty_note(dirty, (VfioUserDevice *) 1, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd});
+        dirty_note(dirty, &device, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd});
         late = false;
         answer_late(-EIO);
-        assert_int_equal(dirty_read(dirty, (VfioUserDevice *) 1, &m.broker, on_read, NULL), -EIO);
+        assert_int_equal(dirty_read(dirty, &device, &m.broker, on_read, NULL), -EIO);
         dirty_free(dirty);
 
         /* An answer that comes when nobody is there any more. */
-        assert_int_equal(dirty_new(&m.broker, &dirty), 0);
+        assert_int_equal(dirty_new(&device, &m.broker, &dirty), 0);
         late = true;
-        dirty_note(dirty, (VfioUserDevice *) 1, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd});
+        dirty_note(dirty, &device, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd});
         late = false;
         dirty_free(dirty);
         answer_late(0);
@@ -317,7 +320,7 @@ static void test_large_memory_has_large_pages(void **state)
         Broker broker = {.n = 1, .maps = {{0, UINT64_C(64) << 30, 0, 3, -1}}};
         Dirty *dirty;
 
-        assert_int_equal(dirty_new(&broker, &dirty), 0);
+        assert_int_equal(dirty_new(&device, &broker, &dirty), 0);
         assert_int_equal(dirty->page_size, 8192);
         dirty_free(dirty);
 }

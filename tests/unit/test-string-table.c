@@ -56,7 +56,7 @@ static const char *const sides[] = {"source", "destination"};
 static const char *const owners[] = {"unrecorded", "source",      "nobody",   "done",     "aborted",
                                      "prepared",   "destination", "promised", "discarded"};
 static const char *const vmm_types[] = {"none", "qmp", "delegate"};
-static const char *const device_types[] = {"vfio-user"};
+static const char *const device_types[] = {"vfio-user", "vfio"};
 static const char *const presences[] = {"away", "here"};
 static const char *const whos[] = {"device", "vmm", "peer", "record"};
 

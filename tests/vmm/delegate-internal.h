@@ -67,6 +67,7 @@ struct Delegate {
 /* Methods that are done once in a job; GetState; TakeDirtyPages. In delegate.c. */
 int delegate_on_call(sd_bus_message *m, void *userdata, sd_bus_error *error);
 int delegate_on_get_state(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int delegate_on_device_file(sd_bus_message *m, void *userdata, sd_bus_error *error);
 int delegate_on_take_dirty_pages(sd_bus_message *m, void *userdata, sd_bus_error *error);
 
 /* Connects to the bus, with the object and the name. Goes on by itself when the bus goes and comes. In

@@ -459,6 +459,26 @@ int delegate_on_get_state(sd_bus_message *m, void *userdata, sd_bus_error *error
         return sd_bus_reply_method_return(m, "ss", state_names[d->state], d->job);
 }
 
+/* ---- devices of the kernel ----------------------------------------------------------------------------------- */
+
+/* They do no DMA: the guest does not know of them. */
+int delegate_on_device_file(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        const DelegateConfig *config = ((Delegate *) userdata)->config;
+        const char *device;
+        int r;
+
+        if (!delegate_allows(m))
+                return 1;
+        r = sd_bus_message_read(m, "s", &device);
+        if (r < 0)
+                return r;
+        for (unsigned i = 0; i < config->n_kernel; i++)
+                if (streq(config->kernel[i].id, device))
+                        return sd_bus_reply_method_return(m, "ha(tt)", config->kernel[i].fd, 0);
+        return refuse(m, "Failed", "there is no device '%.64s'", device);
+}
+
 /* ---- dirty pages --------------------------------------------------------------------------------------------- */
 
 int delegate_on_take_dirty_pages(sd_bus_message *m, void *userdata, sd_bus_error *error)

@@ -16,6 +16,11 @@
 typedef struct DelegateConfig {
         const char *bus_address, *bus_name, *object_path;
         bool takes_dirty_pages;
+        unsigned n_kernel;
+        struct {
+                char id[DEVICE_ID_MAX + 1];
+                int fd; /* open as long as this process lives */
+        } kernel[VM_DEVICES_MAX];
         VmConfig vm;
 } DelegateConfig;
 

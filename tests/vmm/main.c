@@ -17,6 +17,7 @@
 #include "common/socket.h"
 #include "common/uuid.h"
 #include "control.h"
+#include "daemon/helper/vfio-open.h"
 #include "tests/device/number.h"
 
 #define EXIT_USAGE   2
@@ -43,6 +44,7 @@ static const char usage[] =
         "  --object-path=PATH     of the VM's object (/vm)\n"
         "  --memory=MIB           of the guest, 16 to 4096 (64)\n"
         "  --device=ID=SOCKET     repeatable: a device of the guest, and where its server listens for the VMM\n"
+        "  --vfio=ID=SYSFS        repeatable: a VFIO device of the kernel that the VM has, by its directory there\n"
         "  --incoming             do not make the VM, it will come from elsewhere\n"
         "  --no-dirty-pages       take no pages that devices have written\n"
         "  --control=PATH         listen for orders there, one JSON object a line\n"
@@ -81,12 +83,31 @@ static int add_device(char *text)
         return 0;
 }
 
+static int add_kernel(char *text)
+{
+        char *path = strchr(text, '=');
+        size_t n = path ? (size_t) (path - text) : 0;
+        ChildWork work = {.fd = -1};
+
+        if (arg_config.n_kernel == VM_DEVICES_MAX)
+                return complain("--vfio: at most %d", VM_DEVICES_MAX);
+        if (n == 0 || n > DEVICE_ID_MAX)
+                return complain("--vfio: not ID=SYSFS: '%s'", text);
+        if (vfio_open(path + 1, &work) < 0)
+                return complain("--vfio: %s: %s", path + 1, work.text);
+        memcpy(arg_config.kernel[arg_config.n_kernel].id, text, n);
+        arg_config.kernel[arg_config.n_kernel++].fd = work.fd;
+        return 0;
+}
+
 static int set_option(const char *option, char *value)
 {
         uint64_t number;
 
         if (streq(option, "device"))
                 return add_device(value);
+        if (streq(option, "vfio"))
+                return add_kernel(value);
         if (streq(option, "memory")) {
                 if (number_parse(value, RAM_MIB_MIN, RAM_MIB_MAX, &number) < 0)
                         return complain("--memory: not %d to %d: '%s'", RAM_MIB_MIN, RAM_MIB_MAX, value);
@@ -129,12 +150,19 @@ static int check_options(void)
 static int parse_options(int argc, char **argv)
 {
         static const struct option options[] = {
-                {"uuid", required_argument},     {"bus-address", required_argument},
-                {"bus-name", required_argument}, {"object-path", required_argument},
-                {"memory", required_argument},   {"device", required_argument},
-                {"incoming", no_argument},       {"no-dirty-pages", no_argument},
-                {"control", required_argument},  {"ready-fd", required_argument},
-                {"help", no_argument},           {0},
+                {"uuid", required_argument},
+                {"bus-address", required_argument},
+                {"bus-name", required_argument},
+                {"object-path", required_argument},
+                {"memory", required_argument},
+                {"device", required_argument},
+                {"vfio", required_argument},
+                {"incoming", no_argument},
+                {"no-dirty-pages", no_argument},
+                {"control", required_argument},
+                {"ready-fd", required_argument},
+                {"help", no_argument},
+                {0},
         };
         int c, index = 0;
 

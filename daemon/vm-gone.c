@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* A VMM has ended, and we hold duplicates of the files of its devices: gone it is when these are closed. One that had left
+ * STOP is reset first, so that whoever opens the device next does not find what the VMM left. */
+
+#include "common/log.h"
+#include "vm.h"
+
+/* All of them. Who hangs longer is left alone. */
+#define CLEAR_USEC USEC_PER_SEC
+
+struct VmClearing {
+        Vm *vm;
+        uint32_t n; /* devices that are awaited */
+        LoopTimer *timer;
+        LoopCallback done;
+};
+
+static void end(VmClearing *clearing)
+{
+        Vm *vm = clearing->vm;
+        LoopCallback done = clearing->done;
+
+        vm_end_clearing(vm);
+        done(vm);
+}
+
+static void close_one(VmClearing *clearing, uint32_t index)
+{
+        device_close(clearing->vm->devices[index]);
+        if (--clearing->n == 0)
+                end(clearing);
+}
+
+static void on_timer(void *userdata)
+{
+        VmClearing *clearing = userdata;
+        Vm *vm = clearing->vm;
+
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (device_is_supervised(vm->devices[i]) && device_is_open(vm->devices[i])) {
+                        log_warning(
+                                LOG_ABOUT(.vm = vm->definition->name,
+                                          .device = vm->definition->devices[i].id),
+                                "its VMM has ended, and it could not be reset within a second: a call hangs in the "
+                                "kernel. Whoever opens it next has to reset it");
+                        device_close(vm->devices[i]);
+                }
+        end(clearing);
+}
+
+static void run(VmClearing *clearing, uint32_t index, DeviceOpType type, DeviceAnswered answered)
+{
+        DeviceProgram program = {.n = 1, .ops = {{.type = type}}};
+
+        /* No job's: any UUID will do. What it did for one is of no more use. */
+        device_run(clearing->vm->devices[index], clearing->vm->definition->uuid, &program,
+                   &(TransferLimits){}, CLEAR_USEC, true, 0, answered, clearing);
+}
+
+static void on_reset(void *userdata, uint32_t index, uint32_t step, const AgentResultPacket *result)
+{
+        VmClearing *clearing = userdata;
+
+        if (result->status < 0)
+                log_warning(LOG_ABOUT(.vm = clearing->vm->definition->name,
+                                      .device = clearing->vm->definition->devices[index].id),
+                            "its VMM has ended, and it can't be reset: %s", result->text);
+        close_one(clearing, index);
+}
+
+static void on_state(void *userdata, uint32_t index, uint32_t step, const AgentResultPacket *result)
+{
+        if (result->status == 0 && result->state == DEVICE_STATE_STOP)
+                close_one(userdata, index);
+        else
+                run(userdata, index, DEVICE_OP_RESET, on_reset);
+}
+
+int vm_clear_supervised(Vm *vm, LoopCallback done)
+{
+        VmClearing *clearing;
+        int r;
+
+        if (vm->clearing)
+                return 0; /* it tells of the same end */
+        clearing = calloc(1, sizeof *clearing);
+        if (!clearing)
+                return -ENOMEM;
+        *clearing = (VmClearing){.vm = vm, .done = done};
+        r = loop_timer_new(vm->host->loop, on_timer, clearing, &clearing->timer);
+        if (r < 0) {
+                free(clearing);
+                return r;
+        }
+        vm->clearing = clearing;
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (device_is_supervised(vm->devices[i]) && device_is_open(vm->devices[i]))
+                        clearing->n++;
+        if (clearing->n == 0) {
+                end(clearing);
+                return 0;
+        }
+        loop_timer_set(clearing->timer, CLEAR_USEC);
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (device_is_supervised(vm->devices[i]) && device_is_open(vm->devices[i]))
+                        run(clearing, i, DEVICE_OP_GET, on_state);
+        return 0;
+}
+
+void vm_end_clearing(Vm *vm)
+{
+        if (!vm->clearing)
+                return;
+        loop_timer_free(vm->clearing->timer);
+        free(vm->clearing);
+        vm->clearing = NULL;
+}
