@@ -19,16 +19,19 @@ static void print(const Client *client, json_object *list)
 
         for (size_t i = 0; i < json_object_array_length(list); i++) {
                 json_object *device = json_object_array_get_idx(list, i), *flags = NULL;
-                char migration[128];
+                const char *quarantine = client_text(device, "Quarantine");
+                char migration[128], trouble[512];
                 const char *cells[] = {client_text(device, "Id"),
                                        client_text(device, "Type"),
                                        client_text(device, "Mode"),
                                        client_text(device, "State"),
                                        migration,
-                                       client_text(device, "Error")};
+                                       trouble};
 
                 (void) json_object_object_get_ex(device, "Migration", &flags);
                 join(flags, migration, sizeof migration);
+                (void) snprintf(trouble, sizeof trouble, "%s%s", *quarantine ? "quarantine: " : "",
+                                *quarantine ? quarantine : client_text(device, "Error"));
                 table_row(table, cells);
         }
         table_print(table, client->options.legend, stdout);

@@ -60,7 +60,7 @@ static int reset_one(Client *client, const char *vm, const char *device, json_ob
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *call = NULL, *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         json_object *o;
-        const char *state;
+        const char *state, *method;
         int r = sd_bus_message_new_method_call(client->bus, &call, MIGMGR_NAME, MIGMGR_ROOT,
                                                MIGMGR_NAME ".Manager", "ResetDevice");
 
@@ -69,15 +69,16 @@ static int reset_one(Client *client, const char *vm, const char *device, json_ob
         if (r >= 0)
                 r = sd_bus_call(client->bus, call, RESET_USEC, &error, &reply);
         if (r >= 0)
-                r = sd_bus_message_read(reply, "s", &state);
+                r = sd_bus_message_read(reply, "ss", &state, &method);
         if (r < 0)
                 return client_failed(&error, r);
         o = json_new_object();
         json_add_string(o, "device", device);
         json_add_string(o, "state", state);
+        json_add_string(o, "method", method);
         json_append(done, o);
         if (!client->options.json)
-                printf("%s: reset, %s\n", device, state);
+                printf("%s: reset by %s, %s\n", device, method, state);
         return EXIT_DONE;
 }
 

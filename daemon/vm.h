@@ -32,7 +32,9 @@ typedef void (*VmChanged)(void *userdata, Vm *vm, int32_t index);
 /* All devices were tried; those that are open say so themselves. */
 typedef void (*VmOpened)(void *userdata, Vm *vm);
 
-/* A device was reset and runs, or `text` says why not. */
+#define VM_RESET_TEXT_MAX 512
+
+/* A device was reset and runs: `text` says how; or why not. */
 typedef void (*VmResetDone)(void *userdata, Vm *vm, uint32_t device, int status, const char *text);
 
 struct Vm {

@@ -185,7 +185,7 @@ static void on_reset(void *userdata, Vm *vm, uint32_t device, int status, const 
 
         id = device_id(vm->devices[device]);
         if (status == 0) {
-                bus_reply(waiting->bus, waiting->m, "s", state);
+                bus_reply(waiting->bus, waiting->m, "ss", state, text);
         } else {
                 (void) snprintf(full, sizeof full, "VM %.100s, device %s: not reset: %.400s; its state is %s",
                                 vm->definition->name, id, text, state);
@@ -280,8 +280,9 @@ static const sd_bus_vtable vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Migrate", SD_BUS_ARGS("s", vm, "s", destination, "a{sv}", options),
                                 SD_BUS_RESULT("o", job), method_migrate, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("ResetDevice", SD_BUS_ARGS("s", vm, "s", device), SD_BUS_RESULT("s", state),
-                                method_reset_device, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ResetDevice", SD_BUS_ARGS("s", vm, "s", device),
+                                SD_BUS_RESULT("s", state, "s", method), method_reset_device,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("ListJobs", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", jobs), method_list_jobs,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetJob", SD_BUS_ARGS("s", job), SD_BUS_RESULT("s", report), method_get_job,

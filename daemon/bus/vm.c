@@ -214,7 +214,7 @@ static int get_device_type(sd_bus *b, const char *path, const char *interface, c
 static int get_device_mode(sd_bus *b, const char *path, const char *interface, const char *property,
                            sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
-        return sd_bus_message_append(reply, "s", "owned");
+        return sd_bus_message_append(reply, "s", device_is_supervised(userdata) ? "supervised" : "owned");
 }
 
 static int get_device_state(sd_bus *b, const char *path, const char *interface, const char *property,
@@ -250,6 +250,15 @@ static int get_device_error(sd_bus *b, const char *path, const char *interface, 
         return sd_bus_message_append(reply, "s", log_printable(device_text(userdata), text, sizeof text));
 }
 
+static int get_device_quarantine(sd_bus *b, const char *path, const char *interface, const char *property,
+                                 sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        char text[BUS_TEXT_MAX];
+
+        return sd_bus_message_append(reply, "s",
+                                     log_printable(device_quarantine(userdata), text, sizeof text));
+}
+
 static const sd_bus_vtable device_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_PROPERTY("Id", "s", get_device_id, 0, SD_BUS_VTABLE_PROPERTY_CONST),
@@ -259,6 +268,7 @@ static const sd_bus_vtable device_vtable[] = {
         SD_BUS_PROPERTY("Migration", "as", get_device_migration, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Open", "b", get_device_open, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Error", "s", get_device_error, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Quarantine", "s", get_device_quarantine, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_VTABLE_END,
 };
 
@@ -321,7 +331,7 @@ void bus_vm_changed(void *userdata, Vm *vm, int32_t device)
         } else {
                 bus_device_path(vm->definition->uuid, vm->definition->devices[device].id, path);
                 (void) sd_bus_emit_properties_changed(bus->bus, path, BUS_NAME ".Device", "State",
-                                                      "Migration", "Open", "Error", NULL);
+                                                      "Migration", "Open", "Error", "Quarantine", NULL);
         }
         loop_kick_bus(bus->host->loop);
 }

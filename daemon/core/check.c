@@ -79,6 +79,10 @@ static int check_device(const ManifestDevice *device, Side side, Findings *findi
                 return add_here(
                         findings, side, device->id, "agent", device->text,
                         "see that migmgr-helper.service runs on that host, and start it again if it hangs");
+        if (device->status == MANIFEST_QUARANTINED)
+                return add_here(
+                        findings, side, device->id, "quarantine", device->text,
+                        "reset it on that host: migctl reset VM DEVICE; if that fails again, replace it");
         if (device->status == -EPERM || device->status == -EACCES)
                 return add_here(
                         findings, side, device->id, "device file", device->text,

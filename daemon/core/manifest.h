@@ -51,6 +51,9 @@ DECLARE_STRING_TABLE(Presence, presence);
 /* The status of a device that nobody has tried to reach: there was no agent that could. */
 #define MANIFEST_NO_AGENT (-ESRCH)
 
+/* ... that could not be reset, and is in quarantine until it can. */
+#define MANIFEST_QUARANTINED (-EOWNERDEAD)
+
 typedef struct ManifestDevice {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;

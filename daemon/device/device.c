@@ -60,6 +60,7 @@ struct Device {
         DeviceState state;
         uint32_t flags;
         char text[AGENT_TEXT_MAX];
+        char quarantine[AGENT_TEXT_MAX];
         bool supervised;
         char sysfs[VMM_SYSFS_MAX + 1]; /* kernel */
         char driver[64];
@@ -147,6 +148,17 @@ uint32_t device_flags(const Device *device)
         if (device->definition.type == DEVICE_TYPE_VFIO)
                 flags |= DEVICE_KERNEL;
         return device->supervised ? flags | DEVICE_SUPERVISED : flags;
+}
+
+void device_set_quarantine(Device *device, const char *text)
+{
+        (void) snprintf(device->quarantine, sizeof device->quarantine, "%s", text);
+        device->listener->changed(device->userdata, device->index);
+}
+
+const char *device_quarantine(const Device *device)
+{
+        return device->quarantine;
 }
 
 const char *device_text(const Device *device)

@@ -113,7 +113,7 @@ static void tell_place(QemuFind *find, const char *said)
                                 find->id, said);
                 tell(find, -ENODEV, NULL, text);
         } else if (q->pidfd < 0) {
-                tell(find, -ESRCH, NULL, "the process of QEMU's monitor is not known");
+                tell(find, -ENXIO, NULL, "the process of QEMU's monitor is not known");
         } else {
                 if (known)
                         (void) snprintf(known->name, sizeof known->name, "%s",

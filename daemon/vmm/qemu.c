@@ -19,6 +19,8 @@
 /* Between the end of a dying process's monitor and its own. */
 #define DYING_USEC (200 * USEC_PER_MSEC)
 
+#define SWITCHOVER_ACK "switchover-ack"
+
 static void try_connect(Qemu *q);
 
 /* ---- the act in hand ----------------------------------------------------------------------------------------- */
@@ -165,12 +167,16 @@ json_object *qemu_argument(const char *key, const char *value)
         return object;
 }
 
-void qemu_set_capabilities(Qemu *q, bool on, QemuAnswer answer)
+static void send_capabilities(Qemu *q)
 {
-        static const char *const names[] = {"events", "return-path", "pause-before-switchover"};
+        /* The last one where there are devices of its own that pre-copy: it halts when the other QEMU has them in RESUMING and
+         * has loaded what they send first, which else would be done in the blackout. */
+        static const char *const names[] = {"events", "return-path", "pause-before-switchover",
+                                            SWITCHOVER_ACK};
         json_object *arguments = json_new_object(), *list = json_new_array();
+        bool on = q->capabilities_on;
 
-        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        for (size_t i = 0; i < ARRAY_SIZE(names) - (q->has_ack ? 0 : 1); i++) {
                 json_object *one = json_new_object();
 
                 json_add_string(one, "capability", names[i]);
@@ -178,7 +184,34 @@ void qemu_set_capabilities(Qemu *q, bool on, QemuAnswer answer)
                 json_append(list, one);
         }
         json_add(arguments, "capabilities", list);
-        qemu_call(q, "migrate-set-capabilities", arguments, -1, answer);
+        qemu_call(q, "migrate-set-capabilities", arguments, -1, q->capabilities_set);
+}
+
+static void on_its_capabilities(Qemu *q, int status, json_object *result, const char *text)
+{
+        bool is_list = status == 0 && json_object_is_type(result, json_type_array);
+
+        for (size_t i = 0; is_list && i < json_object_array_length(result); i++) {
+                JsonReader reader = {.where = "query-migrate-capabilities"};
+                const char *name =
+                        json_string(&reader, json_object_array_get_idx(result, i), "capability", true);
+
+                q->has_ack |= name && streq(name, SWITCHOVER_ACK);
+        }
+        send_capabilities(q);
+}
+
+/* One that QEMU does not know would have it refuse the others, too. */
+void qemu_set_capabilities(Qemu *q, bool on, QemuAnswer answer)
+{
+        q->capabilities_on = on;
+        q->capabilities_set = answer;
+        q->has_ack = false;
+        qemu_make_devices(q);
+        if (q->n_devices > 0)
+                qemu_call(q, "query-migrate-capabilities", NULL, -1, on_its_capabilities);
+        else
+                send_capabilities(q);
 }
 
 void qemu_set_speed(Qemu *q, int64_t bandwidth, int64_t downtime_ms, QemuAnswer answer)

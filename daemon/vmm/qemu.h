@@ -83,6 +83,10 @@ struct Qemu {
         QemuFind *finds;
         uint32_t fact_device;
 
+        QemuAnswer capabilities_set; /* who waits for that, */
+        bool capabilities_on;        /* which way, */
+        bool has_ack;                /* and whether it waits for an acknowledgement before it halts */
+
         int hold_fd; /* its migration thread stands until this is closed; or -1 */
         LoopIo *hold_io;
         bool hold_asked, hold_stands;

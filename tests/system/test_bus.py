@@ -586,7 +586,7 @@ class Reset(Case):
 
     def test_one_that_runs(self):
         before = self.server.digest("nic0")
-        self.assertEqual(self.reset(), ["running"])
+        self.assertEqual(self.reset(), ["running", "DEVICE_RESET"])
         self.assertNotEqual(self.server.digest("nic0"), before)
         self.assertEqual(self.device()["State"], "running")
         # ... and the other one is as it was; the VM can go, as before.
@@ -600,7 +600,7 @@ class Reset(Case):
         self.assertIn("nic0", text)
         self.assertIn("unknown", text)
         self.server.start()
-        self.assertEqual(self.reset(), ["running"])
+        self.assertEqual(self.reset(), ["running", "DEVICE_RESET"])
         self.assertTrue(self.device()["Open"])
 
     def test_one_that_refuses(self):
@@ -608,7 +608,7 @@ class Reset(Case):
         text = self.fails("Device", self.bus, *MANAGER, "ResetDevice", "ss", self.name, "nic0")
         self.assertRegex(text, "nic0.*reset refused.*its state is running")
         self.server.clear()
-        self.assertEqual(self.reset(), ["running"])
+        self.assertEqual(self.reset(), ["running", "DEVICE_RESET"])
 
     def test_one_that_dies_under_it(self):
         self.server.fault("nic0", "reset:exit")
@@ -636,7 +636,7 @@ class Reset(Case):
         self.finished(path)
         with Bus(self.b.bus_address) as there:
             self.assertIn("away", self.fails("InvalidArgument", there, *MANAGER, "ResetDevice", "ss", self.name, "nic0"))
-        self.assertEqual(self.reset(), ["running"])
+        self.assertEqual(self.reset(), ["running", "DEVICE_RESET"])
 
 
 class Jobs(Case):

@@ -15,8 +15,8 @@ import unittest
 import uuid
 
 import vfio_guest
-from lab import Lab, find_processes, is_alive, wait_for
-from vfio_guest import KERNEL, Mdev
+from lab import Lab, TestVmm, is_alive, wait_for
+from vfio_guest import Mdev
 
 BAR0, SCRATCH = 0, 7  # the UART's scratch register
 DEADLINES = {"check": 1000, "prepare": 1000, "p2p-grace": 1000, "drain": 2000, "precopy": 2000, "intake": 1000,
@@ -114,6 +114,162 @@ class Moves(unittest.TestCase):
             self.assertEqual((d["Type"], d["State"], d["Open"]), ("vfio", "running", True))
 
 
+class Delegated(unittest.TestCase):
+    """The VMM has the device open, and gives its file away."""
+
+    def setUp(self):
+        vfio_guest.load()
+
+    def test_there_and_back(self):
+        with Lab() as lab:
+            hosts = [lab.host("a"), lab.host("b")]
+            mdevs, vms, vm = [Mdev(), Mdev()], [], str(uuid.uuid4())
+            scratch(mdevs[0], 0x5a)
+            scratch(mdevs[1], 0)
+            for i, (host, mdev) in enumerate(zip(hosts, mdevs)):
+                vms.append(TestVmm(lab, host, host.name, vm, {}, f"--vfio=uart={mdev.path}", *["--incoming"] * i))
+                host.register({"name": "vm", "uuid": vm, "devices": [{"id": "d", "type": "vfio", "vmm-device": "uart"}],
+                               "vmm": {"type": "delegate", "bus-name": vms[i].bus_name, "object-path": "/vm"}}, incoming=i > 0)
+            for n in range(3):
+                status, job = hosts[n % 2].migrate("vm", hosts[1 - n % 2])
+                self.assertEqual((status, job["result"]), (0, "done"), job)
+                self.assertEqual(mdevs[1 - n % 2].status()["state"], "RUNNING")
+            self.assertEqual(hosts[1].devices("vm")["d"]["Mode"], "owned")
+            for host, v in zip(hosts, vms):
+                host.migctl("unregister", "vm")
+                v.close()
+            for mdev in mdevs:
+                wait_for("the device to be let go", lambda m=mdev: opens(m), 15)
+            self.assertEqual(scratch(mdevs[1]), 0x5a)
+            for mdev in mdevs:
+                mdev.remove()
+
+
+class Resets(unittest.TestCase):
+    def setUp(self):
+        vfio_guest.load()
+
+    def reset(self, host, *args):
+        return host.json("reset", "--yes", "set", *args)
+
+    def test_by_its_file(self):
+        with World(1) as w:
+            self.assertEqual(self.reset(w.a), (0, [{"device": "d0", "state": "running", "method": "VFIO_DEVICE_RESET"}]))
+            self.assertEqual(w.mdevs["a"][0].status()["resets"], 1)
+
+    def test_one_that_cant_be_reset_is_in_quarantine_until_it_can(self):
+        with World(1) as w:
+            w.mdevs["a"][0].order("reset-error", errno.EIO, -1)
+            status, said = self.reset(w.a)
+            self.assertNotEqual(status, 0)
+            self.assertRegex(said["stderr"], "VFIO_DEVICE_RESET: .*reset of its function: .*no reset.*quarantine")
+            self.assertIn("VFIO_DEVICE_RESET", w.a.devices("set")["d0"]["Quarantine"])
+            status, job = w.move(w.a, w.b)
+            self.assertEqual(job["result"], "refused", job)
+            self.assertIn("quarantine", str(job["findings"]))
+            w.mdevs["a"][0].order("rest")
+            self.assertEqual(self.reset(w.a)[0], 0)
+            self.assertEqual(w.a.devices("set")["d0"]["Quarantine"], "")
+            self.assertEqual(w.move(w.a, w.b)[1]["result"], "done")
+
+
+class Kills(unittest.TestCase):
+    """Processes that die, and calls that hang, in the middle of a job. The job ends, and everybody lets go."""
+
+    def setUp(self):
+        vfio_guest.load()
+
+    def slow(self, w, arc="PRE_COPY_P2P>STOP_COPY"):
+        """A job that stays at that place for a moment. Returns its migctl."""
+        w.mdevs["a"][0].order("delay", arc, 700000)
+        job = w.a.migctl_start("--json=short", "migrate", "set", w.b.dest)
+        wait_for("the place", lambda: w.mdevs["a"][0].status()["set"].get(arc), 10)
+        return job
+
+    def runs_somewhere(self, w):
+        """On one side, all of them."""
+        return wait_for("the set to run on one side", lambda: next(
+            (h for h in (w.a, w.b) if w.states(h) == ["RUNNING"] * 2 and (h.vm("set") or {}).get("presence") == "here"), None), 30)
+
+    def test_an_agent(self):
+        for side in "ab":
+            with self.subTest(side), World(2) as w:
+                job = self.slow(w)
+                os.kill((w.a if side == "a" else w.b).agents()[0], signal.SIGKILL)
+                job.communicate(timeout=60)
+                self.assertNotEqual(job.returncode, 0)
+                self.runs_somewhere(w)
+                w.release()
+
+    def test_a_daemon(self):
+        for side in "ab":
+            with self.subTest(side), World(2) as w:
+                host = w.a if side == "a" else w.b
+                job = self.slow(w)
+                host.daemon.kill()
+                host.start_daemon()
+                job.communicate(timeout=60)
+                self.runs_somewhere(w)
+                wait_for("both halves to end", lambda: all(j["State"] == "finished" for h in (w.a, w.b) for j in h.jobs()), 30)
+                w.release()
+
+    def test_a_helper(self):
+        with World(2) as w:
+            job = self.slow(w)
+            w.a.helper.kill()
+            out = job.communicate(timeout=60)[0]
+            self.assertEqual(job.returncode, 0, out)
+            w.a.start_helper()
+            w.release()
+
+    def test_an_agent_whose_call_hangs_is_left_alone(self):
+        """kill -9 does not end it; the daemon is not held up, and has the device again when the kernel lets it go."""
+        with World(1) as w:
+            mdev = w.mdevs["a"][0]
+            mdev.order("hang", "RUNNING>PRE_COPY", 2, 1)
+            agent = w.a.agents()[0]
+            job = w.a.migctl_start("--json=short", "migrate", "set", w.b.dest)
+            wait_for("the call to hang", lambda: mdev.status()["hanging"])
+            os.kill(agent, signal.SIGKILL)
+            job.communicate(timeout=60)
+            self.assertTrue(is_alive(agent))
+            self.assertEqual(w.a.migctl("list")[0], 0)
+            mdev.order("release")
+            wait_for("the agent to end", lambda: not is_alive(agent))
+            status, done = w.a.json("reset", "--yes", "set")
+            self.assertEqual(status, 0, done)
+            mdev.order("rest")
+            self.assertEqual(w.move(w.a, w.b)[1]["result"], "done")
+            w.release()
+
+    def test_unregistering_does_not_wait_for_a_hung_call(self):
+        with World(1) as w:
+            mdev = w.mdevs["a"][0]
+            mdev.order("hang", "RUNNING>PRE_COPY", 2, 1)
+            w.move(w.a, w.b)
+            began = time.monotonic()
+            self.assertEqual(w.a.migctl("unregister", "set")[0], 0)
+            self.assertLess(time.monotonic() - began, 2)
+            self.assertFalse(opens(mdev))
+            mdev.order("release")
+            w.release()
+
+    def test_removing_a_device_in_use_waits_and_blocks_nothing(self):
+        with World(1) as w:
+            mdev = w.mdevs["a"][0]
+            remover = threading.Thread(target=mdev.remove)
+            remover.start()
+            wait_for("the removal to wait", lambda: not opens(mdev))
+            self.assertEqual(w.move(w.a, w.b)[1]["result"], "done")
+            remover.join(0.2)
+            self.assertTrue(remover.is_alive() or not os.path.exists(mdev.path))
+            w.a.migctl("unregister", "set")
+            remover.join(20)
+            self.assertFalse(remover.is_alive())
+            w.mdevs["a"].clear()
+            w.release()
+
+
 # What the driver does at one place, on one side, and how the job must end.
 SOURCE_ARCS = {"RUNNING>PRE_COPY": "precopy", "PRE_COPY>PRE_COPY_P2P": "p2p-grace", "PRE_COPY_P2P>STOP_COPY": "drain",
                "STOP_COPY>STOP": "drain"}
@@ -153,6 +309,10 @@ class Faults(unittest.TestCase):
             lost = side == "source" and (is_error or order[0] == "hang")
             if order[:2] == ("refuse", "RUNNING>PRE_COPY"):
                 self.assertEqual(result, "done")  # it goes without pre-copy
+            elif order[:2] == ("hang", "STOP>RUNNING_P2P"):
+                self.assertEqual(result, "degraded")  # it may yet run: there is no way back, and it is named
+            elif order[:2] == ("refuse", "STOP_COPY>STOP"):
+                self.assertEqual(result, "degraded")  # it has to be reset
             elif order[0] != "delay":
                 self.assertIn(result, ("degraded",) if lost else ("failed", "degraded") if side == "source" else ("failed",), job)
             if result in ("failed", "degraded") and order[0] not in ("hang", "delay"):

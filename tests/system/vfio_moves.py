@@ -9,6 +9,7 @@ each with devices of its own and a migmgrd; what the VM's guest prints tells whe
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,14 @@ class World:
         self.guest.start(self.source)
         self.source.register(self.definition(self.source))
         self.destination.register(self.definition(self.destination), incoming=True)
+
+    def close(self):
+        """Ends the VM and takes its devices away."""
+        for pid in self.guest.qemus():
+            os.kill(pid, signal.SIGKILL)
+        wait_for("the end of the VM", lambda: not self.guest.qemus(), 10)
+        for mdev in sum(self.mdevs.values(), []):
+            mdev.remove()
 
     def definition(self, host):
         return {"name": self.name, "uuid": self.uuid, "vmm": self.guest.vmm(host), "devices": [
