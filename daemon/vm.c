@@ -330,10 +330,11 @@ int vm_manifest(const Vm *vm, Manifest *ret)
                 device->type = definition->devices[i].type;
                 device->migration_flags = device_flags(vm->devices[i]);
                 device->state = device_state(vm->devices[i]);
-                device->status = device_quarantine(vm->devices[i])[0] ? MANIFEST_QUARANTINED
-                                 : device_is_open(vm->devices[i])     ? 0
-                                 : device_lacks_agent(vm->devices[i]) ? MANIFEST_NO_AGENT
-                                                                      : -ENOTCONN;
+                device->status = device_quarantine(vm->devices[i])[0]  ? MANIFEST_QUARANTINED
+                                 : device_is_open(vm->devices[i])      ? 0
+                                 : device_lacks_agent(vm->devices[i])  ? MANIFEST_NO_AGENT
+                                 : device_is_forbidden(vm->devices[i]) ? -EACCES
+                                                                       : -ENOTCONN;
                 (void) snprintf(device->text, sizeof device->text, "%.199s",
                                 device->status == MANIFEST_QUARANTINED ? device_quarantine(vm->devices[i])
                                                                        : device_text(vm->devices[i]));
