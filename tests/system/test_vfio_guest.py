@@ -236,8 +236,9 @@ class Answers:
         fd = os.open(f"/dev/vfio/devices/{mdev.cdev}", os.O_RDWR)
         self.addCleanup(os.close, fd)
         self.assertEqual(code(uapi.Device(fd).state()), "EINVAL", "not bound yet")
-        bind = bytearray(struct.pack("IIiI", 16, 0, fd, 0))
-        self.assertEqual(code(uapi.ioctl(fd, uapi.DEVICE_BIND_IOMMUFD, bind)), "EINVAL")
+        for iommufd, expected in ((-1, "EINVAL"), (fd, "EBADFD")):
+            bind = bytearray(struct.pack("IIiI", 16, 0, iommufd, 0))
+            self.assertEqual(code(uapi.ioctl(fd, uapi.DEVICE_BIND_IOMMUFD, bind)), expected)
         self.assertEqual(self.opened(self.mdev()).state(), RUNNING)
 
 
@@ -272,14 +273,14 @@ class Changed(Case):
         mdev.order("delay", "RUNNING>RUNNING_P2P", 100000)
         start = time.monotonic()
         self.go(device, STOP)
-        self.assertGreater(time.monotonic() - start, 0.1)
+        self.assertGreater(time.monotonic() - start, 0.095)  # its ticks and its clock are not one
         start = time.monotonic()
         self.go(device, RUNNING)
         self.assertLess(time.monotonic() - start, 0.1)
         mdev.order("delay", "*>*", 30000)
         start = time.monotonic()
         self.go(device, STOP)
-        self.assertGreater(time.monotonic() - start, 0.06)
+        self.assertGreater(time.monotonic() - start, 0.055)
 
     def test_refuse(self):
         mdev, device = self.pair()
