@@ -109,7 +109,8 @@ class Stage:
         return self.lab.host(name, config=config)
 
     def all_mdevs(self):
-        return self.mdevs["a"] + self.mdevs["b"]
+        """That are still there."""
+        return [m for m in self.mdevs["a"] + self.mdevs["b"] if os.path.exists(m.path + "/test")]
 
     def rest(self, flags):
         for mdev in self.all_mdevs():
@@ -141,16 +142,17 @@ class Stage:
         for mdev in self.all_mdevs():
             wait_for("the device to be let go", lambda: reopen(mdev), 15)
 
-    def close(self):
-        """Also of what has gone wrong."""
+    def close(self, politely=True):
+        """`politely`: everybody lets the devices go of himself. Else those who hold them are ended, as with a VM in doubt."""
         try:
-            if self.world:
+            if self.world and politely:
                 self.end()
         finally:
             for mdev in self.all_mdevs():
                 mdev.order("rest")
             self.lab.close()
         for mdev in self.all_mdevs():
+            wait_for("the device to be let go", lambda: reopen(mdev), 15)
             mdev.remove()
 
 
@@ -176,6 +178,15 @@ def steal(pid, mdev, state, stop):
             if f.read(1):
                 return True
     return False
+
+
+def is_of(job, world):
+    return world.uuid.replace("-", "") in job["VM"].replace("_", "")
+
+
+def lost_in(text):
+    """Devices that an error names as lost."""
+    return re.findall(r"\b(d\d)\b", text.split("have lost their state", 1)[1]) if "have lost their state" in text else []
 
 
 class Row:
@@ -207,9 +218,8 @@ class Row:
             thief.join()
         self.took = time.monotonic() - begun
         self.status, self.job = client.returncode, json.loads(out) if out.strip() else {}
-        self.result = self.job.get("result", "-")
+        self.result = self.told = self.job.get("result", "-")
         self.text = (self.job.get("error") or {}).get("text", "")
-        self.lost = [d["id"] for d in self.job.get("devices", []) if d["lost"]]
         self.resets = {s: [m.status()["resets"] for m in world.mdevs[h.name]] for s, h in self.hosts.items()}
         verdict = self.judge()
         self.states = {s: world.states(h) for s, h in self.hosts.items()}
@@ -245,24 +255,31 @@ class Row:
         self.bad.order("release")
 
     def settled(self):
-        """(the host where the VM is) when both sides say the same."""
+        """(the host where the VM is, the job's source half) when both sides say the same."""
         here = [h for h in self.world.hosts if (h.vm(self.world.name) or {}).get("presence") == "here"]
-        jobs = [j for h in self.world.hosts for j in h.jobs() if self.world.uuid.replace("-", "") in j["VM"].replace("_", "")]
-        return here if len(here) == 1 and all(j["State"] == "finished" for j in jobs) else None
+        jobs = [j for h in self.world.hosts for j in h.jobs() if is_of(j, self.world)]
+        if len(here) != 1 or not jobs or not all(j["State"] == "finished" for j in jobs):
+            return None
+        return here[0], [j for j in self.hosts["source"].jobs() if is_of(j, self.world) and j["Half"] == "source"][-1:]
 
     def judge(self):
         """None, or which rule was broken."""
-        world, guest = self.world, self.world.guest
-        if EXIT.get(self.result) != self.status and self.result != "lost":
-            return f"result {self.result}, exit {self.status}"
+        world = self.world
+        if EXIT.get(self.told) != self.status and self.told != "lost":
+            return f"result {self.told}, exit {self.status}"
         if not self.stolen:
             return "there was nothing to steal"
-        if self.answered > 4:
+        if self.answered > 4 * PACE:
             return f"the daemons were held up {self.answered:.1f} s"
         try:
-            here = wait_for("one presence", self.settled, 15)[0]
+            here, half = wait_for("one presence", self.settled, 20)
         except AssertionError:
-            return "here on both, or on neither: " + str([(h.vm(world.name) or {}).get("presence") for h in world.hosts])
+            return "no end: " + str([(h.name, (h.vm(world.name) or {}).get("presence"), [
+                (j["State"], j["Phase"]) for j in h.jobs()[-1:]]) for h in world.hosts])
+        # Who was in doubt while something hung need not be now. What the job was like before it began is no half of it.
+        if half and self.told == "in-doubt":
+            self.result, self.text = half[0]["Result"], half[0]["Error"][1]
+        self.lost = lost_in(self.text)
         self.here = next(s for s, h in self.hosts.items() if h is here)
         owner = {"done": "destination", "failed": "source"}.get(self.result, self.here)
         if self.here != owner:
@@ -355,7 +372,7 @@ def retire(stage, name):
         for host in stage.hosts:
             print(f"---- {name}, {host.name}\n{host.daemon.output()[-6000:]}", flush=True)
     try:
-        stage.close()
+        stage.close(politely=False)
     except Exception as e:
         print(f"      not let go after {name}: {type(e).__name__}: {e}", flush=True)
 

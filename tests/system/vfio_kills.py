@@ -23,11 +23,11 @@ import time
 import vfio_guest
 from kills import EXIT, UNREACHABLE, Watcher
 from lab import PACE, Host, is_alive, wait_for
-from vfio_faults import FAULTS_CONFIG, FLAGS, Stage
+from vfio_faults import FAULTS_CONFIG, FLAGS, Stage, is_of
 from vfio_guest import KERNEL
 from vfio_moves import on_host
 
-ARC_USEC = 150000
+ARC_USEC = 400000
 STOPPED_SECONDS = 8 * PACE
 FULL = FLAGS["p2p,pre-copy"]
 
@@ -68,9 +68,9 @@ class KillStage(Stage):
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", host.state], check=True)
         return host.start()
 
-    def close(self):
+    def close(self, politely=True):
         try:
-            super().close()
+            super().close(politely)
         finally:
             for host in self.hosts:
                 subprocess.run(["umount", "-l", host.state])
@@ -94,7 +94,7 @@ class KillStage(Stage):
 class Row:
     def __init__(self, stage, name, what, side, state, refused):
         self.stage, self.name, self.what, self.side, self.state, self.refused = stage, name, what, side, state, refused
-        self.hit, self.killed, self.stopped, self.remover = threading.Event(), [], [], None
+        self.hit, self.known, self.killed, self.stopped, self.remover = threading.Event(), [], [], [], None
         self.result = self.answer = "-"
         self.here, self.took, self.text, self.states, self.trouble = "-", 0.0, "", {}, None
 
@@ -116,6 +116,8 @@ class Row:
             watcher = Watcher(self.hosts[self.state.split("-")[0]], self.state, self.strike)
         begun = time.monotonic()
         client = world.source.migctl_start("--json=short", "migrate", world.name, world.destination.dest)
+        if self.what == "stop" or self.what.startswith("kill"):
+            threading.Thread(target=self.look_for_victims, daemon=True).start()
         if self.what == "stop":
             threading.Thread(target=self.go_on, args=(client,), daemon=True).start()
         out, _ = client.communicate(timeout=180)
@@ -139,7 +141,7 @@ class Row:
                 self.remover = threading.Thread(target=self.world.mdevs[self.host.name][0].remove, daemon=True)
                 self.remover.start()
             elif self.what == "stop":
-                for pid in self.world.guest.qemus(self.host):
+                for pid in self.victims():
                     os.kill(pid, signal.SIGSTOP)
                     self.stopped.append(pid)
             elif self.what.startswith("kill"):
@@ -152,9 +154,19 @@ class Row:
             self.hit.set()
 
     def victims(self):
-        what = self.what.split()[1]
-        return {"QEMU": lambda: self.world.guest.qemus(self.host), "agent": lambda: self.host.agents()[:1],
-                "daemon": lambda: [self.host.daemon.pid], "helper": lambda: [self.host.helper.pid]}[what]()
+        return self.known or self.find_victims()
+
+    def find_victims(self):
+        what = self.what.split()[-1]
+        return {"QEMU": lambda: self.world.guest.qemus(self.host), "stop": lambda: self.world.guest.qemus(self.host),
+                "agent": lambda: self.host.agents()[:1], "daemon": lambda: [self.host.daemon.pid],
+                "helper": lambda: [self.host.helper.pid]}[what]()
+
+    def look_for_victims(self):
+        """Before the moment comes: to go through /proc takes longer than a state may last."""
+        while not self.hit.is_set() and not self.known:
+            self.known = self.find_victims()
+            time.sleep(0.02)
 
     def go_on(self, client):
         """A QEMU that stands goes on when the job has its end, or never will by itself."""
@@ -186,7 +198,7 @@ class Row:
         """(hosts where the VM is, is it in doubt, jobs), when nothing moves any more."""
         jobs = []
         for host in self.world.hosts:
-            mine = [j for j in host.jobs() if self.world.uuid.replace("-", "") in j["VM"].replace("_", "")]
+            mine = [j for j in host.jobs() if is_of(j, self.world)]
             jobs += mine[-1:]
             if mine and mine[-1]["State"] not in ("finished", "in-doubt"):
                 return None
@@ -221,7 +233,7 @@ class Row:
                 return f"{self.result}, but the guest counts"
             if self.result == "lost" and n:
                 return f"lost, but {n} QEMUs are left"
-            return self.no_agent()
+            return self.no_agent([h for h in world.hosts if not guest.qemus(h)])
         world.here = world.hosts.index(here[0])
         self.here = next(s for s, h in self.hosts.items() if h is here[0])
         try:
@@ -236,11 +248,12 @@ class Row:
             return f"counts lost and repeated: {lost, repeated}, at {guest.lines()[-1].place}"
         if any(bad) and "degraded" not in self.result:
             return f"lines in which a device is not as the guest left it: {bad}"
-        return self.no_agent()
+        return self.no_agent(world.hosts)
 
-    def no_agent(self):
+    def no_agent(self, hosts):
+        """In doubt, devices of a VM that stands and may go on are kept in hand."""
         try:
-            wait_for("the agents to end", lambda: not any(h.agents() for h in self.world.hosts), 15)
+            wait_for("the agents to end", lambda: not any(h.agents() for h in hosts), 15)
         except AssertionError as e:
             return str(e)
         return None
@@ -267,7 +280,7 @@ def run_all(pattern="", out=sys.stdout):
                 print(f"---- {host.name}\n{host.daemon.output()[-6000:]}", file=out)
         if verdict or case.is_spent():
             try:
-                stage.close()
+                stage.close(politely=not verdict and case.result != "in-doubt")
                 if case.remover:
                     case.remover.join(5)
             except Exception as e:
