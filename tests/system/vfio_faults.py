@@ -25,7 +25,7 @@ import time
 
 import vfio_guest
 import vfio_uapi
-from kills import EXIT
+import kills
 from lab import PACE, Lab, wait_for
 from vfio_guest import KERNEL, Mdev
 from vfio_moves import CONFIG, DEADLINES, World, on_host
@@ -37,6 +37,7 @@ HANG_SECONDS = 4 * DEADLINE_MS / 1000
 # What only comes late is no fault: to start or end a QEMU takes long where all is emulated.
 PATIENT = {p: 15 * DEADLINE_MS for p in ("check", "prepare", "release")}
 FAULTS_CONFIG = {**CONFIG, "deadlines-msec": {p: DEADLINE_MS for p in DEADLINES} | {"precopy": 3 * DEADLINE_MS} | PATIENT}
+EXIT = {**kills.EXIT, "lost": 11}
 FLAGS = {"p2p,pre-copy": 7, "p2p": 3, "pre-copy": 5, "plain": 1}
 
 # Arcs as QEMU and we walk them; without P2P there may only be one device.
@@ -92,9 +93,20 @@ def rows():
         yield f"state a byte short in {state}", 7, "source", [("steal", state)], [("source", 1, ("delay", arc, 1000000))]
 
 
-def ends(name, side, orders):
+def ends(name, side):
     """Results that this fault may have."""
-    return {"done", "failed", "degraded", "lost"}
+    last = re.search("P2P>RUNNING |STOP>RUNNING ", name)  # it may run when this begins: there is no way back
+    if name.startswith("state") or "-error" in name:
+        return {"failed"}
+    if re.search("late|hang", name):
+        return {"done", "failed"} | ({"degraded"} if side == "source" or last or "STOP>RUNNING_P2P" in name else set())
+    # A QEMU that can't reset its device ends itself.
+    died = {"lost", "in-doubt"} if "no reset" in name else set()
+    if side == "source":
+        return {"failed", "degraded"} | died
+    if not last:
+        return {"failed"}
+    return {"degraded"} | died | ({"done"} if "refuse once" in name else set())
 
 
 class Stage:
@@ -124,6 +136,11 @@ class Stage:
         if self.world and self.flags != flags:
             self.end()
         self.rest(flags)
+        if self.world:
+            # What the VM has left there would be reset when it comes again; here every reset is one too many.
+            for mdev in self.mdevs[self.world.destination.name]:
+                wait_for("the device to be let go", lambda: reopen(mdev), 15)
+            self.rest(flags)
         if not self.world:
             self.vms += 1
             n = 2 if flags & 2 else 1
@@ -194,7 +211,7 @@ class Row:
         self.stage, self.name, self.flags, self.side, self.orders, self.others = stage, name, flags, side, orders, others
         self.world = self.job = self.status = self.result = None
         self.took, self.text, self.lost, self.states, self.here = 0, "", [], {}, "-"
-        self.stolen = True
+        self.stolen, self.over = True, False
 
     def run(self):
         world = self.world = self.stage.ready(self.flags)
@@ -255,36 +272,42 @@ class Row:
         self.bad.order("release")
 
     def settled(self):
-        """(the host where the VM is, the job's source half) when both sides say the same."""
+        """(where the VM is, the job's halves) when nothing moves any more."""
+        halves = [[j for j in h.jobs() if is_of(j, self.world)][-1:] for h in self.world.hosts]
         here = [h for h in self.world.hosts if (h.vm(self.world.name) or {}).get("presence") == "here"]
-        jobs = [j for h in self.world.hosts for j in h.jobs() if is_of(j, self.world)]
-        if len(here) != 1 or not jobs or not all(j["State"] == "finished" for j in jobs):
+        doubt = any(j["State"] == "in-doubt" for half in halves for j in half)
+        if not all(j["State"] in ("finished", "in-doubt") for half in halves for j in half):
             return None
-        return here[0], [j for j in self.hosts["source"].jobs() if is_of(j, self.world) and j["Half"] == "source"][-1:]
+        return (here, sum(halves, []), doubt) if len(here) == 1 or doubt else None
 
     def judge(self):
         """None, or which rule was broken."""
         world = self.world
-        if EXIT.get(self.told) != self.status and self.told != "lost":
+        if EXIT.get(self.told) != self.status:
             return f"result {self.told}, exit {self.status}"
         if not self.stolen:
             return "there was nothing to steal"
         if self.answered > 4 * PACE:
             return f"the daemons were held up {self.answered:.1f} s"
         try:
-            here, half = wait_for("one presence", self.settled, 20)
+            here, halves, doubt = wait_for("an end", self.settled, 20)
+            if doubt:  # while something hung; it need not be so now
+                time.sleep(5 * PACE)
+                here, halves, doubt = wait_for("an end", self.settled, 20)
         except AssertionError:
             return "no end: " + str([(h.name, (h.vm(world.name) or {}).get("presence"), [
                 (j["State"], j["Phase"]) for j in h.jobs()[-1:]]) for h in world.hosts])
-        # Who was in doubt while something hung need not be now. What the job was like before it began is no half of it.
-        if half and self.told == "in-doubt":
-            self.result, self.text = half[0]["Result"], half[0]["Error"][1]
+        if self.told == "in-doubt" and not doubt:
+            self.result, self.text = next((j["Result"], j["Error"][1]) for j in halves if j["Half"] == "source")
+        if self.result in ("lost", "in-doubt"):
+            return self.judge_end()
+        here = here[0]
         self.lost = lost_in(self.text)
         self.here = next(s for s, h in self.hosts.items() if h is here)
         owner = {"done": "destination", "failed": "source"}.get(self.result, self.here)
         if self.here != owner:
             return f"{self.result}, but here at {self.here}"
-        if self.result not in ends(self.name, self.side, self.orders):
+        if self.result not in ends(self.name, self.side):
             return f"{self.result}, which needs not be"
         if world.here != world.hosts.index(here):
             world.here = world.hosts.index(here)
@@ -295,6 +318,20 @@ class Row:
         if self.result == "done" and any(self.resets["destination"]):
             return f"done, but devices of the destination were reset: {self.resets['destination']}"
         return self.judge_guest()
+
+    def judge_end(self):
+        """Nothing runs."""
+        guest, result = self.world.guest, self.result
+        if result not in ends(self.name, self.side):
+            return f"{result}, which needs not be"
+        before = guest.count()
+        time.sleep(1)
+        if guest.count() != before:
+            return f"{result}, but the guest counts"
+        if result == "lost" and guest.qemus():
+            return "lost, but a QEMU is left"
+        self.over = True
+        return None
 
     def judge_guest(self):
         world, guest = self.world, self.world.guest
@@ -318,6 +355,8 @@ class Row:
 
     def again(self):
         """The VM moves again, when nothing is wrong any more."""
+        if self.over:
+            return None
         if self.result == "degraded":
             self.stage.end()
             return None
@@ -346,8 +385,8 @@ def run_all(pattern="", jobs=1, out=sys.stdout):
         stage = case.stage
         dead = [h.name for h in stage.hosts if not h.daemon.alive()]
         verdict = f"a daemon died: {dead}" if dead else verdict
-        if verdict:
-            stage = retire(stage, row[0])
+        if verdict or case.over:
+            stage = retire(stage, row[0], verdict)
         with lock:
             results[case.result] = results.get(case.result, 0) + 1
             show(case, verdict, time.monotonic() - start, out)
@@ -366,9 +405,9 @@ def run_all(pattern="", jobs=1, out=sys.stdout):
     return not bad
 
 
-def retire(stage, name):
+def retire(stage, name, verdict):
     """The next row begins anew."""
-    if os.environ.get("MIGMGR_LOGS"):
+    if verdict and os.environ.get("MIGMGR_LOGS"):
         for host in stage.hosts:
             print(f"---- {name}, {host.name}\n{host.daemon.output()[-6000:]}", flush=True)
     try:

@@ -4,8 +4,9 @@ tests/system/vfio-guest; on the host it boots that and runs itself there.
 
 The arcs of the devices are slow, so that a state lasts; the moment is the signal that announces it. Whoever was killed and is
 no QEMU is started again. Then: the guest counts on one side, no count lost or repeated, its devices RUNNING and as it left
-them, or named in `degraded`; or the VM is lost with its QEMU, said so; or in doubt, and nothing counts. In every end nobody
-holds a device, an agent or a QEMU that is not needed any more, and every device can be opened again and removed.
+them, or `degraded`; or the VM is lost with its QEMU, said so; or in doubt, and nothing counts. In every end nobody holds a
+device, an agent or a QEMU that is not needed any more, and every device can be opened again and removed. `held`: the job had
+no end before what stood could go on.
 
   tests/bench/vfio [PATTERN]      prints the table; PATTERN: a part of a row's name
 """
@@ -95,7 +96,7 @@ class Row:
     def __init__(self, stage, name, what, side, state, refused):
         self.stage, self.name, self.what, self.side, self.state, self.refused = stage, name, what, side, state, refused
         self.hit, self.known, self.killed, self.stopped, self.remover = threading.Event(), [], [], [], None
-        self.result = self.answer = "-"
+        self.result, self.answer, self.held = "-", "-", False
         self.here, self.took, self.text, self.states, self.trouble = "-", 0.0, "", {}, None
 
     def run(self):
@@ -118,7 +119,7 @@ class Row:
         client = world.source.migctl_start("--json=short", "migrate", world.name, world.destination.dest)
         if self.what == "stop" or self.what.startswith("kill"):
             threading.Thread(target=self.look_for_victims, daemon=True).start()
-        if self.what == "stop":
+        if self.what in ("stop", "fill"):
             threading.Thread(target=self.go_on, args=(client,), daemon=True).start()
         out, _ = client.communicate(timeout=180)
         self.answer, said = client.returncode, json.loads(out) if out.strip() else {}
@@ -169,11 +170,14 @@ class Row:
             time.sleep(0.02)
 
     def go_on(self, client):
-        """A QEMU that stands goes on when the job has its end, or never will by itself."""
+        """A QEMU that stands goes on, and a disk has room again, when the job has its end, or never will by itself: a guest
+        stands for as long as it can't be written that it is not handed over."""
         self.hit.wait(60)
         end = time.monotonic() + STOPPED_SECONDS
         while client.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
+        self.held = client.poll() is None
+        self.stage.empty(self.host)
         for pid in self.stopped:
             try:
                 os.kill(pid, signal.SIGCONT)
@@ -300,7 +304,8 @@ def run_all(pattern="", out=sys.stdout):
 def show(case, verdict, all_seconds, out):
     states = "; ".join(" ".join(dict.fromkeys(s)) for s in case.states.values())
     print(f"{'BAD ' if verdict else 'ok  '} {case.name:58} {case.result:9} exit {case.answer!s:4} {case.took:5.1f} s "
-          f"({all_seconds:4.1f})  at {case.here:11}  {states}{'  ' + verdict if verdict else ''}", file=out, flush=True)
+          f"({all_seconds:4.1f})  at {case.here:11}  {states}{'  held' if case.held else ''}"
+          f"{'  ' + verdict if verdict else ''}", file=out, flush=True)
     if case.text and (verdict or os.environ.get("MIGMGR_TEXTS")):
         print(f"      {case.text}", file=out, flush=True)
 
