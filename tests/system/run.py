@@ -100,7 +100,7 @@ VFIO_FAULTS = (r"^source p2p,pre-copy (PRE_COPY_P2P>STOP_COPY refuse once|STOP_C
                r"(RESUMING>STOP (refuse once|hang)|STOP>RUNNING_P2P error once|RUNNING_P2P>RUNNING refuse (once|always))$"
                r"|^back p2p,pre-copy STOP>RUNNING_P2P refuse always$|^destination write-error at 40|STOP_COPY$")
 VFIO_KILLS = (r"^kill (source's (QEMU in source-drain|agent in source-go|daemon in source-go)"
-              r"|destination's (QEMU in destination-intake|daemon in destination-vmm-arrive))$|source's helper may not")
+              r"|destination's (QEMU in destination-intake|daemon in destination-(take-in|intake)))$|source's helper may not")
 
 # What git knows and `make dist` forgets.
 TARBALL = r"""

@@ -15,6 +15,7 @@ ends().
 
 import concurrent.futures
 import errno
+import itertools
 import json
 import os
 import queue
@@ -109,11 +110,14 @@ def ends(name, side):
     return {"degraded"} | died | ({"done"} if "refuse once" in name else set())
 
 
+numbers = itertools.count(1)  # of VMs
+
+
 class Stage:
     """Two hosts and their devices, and the VM of the last row if the next may go on with it."""
 
     def __init__(self, config):
-        self.lab, self.vms, self.world, self.flags = Lab(), 0, None, None
+        self.lab, self.world, self.flags = Lab(), None, None
         self.hosts = [self.make_host(name, config) for name in "ab"]
         self.mdevs = {name: [Mdev() for _ in range(2)] for name in "ab"}
 
@@ -142,9 +146,8 @@ class Stage:
                 wait_for("the device to be let go", lambda: reopen(mdev), 15)
             self.rest(flags)
         if not self.world:
-            self.vms += 1
             n = 2 if flags & 2 else 1
-            self.world = World(self.lab, hosts=self.hosts, name=f"vm{self.vms}",
+            self.world = World(self.lab, hosts=self.hosts, name=f"vm{next(numbers)}",
                                mdevs={name: mdevs[:n] for name, mdevs in self.mdevs.items()})
             self.flags = flags
         return self.world
