@@ -37,7 +37,9 @@ const char *job_owner(const Job *job)
 
 const char *job_device_mode(const Job *job, uint32_t device)
 {
-        return "owned"; /* its server's connection is our agent's */
+        bool supervised = job->half->devices[device].flags & DEVICE_SUPERVISED;
+
+        return supervised ? "supervised" : "owned";
 }
 
 bool job_is_decided(const Job *job)
