@@ -11,9 +11,10 @@ int cmd_check(Client *client, char **args, int n)
                 return status;
         if (client->options.json)
                 write_json(client, json_object_get(report));
-        else if (ok)
-                printf("%s can go to %s\n", args[0], args[1]);
-        else
+        else {
+                if (ok)
+                        printf("%s can go to %s\n", args[0], args[1]);
                 findings_view(report, client->options.legend, stdout);
+        }
         return ok ? EXIT_DONE : EXIT_REFUSED;
 }

@@ -299,6 +299,7 @@ static int dry_run(Client *client, char **args)
                        format_usec((uint64_t) client_number(plan, "predicted_blackout_usec"), usec));
         if (ok) {
                 printf("\n%s can go to %s; nothing was touched.\n", args[0], args[1]);
+                findings_view(report, client->options.legend, stdout);
                 return EXIT_DONE;
         }
         printf("\n%s can't go to %s:\n", args[0], args[1]);

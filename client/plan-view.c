@@ -40,6 +40,9 @@ void plan_view(json_object *plan, bool legend, FILE *f)
                 table_row(table, cells);
         }
         table_print(table, legend, f);
+        if (client_number(plan, "push"))
+                fprintf(f, "\nDevices that QEMU drives are taken through their last states together%s.\n",
+                        client_number(plan, "grace") ? ", and quieted while the VM still runs" : "");
         if (client_number(plan, "logs_dma"))
                 fprintf(f, "\nDevices write the VM's memory: what they write meanwhile is %s.\n",
                         client_number(plan, "copies_pages") ? "copied by their agents" : "given to the VMM");

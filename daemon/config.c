@@ -69,6 +69,18 @@ static void read_precopy(JsonReader *reader, json_object *root, TransferLimits *
                 1024;
 }
 
+/* "auto": where it is safe. */
+static bool read_auto(JsonReader *reader, json_object *root, const char *key, bool value)
+{
+        const char *text = json_string(reader, root, key, false);
+
+        if (!text)
+                return value;
+        if (!streq(text, "auto") && !streq(text, "off"))
+                json_fail(reader, "\"%s\" is \"%.40s\", not \"auto\" or \"off\"", key, text);
+        return streq(text, "auto");
+}
+
 static void read_listen(JsonReader *reader, json_object *array, Config *config)
 {
         size_t n = json_object_array_length(array);
@@ -103,9 +115,10 @@ static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",          "listen",  "deadlines-msec", "connect-msec",
-                                           "doubt-msec",       "retries", "precopy-msec",   "precopy-mib",
-                                           "precopy-rate-kib", NULL};
+        static const char *const keys[] = {"vms-dir",          "listen",          "deadlines-msec",
+                                           "connect-msec",     "doubt-msec",      "retries",
+                                           "precopy-msec",     "precopy-mib",     "precopy-rate-kib",
+                                           "supervised-grace", "supervised-push", NULL};
         json_object *deadlines, *listen;
         const char *vms_dir;
 
@@ -120,6 +133,8 @@ static void read_object(JsonReader *reader, json_object *root, Config *config)
         if (deadlines)
                 read_deadlines(reader, deadlines, &config->policy);
         read_precopy(reader, root, &config->policy.limits);
+        config->policy.grace = read_auto(reader, root, "supervised-grace", config->policy.grace);
+        config->policy.push = read_auto(reader, root, "supervised-push", config->policy.push);
         config->policy.connect_usec = read_msec(reader, root, "connect-msec", config->policy.connect_usec);
         config->policy.doubt_usec = read_msec(reader, root, "doubt-msec", config->policy.doubt_usec);
         config->policy.retries =

@@ -9,11 +9,19 @@
 
 /* ---- tokens -------------------------------------------------------------------------------------------------- */
 
+/* The state of a device that the VMM drives goes over the VMM's own connection. */
+static bool has_connection(const Job *job, uint32_t device)
+{
+        return !(job->half->devices[device].flags & DEVICE_SUPERVISED);
+}
+
 int job_make_tokens(Job *job)
 {
         int r = 0;
 
         for (uint32_t i = 0; i < job->n_devices && r >= 0; i++) {
+                if (!has_connection(job, i))
+                        continue;
                 r = hello_token(job->devices[i].token);
                 job->devices[i].has_token = r >= 0;
         }
@@ -30,6 +38,8 @@ void job_add_tokens(Job *job, json_object *message)
         char text[2 * HELLO_TOKEN_SIZE + 1];
 
         for (uint32_t i = 0; i < job->n_devices; i++) {
+                if (!has_connection(job, i))
+                        continue;
                 hello_token_text(job->devices[i].token, text);
                 json_add_string(tokens, job->ids[i], text);
         }
@@ -54,6 +64,8 @@ bool job_take_tokens(Job *job, json_object *message)
         json_object *tokens = json_member(&reader, message, "tokens", json_type_object, true);
 
         for (uint32_t i = 0; i < job->n_devices; i++) {
+                if (!has_connection(job, i))
+                        continue;
                 if (!take_token(tokens, job->ids[i], job->devices[i].token))
                         return false;
                 job->devices[i].has_token = true;
@@ -118,8 +130,9 @@ void job_connect(Job *job, const HalfEffect *effect)
         job->connect_step = effect->step;
         job->n_dialing = 0;
         for (uint32_t i = 0; i < job->n_devices && r >= 0; i++)
-                r = dial(job, HELLO_DEVICE, i, job->devices[i].token, effect->deadline_usec,
-                         &job->devices[i].dial);
+                if (has_connection(job, i))
+                        r = dial(job, HELLO_DEVICE, i, job->devices[i].token, effect->deadline_usec,
+                                 &job->devices[i].dial);
         if (r >= 0 && job->wants_memory)
                 r = dial(job, HELLO_MEMORY, 0, job->memory_token, effect->deadline_usec, &job->memory_dial);
         if (r < 0)

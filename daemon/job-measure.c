@@ -45,7 +45,9 @@ static void look_for_blackout(Job *job, HalfState to, uint64_t now)
 {
         if (to == SOURCE_P2P_GRACE)
                 job_measure_halted(job, now);
-        if (in_blackout(job) && (to == SOURCE_DONE || to == SOURCE_UNLOG))
+        /* The last two follow the vCPUs' start at once where nothing is to be settled or logged. */
+        if (in_blackout(job) &&
+            (to == SOURCE_DONE || to == SOURCE_SETTLE || to == SOURCE_UNLOG || to == SOURCE_END))
                 job->clock.blackout_end_usec = now;
 }
 
@@ -109,9 +111,13 @@ void job_measure_state(Job *job, HalfState to)
 
 static void name_operation(const DeviceOp *op, char *ret)
 {
-        if (op->type == DEVICE_OP_SET)
+        if (op->type == DEVICE_OP_SET || op->type == DEVICE_OP_NUDGE)
                 (void) snprintf(ret, SPAN_WHAT_MAX, "%s -> %s", device_state_to_string(op->from),
                                 device_state_to_string(op->to));
+        else if (op->type == DEVICE_OP_EXPECT)
+                (void) snprintf(ret, SPAN_WHAT_MAX, "%s%s%s?", device_state_to_string(op->from),
+                                op->from == op->to ? "" : " or ",
+                                op->from == op->to ? "" : device_state_to_string(op->to));
         else
                 (void) snprintf(ret, SPAN_WHAT_MAX, "%s", device_op_to_string(op->type));
 }

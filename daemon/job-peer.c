@@ -33,6 +33,9 @@ json_object *job_plan_json(const Job *job)
         json_add_number(plan, "retries", job->plan.retries);
         json_add_bool(plan, "logs_dma", job->plan.logs_dma);
         json_add_bool(plan, "copies_pages", job->plan.copies_pages);
+        json_add_bool(plan, "p2p", job->plan.p2p);
+        json_add_bool(plan, "grace", job->plan.grace);
+        json_add_bool(plan, "push", job->plan.push);
         return plan;
 }
 
@@ -68,7 +71,7 @@ static void add_lost(const Job *job, json_object *message)
         json_object *lost = json_new_array();
 
         for (uint32_t i = 0; i < job->n_devices; i++)
-                if (job->half->devices[i].lost)
+                if (half_device_is_lost(job->half, i))
                         json_append(lost, json_object_new_string(job->ids[i]));
         json_add(message, "lost", lost);
 }
@@ -140,7 +143,7 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
         findings_to_json(&findings, job->findings);
         findings_take(theirs, job->findings);
         job->more_findings = (uint32_t) json_number(reader, report, "more", 0, INT32_MAX, 0);
-        ok &= findings.n == 0;
+        ok &= !findings_refuse(&findings);
         findings_deinit(&findings);
         manifest_deinit(&manifest);
         return ok;

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "core/half-table.h"
 #include "job.h"
+#include "manifest-json.h"
 
 #define JSON_VERSION 1
 
@@ -37,9 +38,7 @@ const char *job_owner(const Job *job)
 
 const char *job_device_mode(const Job *job, uint32_t device)
 {
-        bool supervised = job->half->devices[device].flags & DEVICE_SUPERVISED;
-
-        return supervised ? "supervised" : "owned";
+        return job->half->devices[device].flags & DEVICE_SUPERVISED ? "supervised" : "owned";
 }
 
 bool job_is_decided(const Job *job)
@@ -131,7 +130,8 @@ static Outcome outcome_of(const Job *job)
         case HALF_CAUSE_TIMEOUT: return OUTCOME_TIMEOUT;
         case HALF_CAUSE_BLACKOUT: return OUTCOME_FAILED;
         case HALF_CAUSE_CUT: return OUTCOME_PEER;
-        case HALF_CAUSE_DEVICE_GONE: return OUTCOME_DEVICE;
+        case HALF_CAUSE_DEVICE_GONE:
+        case HALF_CAUSE_DEVICE_RESET: return OUTCOME_DEVICE;
         case HALF_CAUSE_VMM_GONE:
         case HALF_CAUSE_VMM_RESUMED: return OUTCOME_VMM;
         case HALF_CAUSE_PEER: return job->peer_device[0] ? OUTCOME_DEVICE : OUTCOME_PEER;
@@ -142,10 +142,10 @@ static Outcome outcome_of(const Job *job)
         return OUTCOME_FAILED;
 }
 
-static void first_finding(const Job *job, char *ret, size_t size)
+static void first_refusal(const Job *job, char *ret, size_t size)
 {
         JsonReader reader = {.where = "findings"};
-        json_object *o = json_object_array_get_idx(job->findings, 0);
+        json_object *o = findings_json_first_refusal(job->findings);
         const char *device = json_string(&reader, o, "device", false);
         const char *property = json_string(&reader, o, "property", false);
         const char *here = json_string(&reader, o, "source", false),
@@ -170,7 +170,7 @@ static void cause_text(const Job *job, char *ret, size_t size)
         const char *device = f->device < job->n_devices ? job->ids[f->device] : "";
 
         switch (f->cause) {
-        case HALF_CAUSE_REFUSED: first_finding(job, ret, size); return;
+        case HALF_CAUSE_REFUSED: first_refusal(job, ret, size); return;
         case HALF_CAUSE_CANCELLED: (void) snprintf(ret, size, "cancelled"); return;
         case HALF_CAUSE_TIMEOUT: (void) snprintf(ret, size, "the job took longer than it was given"); return;
         case HALF_CAUSE_BLACKOUT:
@@ -193,6 +193,10 @@ static void cause_text(const Job *job, char *ret, size_t size)
                 return;
         case HALF_CAUSE_DEVICE_GONE:
                 (void) snprintf(ret, size, "device %s: %s", device, job->devices[f->device].text);
+                return;
+        case HALF_CAUSE_DEVICE_RESET:
+                (void) snprintf(ret, size, "device %s: its VMM has reset it: %s", device,
+                                job->devices[f->device].text);
                 return;
         case HALF_CAUSE_FAILED:
         case HALF_CAUSE_DEADLINE:
@@ -236,9 +240,10 @@ static void lost_text(const Job *job, char *ret, size_t size)
 
         ret[0] = 0;
         for (uint32_t i = 0; i < job->n_devices && n < size; i++)
-                if (job->half->devices[i].lost)
+                if (half_device_is_lost(job->half, i))
                         n += (size_t) snprintf(ret + n, size - n, "%s%s%s", n ? ", " : "", job->ids[i],
-                                               job->half->devices[i].dead ? " (does not run)"
+                                               job->half->devices[i].dead        ? " (does not run)"
+                                               : job->half->devices[i].was_reset ? " (reset by the VMM)"
                                                : job->half->devices[i].unplugged
                                                        ? " (the VMM's connection broke)"
                                                        : "");
@@ -296,10 +301,30 @@ Outcome job_error(const Job *job, char *ret, size_t size)
 
 /* ---- JSON ---------------------------------------------------------------------------------------------------- */
 
-static bool takes_part(DeviceAct act, uint32_t flags)
+/* Of a device that the VMM drives little is asked, and nearly all of that whatever it reads. */
+static bool supervised_takes_part(const Job *job, DeviceAct act, uint32_t flags)
+{
+        DeviceProgram program;
+
+        if ((act == DEVICE_ACT_PUSH && !job->plan.push) || (act == DEVICE_ACT_P2P && job->plan.push))
+                return false;
+        return device_program(act, DEVICE_STATE_RUNNING, flags, false, &program) == 0 && program.n > 0;
+}
+
+static bool is_for_supervised(DeviceAct act)
+{
+        return act == DEVICE_ACT_GRACE || act == DEVICE_ACT_SEALED || act == DEVICE_ACT_ADOPT ||
+               act == DEVICE_ACT_CLEAN || act == DEVICE_ACT_PUSH || act == DEVICE_ACT_SETTLE;
+}
+
+static bool takes_part(const Job *job, DeviceAct act, uint32_t flags)
 {
         bool p2p = flags & DEVICE_MIGRATION_P2P;
 
+        if (flags & DEVICE_SUPERVISED)
+                return supervised_takes_part(job, act, flags);
+        if (is_for_supervised(act))
+                return false;
         if (act == DEVICE_ACT_P2P || act == DEVICE_ACT_ARRIVE)
                 return p2p;
         if (act == DEVICE_ACT_STOP_REST)
@@ -312,7 +337,7 @@ static bool is_in_phase(const Job *job, uint32_t device, Phase phase)
 {
         for (HalfState s = 0; s < HALF_STATE_MAX; s++)
                 if (half_states[s].phase == phase && half_states[s].job == JOB_STATE_RUNNING &&
-                    takes_part(half_states[s].device, job->half->devices[device].flags))
+                    takes_part(job, half_states[s].device, job->half->devices[device].flags))
                         return true;
         return false;
 }
@@ -342,7 +367,7 @@ json_object *job_report(const Job *job)
         json_object *report = json_new_object();
 
         json_add_bool(report, "ok",
-                      json_object_array_length(job->findings) == 0 && job_result(job) == JOB_RESULT_DONE);
+                      !findings_json_first_refusal(job->findings) && job_result(job) == JOB_RESULT_DONE);
         json_add(report, "findings", json_object_get(job->findings));
         json_add_number(report, "more_findings", job->more_findings);
         json_add(report, "plan", plan_to_json(job));
@@ -360,7 +385,7 @@ static json_object *devices_to_json(const Job *job)
                 json_add_string(o, "mode", job_device_mode(job, i));
                 json_add_string(o, "state", device_state_to_string(job_device_state(job, i)));
                 json_add_number(o, "bytes", (int64_t) job->devices[i].bytes);
-                json_add_bool(o, "lost", job->half->devices[i].lost);
+                json_add_bool(o, "lost", half_device_is_lost(job->half, i));
                 json_append(array, o);
         }
         return array;
@@ -474,9 +499,10 @@ static LogAbout about_device(const Job *job, bool device, uint32_t i)
 void job_log_event(const Job *job, const HalfEvent *event)
 {
         bool result = event->type == HALF_RESULT;
-        LogAbout about = about_device(
-                job, event->type == HALF_DEVICE_GONE || (result && event->who == HALF_WHO_DEVICE),
-                event->device);
+        LogAbout about = about_device(job,
+                                      event->type == HALF_DEVICE_GONE || event->type == HALF_DEVICE_RESET ||
+                                              (result && event->who == HALF_WHO_DEVICE),
+                                      event->device);
         const char *name = event->type == HALF_MESSAGE ? message_to_string(event->message)
                                                        : half_event_to_string(event->type);
 

@@ -143,6 +143,22 @@ static void on_vmm_resumed(void *userdata)
         job_post(job, &(HalfEvent){.type = HALF_VMM_RESUMED});
 }
 
+static void on_vmm_device_reset(void *userdata, uint32_t vm_index, const char *text)
+{
+        Job *job = userdata;
+        int32_t i = plan_index(job, vm_index);
+
+        if (i < 0)
+                return;
+        (void) snprintf(job->devices[i].text, sizeof job->devices[i].text, "%s", text);
+        job_post(job, &(HalfEvent){.type = HALF_DEVICE_RESET,
+                                   .device = (uint32_t) i,
+                                   .state = DEVICE_STATE_UNKNOWN,
+                                   .from = DEVICE_STATE_UNKNOWN,
+                                   .to = DEVICE_STATE_UNKNOWN});
+        job->hooks->device_changed(job->userdata, job, (uint32_t) i);
+}
+
 static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_bytes)
 {
         Job *job = userdata;
@@ -160,6 +176,7 @@ static const VmListener vm_listener = {
         .vmm_gone = on_vmm_gone,
         .vmm_halted = on_vmm_halted,
         .vmm_resumed = on_vmm_resumed,
+        .vmm_device_reset = on_vmm_device_reset,
         .vmm_progress = on_vmm_progress,
 };
 
@@ -498,6 +515,15 @@ static int set_all_devices(Job *job)
         return r;
 }
 
+static void tell_limits(const Job *job)
+{
+        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.limits.bandwidth,
+                                                  .blackout_usec = job->limits.max_blackout_usec,
+                                                  .grace = job->plan.grace,
+                                                  .push = job->plan.push,
+                                                  .p2p = job->plan.p2p});
+}
+
 int job_make_plan(Job *job)
 {
         _cleanup_(json_object_putp) json_object *json = NULL;
@@ -511,8 +537,7 @@ int job_make_plan(Job *job)
         plan_build(&job->plan, &manifest, &job->host->config.policy);
         manifest_deinit(&manifest);
         plan_divide_bandwidth(&job->plan, job->limits.bandwidth);
-        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.limits.bandwidth,
-                                                  .blackout_usec = job->limits.max_blackout_usec});
+        tell_limits(job);
         json = job_plan_json(job);
         text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
         if (EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) != 1)
@@ -604,6 +629,10 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
         if (r >= 0) {
                 /* How memory that devices write goes over is the source's to say: there it is known who takes it. */
                 job->plan.copies_pages = json_flag(&reader, plan, "copies_pages", false);
+                /* Its operator or ours may not want it; and what its devices can is known there. */
+                job->plan.push &= json_flag(&reader, plan, "push", false);
+                job->plan.p2p = json_flag(&reader, plan, "p2p", false);
+                tell_limits(job);
                 r = job_make_tokens(job);
         }
         if (r < 0) {
@@ -625,7 +654,7 @@ static bool any_device_ran(const Vm *vm, const Record *record, bool *ret_complet
 
                 *ret_complete &= device_is_loaded(vm->devices[i], record->job);
                 *ret_all_run &= state == DEVICE_STATE_RUNNING;
-                ran |= state == DEVICE_STATE_RUNNING || state == DEVICE_STATE_UNKNOWN;
+                ran |= half_device_may_have_run(device_flags(vm->devices[i]), state);
         }
         return ran;
 }

@@ -193,10 +193,11 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings)
 {
         json_object *message = link_message(MESSAGE_CHECKED, inquiry->job), *report = json_new_object();
         size_t n = json_object_array_length(findings), more = n > FINDINGS_SENT ? n - FINDINGS_SENT : 0;
+        bool refused = findings_json_first_refusal(findings);
 
         if (more > 0)
                 (void) json_object_array_del_idx(findings, FINDINGS_SENT, more);
-        json_add_bool(report, "ok", n == 0);
+        json_add_bool(report, "ok", !refused);
         json_add(report, "findings", findings);
         json_add_number(report, "more", (int64_t) more);
         json_add(message, "report", report);
@@ -213,14 +214,12 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings)
 static void answer_one_finding(Inquiry *inquiry, const char *property, const char *source,
                                const char *destination, const char *remedy)
 {
-        json_object *findings = json_new_array(), *o = json_new_object();
+        json_object *findings = json_new_array();
+        Finding finding = {.property = property, .remedy = remedy};
 
-        json_add_string(o, "device", "");
-        json_add_string(o, "property", property);
-        json_add_string(o, "source", source);
-        json_add_string(o, "destination", destination);
-        json_add_string(o, "remedy", remedy);
-        json_append(findings, o);
+        (void) snprintf(finding.source, sizeof finding.source, "%s", source);
+        (void) snprintf(finding.destination, sizeof finding.destination, "%s", destination);
+        findings_to_json(&(Findings){1, &finding}, findings);
         answer_inquiry(inquiry, findings);
 }
 

@@ -42,9 +42,11 @@ static json_object *vmm_to_json(const ManifestVmm *vmm)
         add_text(o, "machine", vmm->machine);
         add_text(o, "run-state", vmm->run_state);
         json_add_bool(o, "takes-dirty-pages", vmm->takes_dirty_pages);
+        json_add_bool(o, "can-hold", vmm->can_hold);
         json_add(o, "blocked", list_to_json(vmm->n_blocked, vmm->blocked));
         json_add(o, "vfio-user", list_to_json(vmm->n_vfio_user, vmm->vfio_user));
         json_add(o, "writable", list_to_json(vmm->n_writable, vmm->writable));
+        json_add(o, "silent", list_to_json(vmm->n_silent, vmm->silent));
         return o;
 }
 
@@ -58,6 +60,8 @@ static json_object *device_to_json(const ManifestDevice *device)
         json_add_string(o, "state", device_state_to_string(device->state));
         json_add_number(o, "status", device->status);
         add_text(o, "text", device->text);
+        add_text(o, "sysfs", device->sysfs);
+        add_text(o, "driver", device->driver);
         return o;
 }
 
@@ -69,6 +73,7 @@ json_object *manifest_to_json(const Manifest *manifest)
         json_add_string(o, "name", manifest->name);
         json_add_string(o, "presence", presence_to_string(manifest->presence));
         json_add_bool(o, "can-start", manifest->can_start);
+        add_text(o, "kernel", manifest->kernel);
         json_add(o, "vmm", vmm_to_json(&manifest->vmm));
         for (uint32_t i = 0; i < manifest->n_devices; i++)
                 json_append(devices, device_to_json(&manifest->devices[i]));
@@ -123,9 +128,12 @@ static void take_vmm(JsonReader *reader, json_object *o, ManifestVmm *ret)
         take_text(reader, o, "run-state", ret->run_state, sizeof ret->run_state);
         (void) json_member(reader, o, "takes-dirty-pages", json_type_boolean, true);
         ret->takes_dirty_pages = json_flag(reader, o, "takes-dirty-pages", false);
+        (void) json_member(reader, o, "can-hold", json_type_boolean, true);
+        ret->can_hold = json_flag(reader, o, "can-hold", false);
         ret->n_blocked = take_list(reader, o, "blocked", ret->blocked);
         ret->n_vfio_user = take_list(reader, o, "vfio-user", ret->vfio_user);
         ret->n_writable = take_list(reader, o, "writable", ret->writable);
+        ret->n_silent = take_list(reader, o, "silent", ret->silent);
 }
 
 static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)
@@ -141,6 +149,8 @@ static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)
                 json_fail(reader, "\"flags\": %u has bits that no device has", ret->migration_flags);
         ret->status = (int) json_number_needed(reader, o, "status", -4095, 0);
         take_text(reader, o, "text", ret->text, sizeof ret->text);
+        take_text(reader, o, "sysfs", ret->sysfs, sizeof ret->sysfs);
+        take_text(reader, o, "driver", ret->driver, sizeof ret->driver);
         if (reader->failed)
                 return;
         ret->type = device_type_from_string(type);
@@ -173,6 +183,7 @@ int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret)
                 json_fail(reader, "unknown presence");
         (void) json_member(reader, object, "can-start", json_type_boolean, true);
         ret->can_start = json_flag(reader, object, "can-start", false);
+        take_text(reader, object, "kernel", ret->kernel, sizeof ret->kernel);
         take_vmm(reader, json_member(reader, object, "vmm", json_type_object, true), &ret->vmm);
         for (size_t i = 0; i < n && !reader->failed; i++) {
                 take_device(reader, json_object_array_get_idx(devices, i), &ret->devices[i]);
@@ -188,19 +199,25 @@ int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret)
 
 /* ---- findings ------------------------------------------------------------------------------------------------ */
 
+static json_object *finding_to_json(const Finding *finding)
+{
+        json_object *o = json_new_object();
+
+        json_add_string(o, "weight", finding_weight_to_string(finding->weight));
+        json_add_string(o, "device", finding->device);
+        json_add_string(o, "property", finding->property);
+        add_text(o, "source", finding->source);
+        add_text(o, "destination", finding->destination);
+        json_add_string(o, "remedy", finding->remedy);
+        return o;
+}
+
 void findings_to_json(const Findings *findings, json_object *array)
 {
-        for (uint32_t i = 0; i < findings->n; i++) {
-                const Finding *f = &findings->items[i];
-                json_object *o = json_new_object();
-
-                json_add_string(o, "device", f->device);
-                json_add_string(o, "property", f->property);
-                add_text(o, "source", f->source);
-                add_text(o, "destination", f->destination);
-                json_add_string(o, "remedy", f->remedy);
-                json_append(array, o);
-        }
+        for (FindingWeight weight = 0; weight < FINDING_MAX; weight++)
+                for (uint32_t i = 0; i < findings->n; i++)
+                        if (findings->items[i].weight == weight)
+                                json_append(array, finding_to_json(&findings->items[i]));
 }
 
 static bool is_among_first(json_object *array, size_t n, json_object *o)
@@ -211,9 +228,25 @@ static bool is_among_first(json_object *array, size_t n, json_object *o)
         return false;
 }
 
+static FindingWeight weight_of(json_object *finding)
+{
+        JsonReader reader = {.where = "findings"};
+        const char *weight = json_string(&reader, finding, "weight", false);
+
+        return weight ? finding_weight_from_string(weight) : FINDING_INVALID;
+}
+
+json_object *findings_json_first_refusal(json_object *array)
+{
+        for (size_t i = 0; i < json_object_array_length(array); i++)
+                if (weight_of(json_object_array_get_idx(array, i)) == FINDING_REFUSAL)
+                        return json_object_array_get_idx(array, i);
+        return NULL;
+}
+
 void findings_take(json_object *from, json_object *array)
 {
-        static const char *const keys[] = {"device", "property", "source", "destination", "remedy"};
+        static const char *const keys[] = {"weight", "device", "property", "source", "destination", "remedy"};
 
         size_t ours = json_object_array_length(array);
 
@@ -229,7 +262,7 @@ void findings_take(json_object *from, json_object *array)
 
                         json_add_string(o, keys[k], log_printable(value ? value : "", text, sizeof text));
                 }
-                if (reader.failed || is_among_first(array, ours, o))
+                if (reader.failed || (int) weight_of(o) < 0 || is_among_first(array, ours, o))
                         json_object_put(o);
                 else
                         json_append(array, o);

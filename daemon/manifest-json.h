@@ -11,8 +11,11 @@ json_object *manifest_to_json(const Manifest *manifest);
 /* Reads what another host sent; bounded and strict. Fails the reader, or -ENOMEM. */
 int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret) _must_check_;
 
-/* Appends the findings to an array. */
+/* Appends the findings to an array: what refuses comes first, however many are left off behind. */
 void findings_to_json(const Findings *findings, json_object *array);
+
+/* The first in an array that is more than a notice, which stays the array's; or NULL. */
+json_object *findings_json_first_refusal(json_object *array);
 
 /* Appends another host's findings, as far as they have the right form; their text made printable. What is in the array
  * already is not said twice: both hosts judge the same manifests. */

@@ -2,6 +2,7 @@
 #include "vm.h"
 
 #include <stdio.h>
+#include <sys/utsname.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -146,12 +147,25 @@ static void on_vmm_resumed(void *userdata)
                 vm->listener->vmm_resumed(vm->job);
 }
 
+/* Whom the VMM means, or -1. */
+static int32_t find_vmm_device(const Vm *vm, const char *vmm_device)
+{
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (vmm_device[0] && streq(vm->definition->devices[i].vmm_device, vmm_device))
+                        return (int32_t) i;
+        return -1;
+}
+
 static void on_vmm_device_reset(void *userdata, const char *vmm_device, const char *text)
 {
         Vm *vm = userdata;
+        int32_t index = find_vmm_device(vm, vmm_device);
 
-        log_warning(LOG_ABOUT(.vm = vm->definition->name, .device = vmm_device), "reset by its VMM: %s",
-                    text);
+        log_warning(LOG_ABOUT(.vm = vm->definition->name,
+                              .device = index < 0 ? vmm_device : vm->definition->devices[index].id),
+                    "its VMM has reset it: %s", text);
+        if (vm->job && index >= 0)
+                vm->listener->vmm_device_reset(vm->job, (uint32_t) index, text);
 }
 
 static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_bytes)
@@ -296,6 +310,7 @@ void vm_keep_devices(Vm *vm)
 int vm_manifest(const Vm *vm, Manifest *ret)
 {
         const Definition *definition = vm->definition;
+        struct utsname host;
         Manifest manifest;
         int r = manifest_init(&manifest, definition->n_devices);
 
@@ -305,6 +320,8 @@ int vm_manifest(const Vm *vm, Manifest *ret)
         (void) snprintf(manifest.name, sizeof manifest.name, "%s", definition->name);
         manifest.presence = vm->presence;
         manifest.can_start = definition->vmm != VMM_TYPE_QMP || definition->argv;
+        if (uname(&host) == 0)
+                (void) snprintf(manifest.kernel, sizeof manifest.kernel, "%.64s", host.release);
         manifest.vmm = vm->vmm->facts;
         for (uint32_t i = 0; i < definition->n_devices; i++) {
                 ManifestDevice *device = &manifest.devices[i];
@@ -313,10 +330,11 @@ int vm_manifest(const Vm *vm, Manifest *ret)
                 device->type = definition->devices[i].type;
                 device->migration_flags = device_flags(vm->devices[i]);
                 device->state = device_state(vm->devices[i]);
-                device->status = device_quarantine(vm->devices[i])[0] ? MANIFEST_QUARANTINED
-                                 : device_is_open(vm->devices[i])     ? 0
-                                 : device_lacks_agent(vm->devices[i]) ? MANIFEST_NO_AGENT
-                                                                      : -ENOTCONN;
+                device->status = device_quarantine(vm->devices[i])[0]  ? MANIFEST_QUARANTINED
+                                 : device_is_open(vm->devices[i])      ? 0
+                                 : device_lacks_agent(vm->devices[i])  ? MANIFEST_NO_AGENT
+                                 : device_is_forbidden(vm->devices[i]) ? -EACCES
+                                                                       : -ENOTCONN;
                 (void) snprintf(device->text, sizeof device->text, "%.199s",
                                 device->status == MANIFEST_QUARANTINED ? device_quarantine(vm->devices[i])
                                                                        : device_text(vm->devices[i]));

@@ -21,6 +21,8 @@ typedef struct VmListener {
         void (*vmm_gone)(void *userdata);
         void (*vmm_halted)(void *userdata, uint64_t usec);
         void (*vmm_resumed)(void *userdata);
+        /* The VMM has reset that device behind our back. */
+        void (*vmm_device_reset)(void *userdata, uint32_t index, const char *text);
         void (*vmm_progress)(void *userdata, uint64_t done_bytes, uint64_t total_bytes);
 } VmListener;
 

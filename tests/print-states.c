@@ -7,10 +7,25 @@
 #include "daemon/core/half-table.h"
 
 static const char *const when_names[] = {
-        "check only",    "VMM lives",          "VMM gone",       "seal seen",         "not drained",
-        "seen running",  "nobody never tried", "a copy is kept", "no copy",           "no way back",
-        "nothing ran",   "END has come",       "linked",         "all devices stand", "cancelled",
-        "DMA is logged", "agents copy pages",  "DONE has come",
+        "check only",
+        "VMM lives",
+        "VMM gone",
+        "seal seen",
+        "not drained",
+        "seen running",
+        "nobody never tried",
+        "a copy is kept",
+        "no copy",
+        "no way back",
+        "nothing ran",
+        "END has come",
+        "linked",
+        "all devices stand",
+        "cancelled",
+        "DMA is logged",
+        "agents copy pages",
+        "DONE has come",
+        "push",
 };
 _Static_assert(1 << ARRAY_SIZE(when_names) == WHEN_MAX, "a condition has no name");
 

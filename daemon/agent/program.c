@@ -197,7 +197,8 @@ static void begin_set(Program *p)
 /* Its VMM moves it, too: what is due may have come about already. */
 static void judge_shared(Program *p, DeviceState state)
 {
-        if (state == op(p)->to || (op(p)->type == DEVICE_OP_EXPECT && state == op(p)->from)) {
+        if (op(p)->type == DEVICE_OP_NUDGE ? device_nudge_is_done(op(p)->to, state)
+                                           : state == op(p)->to || state == op(p)->from) {
                 operation_done(p);
                 return;
         }
@@ -233,7 +234,10 @@ static void judge_look(Program *p, DeviceState state)
 
 static void judge_read_back(Program *p, DeviceState state)
 {
-        if ((op(p)->type == DEVICE_OP_SET || op(p)->type == DEVICE_OP_NUDGE) && state != op(p)->to) {
+        bool there =
+                op(p)->type == DEVICE_OP_NUDGE ? device_nudge_is_done(op(p)->to, state) : state == op(p)->to;
+
+        if ((op(p)->type == DEVICE_OP_SET || op(p)->type == DEVICE_OP_NUDGE) && !there) {
                 (void) snprintf(p->result.text, sizeof p->result.text, "%s -> %s: said yes, but reads %s",
                                 state_text(op(p)->from), state_text(op(p)->to), state_text(state));
                 fail(p, op(p)->type == DEVICE_OP_SET ? -EIO : -ESTALE);

@@ -1,24 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vfio-arc.h"
 
-static const DeviceState supervised_arcs[][2] = {
-        {DEVICE_STATE_RUNNING, DEVICE_STATE_RUNNING_P2P},
-        {DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING},
-        {DEVICE_STATE_PRE_COPY, DEVICE_STATE_PRE_COPY_P2P},
-        {DEVICE_STATE_PRE_COPY_P2P, DEVICE_STATE_PRE_COPY},
-        {DEVICE_STATE_RESUMING, DEVICE_STATE_STOP},
-        {DEVICE_STATE_STOP, DEVICE_STATE_RUNNING_P2P},
-        {DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_STOP},
-        {DEVICE_STATE_PRE_COPY_P2P, DEVICE_STATE_STOP_COPY},
-};
-
-static bool is_supervised_arc(const VfioArc *arc)
-{
-        for (size_t i = 0; i < ARRAY_SIZE(supervised_arcs); i++)
-                if (supervised_arcs[i][0] == arc->from && supervised_arcs[i][1] == arc->to)
-                        return true;
-        return false;
-}
+#include "daemon/core/device-program.h"
 
 static bool is_saving(DeviceState state)
 {
@@ -40,7 +23,7 @@ int vfio_arc_judge(const VfioArc *arc, const char **ret_text)
                                     : "not asked for: the device has no such state";
                 return -EINVAL;
         }
-        if ((arc->flags & DEVICE_SUPERVISED) && !is_supervised_arc(arc)) {
+        if ((arc->flags & DEVICE_SUPERVISED) && !device_arc_supervised(arc->from, arc->to)) {
                 *ret_text = "not asked for: its VMM drives it, and this would open or end the VMM's stream";
                 return -EPERM;
         }

@@ -10,8 +10,8 @@
  *  to or from ERROR, a state it does not have  EINVAL        the uAPI: only a reset leaves ERROR
  *  RESUMING -> anything after a failed write   EPERM         a driver took bad data in after it had refused the write: the
  *                                                            way out is a reset
- *  supervised: all but supervised_arcs[]       EPERM         its VMM has the data stream; another arc opens or ends one, or
- *                                                            lies off the VMM's own way
+ *  supervised: all but                         EPERM         its VMM has the data stream; another arc opens or ends one, or
+ *   device_arc_supervised()                                  lies off the VMM's own way
  */
 
 #include "common/macros.h"

@@ -3,13 +3,34 @@
 
 #include <stdio.h>
 
+#include "plan.h"
+
 /* Before this version QEMU takes a disk's lock at the destination when its memory is in, not when it starts. */
 #define QEMU_LATE_BLOCK_ACTIVATE 10
+
+/* With these its VFIO devices were moved, with us beside it. */
+#define QEMU_TRIED_FIRST 10
+#define QEMU_TRIED_LAST  11
+
+static const char *const finding_weight_names[FINDING_MAX] = {
+        [FINDING_REFUSAL] = "refusal",
+        [FINDING_NOTICE] = "notice",
+};
+
+DEFINE_STRING_TABLE(FindingWeight, finding_weight, finding_weight_names);
 
 void findings_deinit(Findings *findings)
 {
         free(findings->items);
         *findings = (Findings){};
+}
+
+bool findings_refuse(const Findings *findings)
+{
+        for (uint32_t i = 0; i < findings->n; i++)
+                if (findings->items[i].weight == FINDING_REFUSAL)
+                        return true;
+        return false;
 }
 
 static int add(Findings *findings, const char *device, const char *property, const char *source,
@@ -36,9 +57,23 @@ static int add_here(Findings *findings, Side side, const char *device, const cha
                    side == SIDE_DESTINATION ? value : "", remedy);
 }
 
+static int notice_here(Findings *findings, Side side, const char *device, const char *property,
+                       const char *value, const char *remedy)
+{
+        int r = add_here(findings, side, device, property, value, remedy);
+
+        if (r == 0)
+                findings->items[findings->n - 1].weight = FINDING_NOTICE;
+        return r;
+}
+
 static int check_device(const ManifestDevice *device, Side side, Findings *findings)
 {
         const char *state = device_state_to_string(device->state);
+
+        /* The VMM that opens it there does not live yet. */
+        if (side == SIDE_DESTINATION && (device->migration_flags & DEVICE_SUPERVISED))
+                return 0;
 
         if (device->status == MANIFEST_NO_AGENT)
                 return add_here(
@@ -48,12 +83,25 @@ static int check_device(const ManifestDevice *device, Side side, Findings *findi
                 return add_here(
                         findings, side, device->id, "quarantine", device->text,
                         "reset it on that host: migctl reset VM DEVICE; if that fails again, replace it");
+        if (device->status == -EPERM || device->status == -EACCES)
+                return add_here(
+                        findings, side, device->id, "device file", device->text,
+                        "let migmgr-helper take a duplicate of the VMM's file: Yama, AppArmor or SELinux forbids it; "
+                        "what to add there is said in docs/vm-definition.md");
+        if (device->status < 0 && (device->migration_flags & DEVICE_SUPERVISED))
+                return add_here(findings, side, device->id, "device file", device->text,
+                                "see that \"vmm-device\" is the id of a vfio-pci device of this VM's QEMU");
+        if (device->status < 0 && (device->migration_flags & DEVICE_KERNEL))
+                return add_here(findings, side, device->id, "device file", device->text,
+                                "bind the device to its VFIO driver, and free it of whoever has it open");
         if (device->status < 0)
                 return add_here(findings, side, device->id, "connection", device->text,
                                 "start the device's server, or free it of another client");
         if (!(device->migration_flags & DEVICE_MIGRATION_STOP_COPY))
                 return add_here(findings, side, device->id, "migration", "not supported",
-                                "detach the device, or use a server that supports migration");
+                                device->migration_flags & DEVICE_KERNEL
+                                        ? "detach the device, or bind it to a driver that supports migration"
+                                        : "detach the device, or use a server that supports migration");
         if (side == SIDE_SOURCE && device->state != DEVICE_STATE_RUNNING)
                 return add_here(findings, side, device->id, "state", state ? state : "unknown",
                                 "the device does not run: reset it");
@@ -63,7 +111,9 @@ static int check_device(const ManifestDevice *device, Side side, Findings *findi
 /* A device that writes the VM's memory: somebody must move that memory, and must be told where the device wrote. */
 static int check_dma(const ManifestDevice *device, const ManifestVmm *vmm, Findings *findings)
 {
-        if (device->status < 0 || !(device->migration_flags & DEVICE_HAS_DMA))
+        /* What its VMM drives it logs by itself, and says so among its blockers if it can't. */
+        if (device->status < 0 || (device->migration_flags & DEVICE_SUPERVISED) ||
+            !(device->migration_flags & DEVICE_HAS_DMA))
                 return 0;
         if (vmm->type == VMM_TYPE_NONE)
                 return add_here(findings, SIDE_SOURCE, device->id, "memory",
@@ -74,8 +124,7 @@ static int check_dma(const ManifestDevice *device, const ManifestVmm *vmm, Findi
                         findings, SIDE_SOURCE, device->id, "DMA logging", "not supported",
                         "what it writes into the VM's memory would be lost: use a server with DMA logging");
         /* No file of that memory came with the device's: we can't copy it. */
-        if ((device->migration_flags & DEVICE_KERNEL) && !(device->migration_flags & DEVICE_SUPERVISED) &&
-            !vmm->takes_dirty_pages)
+        if ((device->migration_flags & DEVICE_KERNEL) && !vmm->takes_dirty_pages)
                 return add_here(
                         findings, SIDE_SOURCE, device->id, "dirty pages", "not taken by the VMM",
                         "what it writes into the VM's memory would be lost: use a VMM with TakesDirtyPages");
@@ -105,7 +154,8 @@ static int check_qemu(const ManifestVmm *vmm, Findings *findings)
         if (r == 0)
                 r = check_list(
                         findings, "device in QEMU", vmm->n_vfio_user, vmm->vfio_user,
-                        "QEMU would leave this device's state behind, or move it past the others: detach it");
+                        "QEMU would leave this device's state behind, or move it past the others: detach it; "
+                        "or, if it is vfio-pci, define it by \"vmm-device\"");
         if (r == 0 && vmm->major < QEMU_LATE_BLOCK_ACTIVATE)
                 r = check_list(
                         findings, "writable disk", vmm->n_writable, vmm->writable,
@@ -149,6 +199,85 @@ static int check_vmm(const Manifest *manifest, Side side, Findings *findings)
         return 0;
 }
 
+/* ---- devices that the VMM drives itself -------------------------------------------------------------------------- */
+
+static uint32_t count_supervised(const Manifest *manifest)
+{
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < manifest->n_devices; i++)
+                n += (manifest->devices[i].migration_flags & DEVICE_SUPERVISED) != 0;
+        return n;
+}
+
+/* QEMU's own rule, which it keeps late, or by not starting. */
+static int check_p2p(const Manifest *manifest, Findings *findings)
+{
+        int r = 0;
+
+        for (uint32_t i = 0; i < manifest->n_devices && r == 0; i++) {
+                const ManifestDevice *device = &manifest->devices[i];
+
+                if (device->status == 0 && (device->migration_flags & DEVICE_SUPERVISED) &&
+                    (device->migration_flags & DEVICE_MIGRATION_STOP_COPY) &&
+                    !(device->migration_flags & DEVICE_MIGRATION_P2P))
+                        r = add_here(
+                                findings, SIDE_SOURCE, device->id, "P2P states", "not supported",
+                                "QEMU moves several VFIO devices only if all have the P2P states: detach "
+                                "it, or leave it the only one");
+        }
+        return r;
+}
+
+/* Below, what is only told: nothing of it turns a job back by itself. */
+static int notice_qemu(const ManifestVmm *vmm, Side side, Findings *findings)
+{
+        int r = 0;
+
+        if (vmm->version[0] && (vmm->major < QEMU_TRIED_FIRST || vmm->major > QEMU_TRIED_LAST))
+                r = notice_here(findings, side, "", "QEMU", vmm->version,
+                                "its VFIO devices were moved with QEMU 10 and 11 only: try it with a VM that "
+                                "may be lost, or use one of these");
+        for (uint32_t i = 0; i < vmm->n_silent && i < MANIFEST_REASONS_MAX && r == 0; i++)
+                r = notice_here(
+                        findings, side, "", "migration-events", vmm->silent[i],
+                        "a reset of this device by QEMU can't be seen: start it with QEMU 9.1 or later "
+                        "and migration-events=on");
+        return r;
+}
+
+static int notice_grace(const Manifest *manifest, Findings *findings)
+{
+        if (!kernel_refuses_blocked_arcs(manifest->kernel))
+                return notice_here(
+                        findings, SIDE_SOURCE, "", "kernel",
+                        manifest->kernel[0] ? manifest->kernel : "not known",
+                        "its VFIO may hang where two set a device's state, so devices are quieted only when the "
+                        "vCPUs stand: use 6.12.107 or later of 6.12, or 7.2 or later");
+        if (!manifest->vmm.can_hold)
+                return notice_here(
+                        findings, SIDE_SOURCE, "", "migration thread", "can't be held",
+                        "devices are quieted only when the vCPUs stand: start QEMU with -name debug-threads=on, "
+                        "and let migmgr-helper trace it");
+        return 0;
+}
+
+static int check_supervised(const Manifest *manifest, Side side, Findings *findings)
+{
+        uint32_t n = count_supervised(manifest);
+        int r = 0;
+
+        if (n == 0)
+                return 0;
+        if (side == SIDE_SOURCE && n > 1)
+                r = check_p2p(manifest, findings);
+        if (r == 0)
+                r = notice_qemu(&manifest->vmm, side, findings);
+        if (r == 0 && side == SIDE_SOURCE && manifest->vmm.status == 0)
+                r = notice_grace(manifest, findings);
+        return r;
+}
+
 int check_side(const Manifest *manifest, Side side, Findings *findings)
 {
         Presence wanted = side == SIDE_SOURCE ? PRESENCE_HERE : PRESENCE_AWAY;
@@ -165,6 +294,8 @@ int check_side(const Manifest *manifest, Side side, Findings *findings)
                 if (r == 0 && side == SIDE_SOURCE)
                         r = check_dma(&manifest->devices[i], &manifest->vmm, findings);
         }
+        if (r == 0)
+                r = check_supervised(manifest, side, findings);
         return r;
 }
 
@@ -182,6 +313,11 @@ static int check_device_pair(const ManifestDevice *source, const ManifestDevice 
         if (source->type != destination->type)
                 return add(findings, source->id, "type", device_type_to_string(source->type),
                            device_type_to_string(destination->type), "define the same type on both hosts");
+        if ((source->migration_flags ^ destination->migration_flags) & DEVICE_SUPERVISED)
+                return add(findings, source->id, "driven by",
+                           source->migration_flags & DEVICE_SUPERVISED ? "its VMM" : "migmgrd",
+                           destination->migration_flags & DEVICE_SUPERVISED ? "its VMM" : "migmgrd",
+                           "define it on both hosts by \"vmm-device\", or on both by \"sysfs\"");
         /* What the source can and the destination can't is needed on the way in: P2P states are a barrier there. */
         if (destination->status == 0 && (destination->migration_flags & DEVICE_MIGRATION_STOP_COPY) &&
             (source->migration_flags & ~destination->migration_flags & DEVICE_MIGRATION_P2P)) {

@@ -26,6 +26,7 @@ static const char *const device_act_names[DEVICE_ACT_MAX] = {
         [DEVICE_ACT_RECEIVE] = "receive",
         [DEVICE_ACT_LOG] = "log",
         [DEVICE_ACT_PRECOPY] = "precopy",
+        [DEVICE_ACT_GRACE] = "grace",
         [DEVICE_ACT_P2P] = "to-p2p",
         [DEVICE_ACT_STOP_REST] = "stop-rest",
         [DEVICE_ACT_STOP] = "stop",
@@ -34,9 +35,14 @@ static const char *const device_act_names[DEVICE_ACT_MAX] = {
         [DEVICE_ACT_SEND_PAGES] = "send-pages",
         [DEVICE_ACT_LOAD] = "load",
         [DEVICE_ACT_LOAD_PAGES] = "load-pages",
+        [DEVICE_ACT_SEALED] = "sealed",
+        [DEVICE_ACT_ADOPT] = "adopt",
+        [DEVICE_ACT_CLEAN] = "clean",
         [DEVICE_ACT_INTAKE] = "intake",
         [DEVICE_ACT_ARRIVE] = "arrive",
         [DEVICE_ACT_RUN] = "run",
+        [DEVICE_ACT_PUSH] = "push",
+        [DEVICE_ACT_SETTLE] = "settle",
         [DEVICE_ACT_REPAIR] = "repair",
         [DEVICE_ACT_BACK_P2P] = "back-to-p2p",
         [DEVICE_ACT_UNLOG] = "unlog",
@@ -103,15 +109,19 @@ static int drain(DeviceProgram *program, DeviceState state, uint32_t flags)
 }
 
 /* Only a device that may still hold somebody's work or an open stream is reset: from STOP and STOP_COPY vfio-user
- * servers refuse DEVICE_RESET, and the way over RUNNING would let a foreign state run. */
-static bool resettable(DeviceState state)
+ * servers refuse DEVICE_RESET, and the way over RUNNING would let a foreign state run. The kernel takes it in every state. */
+static bool resettable(DeviceState state, uint32_t flags)
 {
-        return state != DEVICE_STATE_STOP && state != DEVICE_STATE_STOP_COPY && state != DEVICE_STATE_UNKNOWN;
+        if (state == DEVICE_STATE_UNKNOWN)
+                return false;
+        return (flags & DEVICE_KERNEL) || (state != DEVICE_STATE_STOP && state != DEVICE_STATE_STOP_COPY);
 }
 
 static int receive(DeviceProgram *program, DeviceState state, uint32_t flags)
 {
-        if (resettable(state)) {
+        bool fresh = (flags & DEVICE_KERNEL) && state == DEVICE_STATE_RUNNING;
+
+        if (resettable(state, flags) && !fresh) {
                 add(program, DEVICE_OP_RESET);
                 state = DEVICE_STATE_RUNNING;
         }
@@ -125,7 +135,7 @@ static int discard(DeviceProgram *program, DeviceState state, uint32_t flags)
         int r;
 
         if (state != DEVICE_STATE_UNKNOWN) {
-                if (!resettable(state)) {
+                if (!resettable(state, flags)) {
                         r = add_path(program, state, DEVICE_STATE_RESUMING, flags);
                         if (r < 0)
                                 return r;
@@ -142,7 +152,7 @@ static int repair(DeviceProgram *program, DeviceState state, uint32_t flags)
 
         if (state == DEVICE_STATE_RUNNING)
                 return 0;
-        if (!resettable(state) && state != DEVICE_STATE_UNKNOWN) {
+        if (!resettable(state, flags) && state != DEVICE_STATE_UNKNOWN) {
                 r = add_path(program, state, DEVICE_STATE_RESUMING, flags);
                 if (r < 0)
                         return r;
@@ -185,10 +195,11 @@ static int precopy(DeviceProgram *program, DeviceState state, uint32_t flags)
         return 0;
 }
 
-/* Servers take DEVICE_RESET in these states only: from any other it is led to RESUMING, where nothing runs. */
+/* vfio-user servers take DEVICE_RESET in these states only: from any other it is led to RESUMING, where nothing runs. */
 static int reset(DeviceProgram *program, DeviceState state, uint32_t flags)
 {
-        if (state != DEVICE_STATE_RUNNING && state != DEVICE_STATE_ERROR && state != DEVICE_STATE_UNKNOWN) {
+        if (!(flags & DEVICE_KERNEL) && state != DEVICE_STATE_RUNNING && state != DEVICE_STATE_ERROR &&
+            state != DEVICE_STATE_UNKNOWN) {
                 int r = add_path(program, state, DEVICE_STATE_RESUMING, flags);
 
                 if (r < 0)
@@ -211,6 +222,149 @@ static int back_p2p(DeviceProgram *program, DeviceState state, uint32_t flags)
         return add_path(program, state, DEVICE_STATE_RUNNING_P2P, flags);
 }
 
+/* ---- devices that their VMM drives ----------------------------------------------------------------------------- */
+
+bool device_arc_supervised(DeviceState from, DeviceState to)
+{
+        static const DeviceState arcs[][2] = {
+                {DEVICE_STATE_RUNNING, DEVICE_STATE_RUNNING_P2P},
+                {DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING},
+                {DEVICE_STATE_PRE_COPY, DEVICE_STATE_PRE_COPY_P2P},
+                {DEVICE_STATE_PRE_COPY_P2P, DEVICE_STATE_PRE_COPY},
+                {DEVICE_STATE_PRE_COPY_P2P, DEVICE_STATE_STOP_COPY},
+                {DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_STOP},
+                {DEVICE_STATE_STOP_COPY, DEVICE_STATE_STOP},
+                {DEVICE_STATE_STOP, DEVICE_STATE_RUNNING_P2P},
+                {DEVICE_STATE_RESUMING, DEVICE_STATE_STOP},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(arcs); i++)
+                if (arcs[i][0] == from && arcs[i][1] == to)
+                        return true;
+        return false;
+}
+
+bool device_nudge_is_done(DeviceState to, DeviceState state)
+{
+        return state == to || (to == DEVICE_STATE_PRE_COPY_P2P && state == DEVICE_STATE_STOP_COPY) ||
+               (to == DEVICE_STATE_RUNNING_P2P && state == DEVICE_STATE_STOP);
+}
+
+static void add_arc(DeviceProgram *program, DeviceOpType type, DeviceState from, DeviceState to)
+{
+        program->ops[program->n++] = (DeviceOp){type, from, to};
+}
+
+/* On its way out: what its VMM sets there depends on whether it pre-copies, not on what we read last. */
+static void leave_supervised(DeviceAct act, uint32_t flags, DeviceProgram *program)
+{
+        bool saves = flags & DEVICE_MIGRATION_PRE_COPY, p2p = flags & DEVICE_MIGRATION_P2P;
+        DeviceState runs = saves ? DEVICE_STATE_PRE_COPY : DEVICE_STATE_RUNNING;
+        DeviceState quiet = saves ? DEVICE_STATE_PRE_COPY_P2P : DEVICE_STATE_RUNNING_P2P;
+        DeviceState stands = saves ? DEVICE_STATE_STOP_COPY : DEVICE_STATE_STOP;
+
+        if (act == DEVICE_ACT_GRACE && p2p)
+                add_arc(program, DEVICE_OP_NUDGE, runs, quiet);
+        else if (act == DEVICE_ACT_P2P && p2p)
+                add_arc(program, DEVICE_OP_EXPECT, quiet, stands);
+        else if (act == DEVICE_ACT_STOP_REST && p2p)
+                add_arc(program, DEVICE_OP_NUDGE, quiet, stands);
+        else if (act == DEVICE_ACT_STOP_REST)
+                add_arc(program, DEVICE_OP_EXPECT, stands, stands);
+}
+
+/* Back to STOP without having run. One that reads RUNNING was reset, holds nobody's work, and must stand all the same. */
+static int unarrive_supervised(DeviceState state, uint32_t flags, DeviceProgram *program)
+{
+        int r = add_path(program, state, DEVICE_STATE_STOP, flags);
+
+        for (uint32_t i = 0; r == 0 && i < program->n; i++)
+                if (!device_arc_supervised(program->ops[i].from, program->ops[i].to))
+                        r = -EINVAL;
+        return r;
+}
+
+static int arrive_supervised(DeviceState state, uint32_t flags, DeviceProgram *program)
+{
+        if (!(flags & DEVICE_MIGRATION_P2P) || state == DEVICE_STATE_RUNNING_P2P)
+                return 0;
+        if (state == DEVICE_STATE_UNKNOWN)
+                return -EINVAL;
+        add_arc(program, DEVICE_OP_SET, DEVICE_STATE_STOP, DEVICE_STATE_RUNNING_P2P);
+        return 0;
+}
+
+static int plan_supervised(DeviceAct act, DeviceState state, uint32_t flags, bool gone,
+                           DeviceProgram *program)
+{
+        bool unseen = gone || state == DEVICE_STATE_UNKNOWN;
+
+        switch (act) {
+        case DEVICE_ACT_LOOK: add(program, gone ? DEVICE_OP_REOPEN : DEVICE_OP_GET); return 0;
+        case DEVICE_ACT_REOPEN:
+                if (unseen)
+                        add(program, DEVICE_OP_REOPEN);
+                return 0;
+        case DEVICE_ACT_ADOPT: add(program, DEVICE_OP_REOPEN); return 0;
+        case DEVICE_ACT_CLEAN:
+                if (state != DEVICE_STATE_RUNNING)
+                        add(program, DEVICE_OP_RESET);
+                return 0;
+        case DEVICE_ACT_GRACE:
+        case DEVICE_ACT_P2P:
+        case DEVICE_ACT_STOP_REST: leave_supervised(act, flags, program); return 0;
+        case DEVICE_ACT_SEALED:
+                /* Gone is one whose VMM has died after its seal: with any other this state is not reached. */
+                if (!gone)
+                        add_arc(program, DEVICE_OP_NUDGE, DEVICE_STATE_STOP_COPY, DEVICE_STATE_STOP);
+                return 0;
+        case DEVICE_ACT_INTAKE:
+                /* What was read last, RUNNING, is of the time before its VMM has set RESUMING. */
+                add_arc(program, DEVICE_OP_SET, DEVICE_STATE_RESUMING, DEVICE_STATE_STOP);
+                return 0;
+        case DEVICE_ACT_ARRIVE: return arrive_supervised(state, flags, program);
+        case DEVICE_ACT_UNARRIVE: return unarrive_supervised(state, flags, program);
+        case DEVICE_ACT_PUSH:
+                if ((flags & DEVICE_MIGRATION_P2P) && !gone)
+                        add_arc(program, DEVICE_OP_NUDGE, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING);
+                return 0;
+        case DEVICE_ACT_SETTLE:
+                /* An agent that died takes nothing of the device with it: first it is looked for. */
+                if (gone)
+                        add(program, DEVICE_OP_REOPEN);
+                else
+                        add_arc(program, DEVICE_OP_NUDGE, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING);
+                return 0;
+        case DEVICE_ACT_RESET: add(program, DEVICE_OP_RESET); return 0;
+        case DEVICE_ACT_DISCARD:
+                if (!unseen)
+                        add(program, DEVICE_OP_RESET);
+                add(program, DEVICE_OP_CLOSE);
+                return 0;
+        case DEVICE_ACT_CLOSE: add(program, DEVICE_OP_CLOSE); return 0;
+        /* All this its VMM does. */
+        case DEVICE_ACT_RECEIVE:
+        case DEVICE_ACT_LOG:
+        case DEVICE_ACT_PRECOPY:
+        case DEVICE_ACT_STOP:
+        case DEVICE_ACT_DIRTY:
+        case DEVICE_ACT_DRAIN:
+        case DEVICE_ACT_SEND_PAGES:
+        case DEVICE_ACT_LOAD:
+        case DEVICE_ACT_LOAD_PAGES:
+        case DEVICE_ACT_RUN:
+        case DEVICE_ACT_REPAIR:
+        case DEVICE_ACT_BACK_P2P:
+        case DEVICE_ACT_UNLOG:
+        case DEVICE_ACT_NONE:
+        case DEVICE_ACT_MAX:
+        case DEVICE_ACT_INVALID: return 0;
+        }
+        return -EINVAL;
+}
+
+/* ---- all ------------------------------------------------------------------------------------------------------- */
+
 static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, DeviceProgram *program)
 {
         bool p2p = flags & DEVICE_MIGRATION_P2P;
@@ -218,6 +372,13 @@ static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, Dev
 
         switch (act) {
         case DEVICE_ACT_NONE:
+        /* Nobody but us sets the state of a device that is ours. */
+        case DEVICE_ACT_GRACE:
+        case DEVICE_ACT_SEALED:
+        case DEVICE_ACT_ADOPT:
+        case DEVICE_ACT_CLEAN:
+        case DEVICE_ACT_PUSH:
+        case DEVICE_ACT_SETTLE:
         case DEVICE_ACT_MAX:
         case DEVICE_ACT_INVALID: return 0;
         case DEVICE_ACT_LOOK: add(program, gone ? DEVICE_OP_REOPEN : DEVICE_OP_GET); return 0;
@@ -265,7 +426,8 @@ static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, Dev
 int device_program(DeviceAct act, DeviceState state, uint32_t flags, bool gone, DeviceProgram *ret)
 {
         DeviceProgram program = {};
-        int r = plan(act, state, flags, gone, &program);
+        int r = flags & DEVICE_SUPERVISED ? plan_supervised(act, state, flags, gone, &program)
+                                          : plan(act, state, flags, gone, &program);
 
         if (r < 0)
                 return r;

@@ -30,7 +30,8 @@ void half_set_flags(Half *half, uint32_t device, uint32_t flags)
 
         assert(device < half->n_devices);
         /* A new agent: with the old one the VMM's connection ended, and all that it had set up. */
-        if (d->gone && (d->flags & DEVICE_HAS_DMA) && !(flags & DEVICE_HAS_DMA))
+        if (d->gone && !(flags & DEVICE_SUPERVISED) && (d->flags & DEVICE_HAS_DMA) &&
+            !(flags & DEVICE_HAS_DMA))
                 d->lost = d->unplugged = true;
         d->flags = flags;
 }
@@ -45,6 +46,22 @@ void half_set_lost(Half *half, uint32_t device)
 {
         assert(device < half->n_devices);
         half->devices[device].lost = true;
+}
+
+bool half_device_is_lost(const Half *half, uint32_t device)
+{
+        const HalfDevice *d = &half->devices[device];
+        bool here = half->side == SIDE_SOURCE ? half->owner != OWNER_DONE
+                                              : half->owner == OWNER_DESTINATION || half->owner == OWNER_DONE;
+
+        return d->lost || (d->was_reset && here);
+}
+
+bool half_device_may_have_run(uint32_t flags, DeviceState state)
+{
+        if (flags & DEVICE_SUPERVISED)
+                return state != DEVICE_STATE_STOP || !(flags & DEVICE_MIGRATION_P2P);
+        return state == DEVICE_STATE_RUNNING || state == DEVICE_STATE_UNKNOWN;
 }
 
 static bool agrees(int column, bool value)
@@ -95,7 +112,7 @@ Phase half_phase(const Half *half)
 static bool any_lost(const Half *half)
 {
         for (uint32_t i = 0; i < half->n_devices; i++)
-                if (half->devices[i].lost)
+                if (half_device_is_lost(half, i))
                         return true;
         return false;
 }
@@ -112,6 +129,7 @@ static JobResult result_of_cause(HalfCause cause)
         case HALF_CAUSE_BLACKOUT:
         case HALF_CAUSE_CUT:
         case HALF_CAUSE_DEVICE_GONE:
+        case HALF_CAUSE_DEVICE_RESET:
         case HALF_CAUSE_VMM_GONE:
         case HALF_CAUSE_VMM_RESUMED:
         case HALF_CAUSE_PEER:

@@ -6,7 +6,8 @@
 #include "half-table.h"
 
 /* Nothing has come in: it is no loss. */
-#define EMPTY (IN(DESTINATION_RECORD) | IN(DESTINATION_PREPARE))
+#define EMPTY \
+        (IN(DESTINATION_RECORD) | IN(DESTINATION_PREPARE) | IN(DESTINATION_ADOPT) | IN(DESTINATION_CLEAN))
 
 /* Not READY yet: the source will hear of a failure and take the VM back alone. */
 #define UNREADY                                                                             \
@@ -17,7 +18,7 @@
 #define OWNING                                                                             \
         (IN(DESTINATION_OWNER) | IN(DESTINATION_ARRIVE) | IN(DESTINATION_RUN_DEVICES) |    \
          IN(DESTINATION_ARRIVE_AGAIN) | IN(DESTINATION_FIND) | IN(DESTINATION_RUN_AGAIN) | \
-         IN(DESTINATION_REPAIR) | IN(DESTINATION_RUN) | IN(DESTINATION_DONE) | IN(DESTINATION_STALLED))
+         IN(DESTINATION_REPAIR) | DESTINATION_RUNNING | IN(DESTINATION_DONE))
 
 #define ALL                                                                                          \
         (UNREADY | IN(DESTINATION_READY) | OWNING | IN(DESTINATION_STARTED) | IN(DESTINATION_LOOK) | \
@@ -30,7 +31,9 @@
 static const HalfRow rows[] = {
         /* taking in */
         {IN(DESTINATION_RECORD), HALF_REACHED, .next = DESTINATION_PREPARE},
-        {IN(DESTINATION_PREPARE), HALF_REACHED, .next = DESTINATION_TAKE_IN, .send = MESSAGE_PREPARED},
+        {IN(DESTINATION_PREPARE), HALF_REACHED, .next = DESTINATION_ADOPT},
+        {IN(DESTINATION_ADOPT), HALF_REACHED, .next = DESTINATION_CLEAN},
+        {IN(DESTINATION_CLEAN), HALF_REACHED, .next = DESTINATION_TAKE_IN, .send = MESSAGE_PREPARED},
         {IN(DESTINATION_TAKE_IN), SAID(BEGIN), .phase = PHASE_PRECOPY, .next = HALF_STAY,
          .send = MESSAGE_REACHED, .send_phase = PHASE_PRECOPY},
         {IN(DESTINATION_TAKE_IN), SAID(BEGIN), .phase = PHASE_DRAIN, .next = HALF_STAY,
@@ -57,6 +60,8 @@ static const HalfRow rows[] = {
          .cause = HALF_CAUSE_VMM_GONE},
         {UNREADY, HALF_DEVICE_GONE, .next = DESTINATION_GATHER, .send = MESSAGE_FAILED,
          .cause = HALF_CAUSE_DEVICE_GONE},
+        {UNREADY, HALF_DEVICE_RESET, .next = DESTINATION_GATHER, .send = MESSAGE_FAILED,
+         .cause = HALF_CAUSE_DEVICE_RESET},
         {UNREADY, SAID(ABORT), .next = DESTINATION_GATHER, .cause = HALF_CAUSE_PEER},
         {EMPTY, HALF_CUT, .next = DESTINATION_GATHER, .cause = HALF_CAUSE_CUT},
 
@@ -70,6 +75,8 @@ static const HalfRow rows[] = {
         {IN(DESTINATION_READY), SAID(ABORT), .next = DESTINATION_PROMISE, .cause = HALF_CAUSE_PEER},
         {IN(DESTINATION_READY), HALF_DEVICE_GONE, .next = DESTINATION_PROMISE,
          .cause = HALF_CAUSE_DEVICE_GONE},
+        {IN(DESTINATION_READY), HALF_DEVICE_RESET, .next = DESTINATION_PROMISE,
+         .cause = HALF_CAUSE_DEVICE_RESET},
         {IN(DESTINATION_READY), HALF_VMM_GONE, .next = DESTINATION_PROMISE, .cause = HALF_CAUSE_VMM_GONE},
         {IN(DESTINATION_READY), SAID(BEGIN), .phase = PHASE_INTAKE, .next = HALF_STAY, .answer = true},
 
@@ -90,6 +97,7 @@ static const HalfRow rows[] = {
          .cause = HALF_CAUSE_DEVICE_GONE},
         {IN(DESTINATION_ARRIVE), HALF_DEVICE_GONE, .next = DESTINATION_LOOK, .cause = HALF_CAUSE_DEVICE_GONE},
 
+        {IN(DESTINATION_RUN_DEVICES), HALF_REACHED, .when = WHEN_PUSH, .next = DESTINATION_VMM_ARRIVE},
         {IN(DESTINATION_RUN_DEVICES), HALF_REACHED, .next = DESTINATION_RUN},
         {IN(DESTINATION_RUN_DEVICES), HALF_FAILED, .next = DESTINATION_FIND, .cause = HALF_CAUSE_FAILED},
         /* each has said where it is, or can't: has nothing run after all? */
@@ -97,17 +105,26 @@ static const HalfRow rows[] = {
         {IN(DESTINATION_FIND), HALF_REACHED, .when = WHEN_NOTHING_RAN, .next = DESTINATION_UNARRIVE},
         {IN(DESTINATION_FIND), HALF_REACHED, .next = DESTINATION_RUN_AGAIN},
         {IN(DESTINATION_RUN_AGAIN), HALF_REACHED, .next = DESTINATION_REPAIR},
+        {IN(DESTINATION_REPAIR), HALF_REACHED, .when = WHEN_PUSH, .next = DESTINATION_VMM_ARRIVE},
         {IN(DESTINATION_REPAIR), HALF_REACHED, .next = DESTINATION_RUN},
-        {IN(DESTINATION_RUN), HALF_REACHED, .next = DESTINATION_DONE},
+        /* from here on the vCPUs may run at any moment: whatever it answers, it is asked until they do */
+        {IN(DESTINATION_VMM_ARRIVE), HALF_REACHED, .next = DESTINATION_PUSH},
+        {IN(DESTINATION_VMM_ARRIVE), HALF_FAILED, .next = DESTINATION_RUN},
+        {IN(DESTINATION_PUSH), HALF_REACHED, .next = DESTINATION_RUN},
+        {IN(DESTINATION_RUN), HALF_REACHED, .next = DESTINATION_SETTLE},
         {IN(DESTINATION_RUN), HALF_FAILED, .next = DESTINATION_STALLED, .cause = HALF_CAUSE_FAILED},
-        {IN(DESTINATION_STALLED), HALF_REACHED, .next = DESTINATION_DONE},
+        {IN(DESTINATION_STALLED), HALF_REACHED, .next = DESTINATION_SETTLE},
         {IN(DESTINATION_STALLED), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(DESTINATION_STALLED), HALF_DEADLINE, .next = DESTINATION_STALLED},
+        {IN(DESTINATION_SETTLE), HALF_REACHED, .next = DESTINATION_DONE},
+
+        /* what that device held is lost, and its name is in the result */
+        {OWNING, HALF_DEVICE_RESET, .next = HALF_STAY},
 
         /* rule 2: it may have run, and nobody can ask it any more */
         {IN(DESTINATION_RUN_DEVICES) | IN(DESTINATION_FIND) | IN(DESTINATION_ARRIVE_AGAIN) |
-                 IN(DESTINATION_RUN_AGAIN) | IN(DESTINATION_REPAIR) | IN(DESTINATION_RUN) |
-                 IN(DESTINATION_STALLED),
+                 IN(DESTINATION_RUN_AGAIN) | IN(DESTINATION_REPAIR) | IN(DESTINATION_VMM_ARRIVE) |
+                 IN(DESTINATION_PUSH) | IN(DESTINATION_RUN) | IN(DESTINATION_STALLED),
          HALF_VMM_GONE, .next = DESTINATION_MAYBE, .send = MESSAGE_MAYBE, .cause = HALF_CAUSE_VMM_GONE},
 
         /* it runs */

@@ -73,6 +73,8 @@ static const HalfRow rows[] = {
          .cause = HALF_CAUSE_BLACKOUT},
         {SOURCE_MOVING, HALF_DEVICE_GONE, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
          .cause = HALF_CAUSE_DEVICE_GONE},
+        {SOURCE_MOVING, HALF_DEVICE_RESET, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_DEVICE_RESET},
         {SOURCE_MOVING, HALF_VMM_RESUMED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
          .cause = HALF_CAUSE_VMM_RESUMED},
 
@@ -135,6 +137,9 @@ static const HalfRow rows[] = {
         {IN(SOURCE_ABORT), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(SOURCE_ABORT), HALF_DEADLINE, .next = SOURCE_ABORT},
 
+        /* what that device held is lost if the VM goes on here, and its name is in the result */
+        {SOURCE_BACK | SOURCE_TRANSIT, HALF_DEVICE_RESET, .next = HALF_STAY},
+
         /* rule 4: the VMM died and nobody saw it run again; nobody can tell what it did */
         {SOURCE_BACK, HALF_VMM_GONE, .when = WHEN_SEEN, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},
         {SOURCE_BACK, HALF_VMM_GONE, .next = SOURCE_UNSEEN, .cause = HALF_CAUSE_VMM_GONE},
@@ -147,12 +152,13 @@ static const HalfRow rows[] = {
         {IN(SOURCE_FIND), HALF_REACHED, .next = SOURCE_RUN_AGAIN},
         {IN(SOURCE_RUN_AGAIN), HALF_REACHED, .next = SOURCE_REPAIR},
         {IN(SOURCE_REPAIR), HALF_REACHED, .next = SOURCE_RESUME},
-        {IN(SOURCE_RESUME), HALF_REACHED, .next = SOURCE_UNLOG},
+        {IN(SOURCE_RESUME), HALF_REACHED, .next = SOURCE_SETTLE},
         {IN(SOURCE_RESUME), HALF_FAILED, .next = SOURCE_STUCK, .cause = HALF_CAUSE_FAILED},
-        {IN(SOURCE_STUCK), HALF_REACHED, .next = SOURCE_UNLOG},
+        {IN(SOURCE_STUCK), HALF_REACHED, .next = SOURCE_SETTLE},
         {IN(SOURCE_STUCK), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(SOURCE_STUCK), HALF_DEADLINE, .next = SOURCE_STUCK},
-        {IN(SOURCE_STUCK), HALF_VMM_RESUMED, .next = SOURCE_UNLOG},
+        {IN(SOURCE_STUCK), HALF_VMM_RESUMED, .next = SOURCE_SETTLE},
+        {IN(SOURCE_SETTLE), HALF_REACHED, .next = SOURCE_UNLOG},
         {IN(SOURCE_UNLOG), HALF_REACHED, .next = SOURCE_END},
 
         /* vCPUs and devices read running: END, until it is answered */

@@ -32,8 +32,8 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 .doc = "Memory and device state go out while the VM runs, until only the rest is missing."},
         [SOURCE_VIOMMU_GRACE] = {
                 "source-viommu-grace", PHASE_VIOMMU_GRACE, JOB_STATE_RUNNING, .skippable = true,
-                .device = DEVICE_ACT_P2P, .time = HALF_TIME_PHASE,
-                .doc = "Devices stop their DMA while vCPUs still answer their page faults."},
+                .device = DEVICE_ACT_GRACE, .time = HALF_TIME_PHASE,
+                .doc = "Devices that their VMM drives, to P2P while vCPUs still run and its migration is held."},
         [SOURCE_HALT] = {
                 "source-halt", PHASE_HALT, JOB_STATE_RUNNING, .vmm = VMM_ACT_HALT, .time = HALF_TIME_PHASE,
                 .doc = "The vCPUs stand: the blackout begins."},
@@ -57,8 +57,9 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 "source-pages", PHASE_DRAIN, JOB_STATE_RUNNING, .device = DEVICE_ACT_SEND_PAGES, .expect = MESSAGE_REACHED,
                 .time = HALF_TIME_PHASE, .doc = "What devices wrote goes out, now that the VMM's memory is over there."},
         [SOURCE_INTAKE] = {
-                "source-intake", PHASE_INTAKE, JOB_STATE_RUNNING, .send = MESSAGE_BEGIN, .expect = MESSAGE_READY,
-                .time = HALF_TIME_PHASE, .doc = "The destination's devices accept or refuse their states."},
+                "source-intake", PHASE_INTAKE, JOB_STATE_RUNNING, .device = DEVICE_ACT_SEALED,
+                .send = MESSAGE_BEGIN, .expect = MESSAGE_READY, .time = HALF_TIME_PHASE,
+                .doc = "The destination's devices accept or refuse their states. Those that the VMM drives must stand here."},
         [SOURCE_NOBODY] = {
                 "source-nobody", PHASE_HANDOVER, JOB_STATE_RUNNING, .record = OWNER_NOBODY,
                 .doc = "The source gives the VM up, durably."},
@@ -112,6 +113,10 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_RESUME] = {
                 "source-resume", PHASE_RUN, JOB_STATE_ROLLING_BACK, .vmm = VMM_ACT_RESUME, .time = HALF_TIME_PHASE,
                 .doc = "The vCPUs go on."},
+        [SOURCE_SETTLE] = {
+                "source-settle", PHASE_RUN, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_SETTLE,
+                .patience = HALF_LAST, .time = HALF_TIME_PHASE,
+                .doc = "Devices that the VMM drives run, too: one that it has not seen in RUNNING_P2P it leaves there."},
         [SOURCE_UNLOG] = {
                 "source-unlog", PHASE_RUN, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_UNLOG,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "The VM runs; DMA need not be logged any more."},
@@ -142,6 +147,14 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 "destination-prepare", PHASE_PREPARE, JOB_STATE_RUNNING, .device = DEVICE_ACT_RECEIVE,
                 .vmm = VMM_ACT_START, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
                 .doc = "Devices are reset and RESUMING, the VMM is started, paused and listening."},
+        [DESTINATION_ADOPT] = {
+                "destination-adopt", PHASE_PREPARE, JOB_STATE_RUNNING, .device = DEVICE_ACT_ADOPT,
+                .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "The VMM is there: the files of devices that it drives can be had."},
+        [DESTINATION_CLEAN] = {
+                "destination-clean", PHASE_PREPARE, JOB_STATE_RUNNING, .device = DEVICE_ACT_CLEAN,
+                .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "Such a device that does not read RUNNING holds what somebody has left: it is reset."},
         [DESTINATION_TAKE_IN] = {
                 "destination-take-in", PHASE_DRAIN, JOB_STATE_RUNNING, .device = DEVICE_ACT_LOAD,
                 .vmm = VMM_ACT_TAKE_IN, .answer = MESSAGE_BUSY,
@@ -187,9 +200,21 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 "destination-repair", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_REPAIR,
                 .patience = HALF_LAST, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
                 .doc = "No way back: a device that does not run is reset; it runs without its state."},
+        [DESTINATION_VMM_ARRIVE] = {
+                "destination-vmm-arrive", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .vmm = VMM_ACT_ARRIVE,
+                .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "The VMM begins to run, and has taken its devices to RUNNING_P2P."},
+        [DESTINATION_PUSH] = {
+                "destination-push", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_PUSH,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "These to RUNNING, all at once; the VMM's own turn is the second try."},
         [DESTINATION_RUN] = {
                 "destination-run", PHASE_RUN, JOB_STATE_RUNNING, .vmm = VMM_ACT_RUN, .time = HALF_TIME_PHASE,
                 .answer = MESSAGE_BUSY, .doc = "The vCPUs run: the blackout ends."},
+        [DESTINATION_SETTLE] = {
+                "destination-settle", PHASE_RUN, JOB_STATE_RUNNING, .device = DEVICE_ACT_SETTLE,
+                .patience = HALF_LAST, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "Each device that the VMM drives has read RUNNING."},
         [DESTINATION_DONE] = {
                 "destination-done", PHASE_RELEASE, JOB_STATE_RUNNING, .send = MESSAGE_STARTED, .record = OWNER_DONE,
                 .answer = MESSAGE_STARTED, .doc = "The source is told at once; the record follows."},
@@ -255,7 +280,7 @@ static const HalfRestore restores[] = {
         {SIDE_DESTINATION, OWNER_PREPARED,      -1,    1,   -1,    1,   -1,  DESTINATION_READY},
         {SIDE_DESTINATION, OWNER_PREPARED,      -1,   -1,   -1,   -1,   -1,  DESTINATION_GATHER},
         {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    0,   -1,   -1,   -1,  DESTINATION_MAYBE},
-        {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    1,   -1,   -1,  DESTINATION_DONE},
+        {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    1,   -1,   -1,  DESTINATION_SETTLE},
         {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    0,   -1,    1,  DESTINATION_RUN_DEVICES},
         {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    0,   -1,    0,  DESTINATION_ARRIVE},
         {SIDE_DESTINATION, OWNER_PROMISED,      -1,   -1,   -1,   -1,   -1,  DESTINATION_PROMISED},

@@ -59,7 +59,8 @@ enum {
         WHEN_LOGGING = 1 << 15,   /* devices write the VM's memory, and say where */
         WHEN_PAGES = 1 << 16,     /* ... and their agents copy it */
         WHEN_DONE_SEEN = 1 << 17, /* DONE has come */
-        WHEN_MAX = 1 << 18,
+        WHEN_PUSH = 1 << 18,      /* devices that their VMM drives are pushed on, all at once */
+        WHEN_MAX = 1 << 19,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */
@@ -106,7 +107,14 @@ _Static_assert(SOURCE_STATES <= 64 && DESTINATION_STATES <= 64, "a set of states
 #define SOURCE_BACK                                                                         \
         (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) |     \
          IN(SOURCE_BACK_RUN) | IN(SOURCE_FIND) | IN(SOURCE_RUN_AGAIN) | IN(SOURCE_REPAIR) | \
-         IN(SOURCE_RESUME) | IN(SOURCE_STUCK) | IN(SOURCE_UNLOG))
+         IN(SOURCE_RESUME) | IN(SOURCE_STUCK) | IN(SOURCE_SETTLE) | IN(SOURCE_UNLOG))
+
+/* ---- and of the destination's ------------------------------------------------------------------------------------ */
+
+/* Devices of ours run already, and nobody looks for them any more: only the VMM is awaited, and what is its own. */
+#define DESTINATION_RUNNING                                                                                 \
+        (IN(DESTINATION_VMM_ARRIVE) | IN(DESTINATION_PUSH) | IN(DESTINATION_RUN) | IN(DESTINATION_SETTLE) | \
+         IN(DESTINATION_STALLED))
 
 /* Where a restarted daemon goes on. -1 in a column: whatever it is. */
 typedef struct HalfRestore {

@@ -36,13 +36,21 @@ static const char *const vmm_act_names[VMM_ACT_MAX] = {
 };
 
 static const char *const half_event_names[HALF_EVENT_MAX] = {
-        [HALF_START] = "start",       [HALF_RESULT] = "result",
-        [HALF_DEADLINE] = "deadline", [HALF_CANCEL] = "cancel",
-        [HALF_TIMEOUT] = "timeout",   [HALF_CUT] = "cut",
-        [HALF_LINKED] = "linked",     [HALF_DEVICE_GONE] = "device gone",
-        [HALF_VMM_GONE] = "VMM gone", [HALF_VMM_RESUMED] = "VMM resumed by itself",
-        [HALF_MESSAGE] = "message",   [HALF_REACHED] = "reached",
-        [HALF_FAILED] = "failed",     [HALF_BLACKOUT] = "blackout",
+        [HALF_START] = "start",
+        [HALF_RESULT] = "result",
+        [HALF_DEADLINE] = "deadline",
+        [HALF_CANCEL] = "cancel",
+        [HALF_TIMEOUT] = "timeout",
+        [HALF_CUT] = "cut",
+        [HALF_LINKED] = "linked",
+        [HALF_DEVICE_GONE] = "device gone",
+        [HALF_VMM_GONE] = "VMM gone",
+        [HALF_VMM_RESUMED] = "VMM resumed by itself",
+        [HALF_MESSAGE] = "message",
+        [HALF_REACHED] = "reached",
+        [HALF_FAILED] = "failed",
+        [HALF_BLACKOUT] = "blackout",
+        [HALF_DEVICE_RESET] = "device reset by its VMM",
 };
 
 static const char *const half_who_names[HALF_WHO_MAX] = {
@@ -62,6 +70,7 @@ static const char *const half_cause_names[HALF_CAUSE_MAX] = {
         [HALF_CAUSE_BLACKOUT] = "blackout",
         [HALF_CAUSE_CUT] = "cut",
         [HALF_CAUSE_DEVICE_GONE] = "device-gone",
+        [HALF_CAUSE_DEVICE_RESET] = "device-reset",
         [HALF_CAUSE_VMM_GONE] = "vmm-gone",
         [HALF_CAUSE_VMM_RESUMED] = "vmm-resumed",
         [HALF_CAUSE_PEER] = "peer",
@@ -164,7 +173,7 @@ static void note_failure(Step *s, HalfCause cause, HalfWho who)
                 return;
         *failure = (HalfFailure){.cause = cause, .in = s->half->state, .who = who};
         if (s->event->type == HALF_RESULT || s->event->type == HALF_DEVICE_GONE ||
-            s->event->type == HALF_MESSAGE) {
+            s->event->type == HALF_DEVICE_RESET || s->event->type == HALF_MESSAGE) {
                 failure->device = s->event->device;
                 failure->from = s->event->from;
                 failure->to = s->event->to;
@@ -236,6 +245,10 @@ static bool skips_device(const Step *s, const HalfDevice *device)
 {
         DeviceAct act = desc(s)->device;
 
+        /* Where the VMM is overtaken, its word is enough that all are in P2P: to look takes as long as the arc in which it
+         * has one of them by then. */
+        if (act == DEVICE_ACT_P2P && (device->flags & DEVICE_SUPERVISED) && s->plan->push)
+                return true;
         return device->dead && act != DEVICE_ACT_CLOSE && act != DEVICE_ACT_DISCARD;
 }
 
@@ -286,7 +299,7 @@ static void enter_vmm(Step *s)
         s->half->vmm_pending = true;
         if (desc(s)->vmm == VMM_ACT_SEAL)
                 s->half->drained = true;
-        if (desc(s)->vmm == VMM_ACT_RUN)
+        if (desc(s)->vmm == VMM_ACT_RUN || desc(s)->vmm == VMM_ACT_ARRIVE)
                 s->half->ran = true;
 }
 
@@ -380,10 +393,16 @@ static bool stands(const HalfDevice *device)
         return true;
 }
 
+/* What a dead VMM had open for itself nobody has open any more. */
+static bool went_with_vmm(const Half *half, const HalfDevice *device)
+{
+        return half->vmm_gone && device->gone && (device->flags & DEVICE_SUPERVISED);
+}
+
 static bool all_stand(const Half *half)
 {
         for (uint32_t i = 0; i < half->n_devices; i++)
-                if (!stands(&half->devices[i]))
+                if (!stands(&half->devices[i]) && !went_with_vmm(half, &half->devices[i]))
                         return false;
         return true;
 }
@@ -411,6 +430,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_DONE_SEEN: return half->done_seen;
         case WHEN_LOGGING: return s->plan->logs_dma;
         case WHEN_PAGES: return s->plan->copies_pages;
+        case WHEN_PUSH: return s->plan->push;
         }
         return false;
 }
@@ -475,12 +495,49 @@ static void follow(Step *s, HalfEventType type)
 
 /* ---- events -------------------------------------------------------------------------------------------------- */
 
+/* Its state is lost when it comes back without it, or was reset where that is no part of the preparation. */
+static bool is_loss(const HalfDevice *device, const HalfEvent *event)
+{
+        /* It stood, nobody has asked it to run, and it runs: it is another one, and knows nothing. One that its VMM drives
+         * may run because of that. */
+        return event->status == 0 && device->gone && event->state == DEVICE_STATE_RUNNING &&
+               !(device->flags & DEVICE_SUPERVISED) &&
+               (device->left == DEVICE_STATE_STOP || device->left == DEVICE_STATE_STOP_COPY);
+}
+
+static bool resets_for_good(DeviceAct act)
+{
+        return act == DEVICE_ACT_RECEIVE || act == DEVICE_ACT_CLEAN || act == DEVICE_ACT_DISCARD;
+}
+
+/* Asked once more, from the state in which it is now. */
+static bool ask_again(Step *s, uint32_t i)
+{
+        HalfDevice *device = &s->half->devices[i];
+        DeviceProgram program;
+
+        if (device_program(desc(s)->device, device->state, device->flags, device->gone, &program) < 0 ||
+            program.n == 0)
+                return false;
+        command_device(s, i, &program);
+        return true;
+}
+
+static bool may_retry(const Step *s, const HalfDevice *device)
+{
+        const HalfEvent *event = s->event;
+
+        return event->status < 0 && event->state == event->from && event->from != event->to &&
+               device->retries_left > 0 && (desc(s)->patience == HALF_FIRST || desc(s)->patience == HALF_ALL);
+}
+
 static void device_result(Step *s)
 {
         Half *half = s->half;
         const HalfEvent *event = s->event;
         HalfDevice *device;
         DeviceAct act = desc(s)->device;
+        bool found;
 
         if (event->device >= half->n_devices)
                 return;
@@ -489,33 +546,30 @@ static void device_result(Step *s)
                 return; /* an answer to a command that was already given up for a newer one */
         device->busy = 0;
         device->state = event->state;
-        /* It stood, nobody has asked it to run, and it runs: it is another one, and knows nothing. */
-        if (event->status == 0 && device->gone && event->state == DEVICE_STATE_RUNNING &&
-            (device->left == DEVICE_STATE_STOP || device->left == DEVICE_STATE_STOP_COPY))
-                device->lost = true;
-        if (event->status == 0)
+        device->lost |= is_loss(device, event);
+        found = event->status == 0 && device->gone;
+        if (found)
                 device->gone = false;
         /* Its connection ended, and there is no new one. A server that has gone only deaf is another matter. */
         device->absent = event->absent && device->gone;
         if (event->step != half->step || !device->pending)
                 return;
-        if (event->was_reset && act != DEVICE_ACT_RECEIVE && act != DEVICE_ACT_DISCARD)
+        if (event->was_reset && !resets_for_good(act))
                 device->lost = true;
-        if (event->status < 0 && event->state == event->from && event->from != event->to &&
-            device->retries_left > 0 && (desc(s)->patience == HALF_FIRST || desc(s)->patience == HALF_ALL)) {
-                DeviceProgram program;
-
+        if (found && act == DEVICE_ACT_SETTLE && ask_again(s, event->device))
+                return; /* it was only looked for so far */
+        if (may_retry(s, device)) {
                 device->retries_left--;
-                if (device_program(act, device->state, device->flags, device->gone, &program) == 0) {
-                        command_device(s, event->device, &program);
+                if (ask_again(s, event->device))
                         return;
-                }
         }
         device->pending = false;
         /* libvfio-user says of every device that it can pre-copy; one that can't says so by refusing the arc. */
         if (event->status < 0 && !(act == DEVICE_ACT_PRECOPY && event->state == DEVICE_STATE_RUNNING)) {
                 device->failed = true;
-                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
+                /* A device that its VMM drives is opened by the check: that it can't be is a finding, not a failure. */
+                if (half->state != SOURCE_CHECK_HERE || !(device->flags & DEVICE_SUPERVISED))
+                        note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
         }
         follow(s, barrier_look(s));
 }
@@ -622,17 +676,32 @@ static void device_gone(Step *s)
         device->gone = true;
         device->state = DEVICE_STATE_UNKNOWN;
         device->busy = 0;
-        /* It ran already, and only the vCPUs are still awaited: nobody looks for it any more. */
-        if (desc(s)->vmm == VMM_ACT_RUN)
+        /* It ran already, and only the vCPUs are still awaited: nobody looks for it any more. What its VMM drives goes on
+         * without us. */
+        if (s->half->side == SIDE_DESTINATION && (DESTINATION_RUNNING & IN(s->half->state)) &&
+            !(device->flags & DEVICE_SUPERVISED))
                 device->lost = true;
         if (!device->pending) {
-                follow(s, HALF_DEVICE_GONE);
+                if (!went_with_vmm(s->half, device)) /* that was told, and decides */
+                        follow(s, HALF_DEVICE_GONE);
                 return;
         }
         device->pending = false;
         device->failed = true;
         note_failure(s, HALF_CAUSE_DEVICE_GONE, HALF_WHO_DEVICE);
         follow(s, barrier_look(s));
+}
+
+static void device_reset(Step *s)
+{
+        HalfDevice *device;
+
+        if (s->event->device >= s->half->n_devices || desc(s)->job == JOB_STATE_FINISHED ||
+            s->half->owner == OWNER_UNRECORDED)
+                return;
+        device = &s->half->devices[s->event->device];
+        device->was_reset = true;
+        follow(s, HALF_DEVICE_RESET);
 }
 
 static void vmm_gone(Step *s)
@@ -730,6 +799,7 @@ int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEv
                 break;
         case HALF_LINKED: linked(&s); break;
         case HALF_DEVICE_GONE: device_gone(&s); break;
+        case HALF_DEVICE_RESET: device_reset(&s); break;
         case HALF_VMM_GONE: vmm_gone(&s); break;
         case HALF_VMM_RESUMED:
                 half->vmm_resumed = true;

@@ -56,6 +56,7 @@ typedef enum HalfState {
         SOURCE_RUN_AGAIN,
         SOURCE_REPAIR,
         SOURCE_RESUME,
+        SOURCE_SETTLE,
         SOURCE_UNLOG,
         SOURCE_END,
         /* The source: a person is asked, or there is nothing left to ask about. */
@@ -67,6 +68,8 @@ typedef enum HalfState {
         /* The destination: forward. */
         DESTINATION_RECORD,
         DESTINATION_PREPARE,
+        DESTINATION_ADOPT,
+        DESTINATION_CLEAN,
         DESTINATION_TAKE_IN,
         DESTINATION_PAGES,
         DESTINATION_LOADED,
@@ -79,7 +82,10 @@ typedef enum HalfState {
         DESTINATION_FIND,
         DESTINATION_RUN_AGAIN,
         DESTINATION_REPAIR,
+        DESTINATION_VMM_ARRIVE,
+        DESTINATION_PUSH,
         DESTINATION_RUN,
+        DESTINATION_SETTLE,
         DESTINATION_DONE,
         DESTINATION_STARTED,
         DESTINATION_OVER,
@@ -137,18 +143,19 @@ DECLARE_STRING_TABLE(VmmAct, vmm_act);
 /* ---- events -------------------------------------------------------------------------------------------------- */
 
 typedef enum HalfEventType {
-        HALF_START,       /* the half begins, in the state in which half_init() or half_restore() put it */
-        HALF_RESULT,      /* a participant answered a command */
-        HALF_DEADLINE,    /* the time of the step is up */
-        HALF_CANCEL,      /* somebody wants the VM to stay */
-        HALF_TIMEOUT,     /* the whole job took too long */
-        HALF_BLACKOUT,    /* source: the blackout has become longer than whoever asked wants it */
-        HALF_CUT,         /* the control connection is gone, or could not be made */
-        HALF_LINKED,      /* the control connection is there (again) */
-        HALF_DEVICE_GONE, /* a device's agent or server is gone */
-        HALF_VMM_GONE,    /* the VMM's process is gone, and every duplicate of its files */
-        HALF_VMM_RESUMED, /* source: the vCPUs run, and nobody here asked for it */
-        HALF_MESSAGE,     /* the other half says something */
+        HALF_START,        /* the half begins, in the state in which half_init() or half_restore() put it */
+        HALF_RESULT,       /* a participant answered a command */
+        HALF_DEADLINE,     /* the time of the step is up */
+        HALF_CANCEL,       /* somebody wants the VM to stay */
+        HALF_TIMEOUT,      /* the whole job took too long */
+        HALF_BLACKOUT,     /* source: the blackout has become longer than whoever asked wants it */
+        HALF_CUT,          /* the control connection is gone, or could not be made */
+        HALF_LINKED,       /* the control connection is there (again) */
+        HALF_DEVICE_GONE,  /* a device's agent or server is gone */
+        HALF_DEVICE_RESET, /* its VMM has reset a device behind our back: what it held is lost */
+        HALF_VMM_GONE,     /* the VMM's process is gone, and every duplicate of its files */
+        HALF_VMM_RESUMED,  /* source: the vCPUs run, and nobody here asked for it */
+        HALF_MESSAGE,      /* the other half says something */
         /* Made by the half itself; these and the ones above are what rows are written for. */
         HALF_REACHED, /* the barrier: all participants have answered */
         HALF_FAILED,  /* a participant failed, or did not answer in time */
@@ -171,7 +178,7 @@ DECLARE_STRING_TABLE(HalfWho, half_who);
 
 typedef struct HalfEvent {
         HalfEventType type;
-        /* HALF_RESULT, HALF_DEVICE_GONE */
+        /* HALF_RESULT, HALF_DEVICE_GONE, HALF_DEVICE_RESET */
         HalfWho who;
         uint32_t device;      /* which one, of HALF_WHO_DEVICE */
         uint32_t step;        /* of the command that is answered */
@@ -238,6 +245,7 @@ typedef enum HalfCause {
         HALF_CAUSE_BLACKOUT,
         HALF_CAUSE_CUT,
         HALF_CAUSE_DEVICE_GONE,
+        HALF_CAUSE_DEVICE_RESET,
         HALF_CAUSE_VMM_GONE,
         HALF_CAUSE_VMM_RESUMED,
         HALF_CAUSE_PEER, /* the other half said so: PROMISED, ABORT, END */
@@ -268,6 +276,7 @@ typedef struct HalfDevice {
         bool gone;             /* its agent or connection is gone */
         bool absent;           /* its server has ended: it does nothing any more */
         bool lost;             /* its state is lost: the VM goes on without what it held */
+        bool was_reset;        /* its VMM has reset it: lost, if the VM goes on here */
         bool unplugged;        /* ... because the VMM's connection to it has ended */
         DeviceState left;      /* when it went: as last read, UNKNOWN when it was about to change */
         bool dead;             /* it does not answer, or can't be brought back: no more commands */
@@ -289,7 +298,7 @@ typedef struct Half {
         bool failed;      /* a participant other than a device failed in this step */
         bool sealed;      /* ... saw the source's VMM sealed, which no record says */
         bool drained; /* source: it has asked for the seal or sent state: the destination may become complete */
-        bool ran;     /* destination: it has asked the vCPUs to run */
+        bool ran;     /* destination: it has asked the vCPUs to run, or its VMM to begin with that */
         bool noway;   /* the source has said that there is no way back */
         bool end_seen;  /* destination: END came; ENDED is owed */
         bool done_seen; /* ... DONE came; DONEACK is owed */
@@ -323,12 +332,19 @@ void half_set_flags(Half *half, uint32_t device, uint32_t flags);
 void half_set_gone(Half *half, uint32_t device, bool gone);
 void half_set_lost(Half *half, uint32_t device);
 
+/* The VM goes on, or would, without what the device held. */
+bool half_device_is_lost(const Half *half, uint32_t device);
+
+/* At a destination that has restarted: what a device reads does not say that nothing was ever asked to run. Of a device that
+ * its VMM drives only STOP says so, and only if it would have gone to RUNNING_P2P first. */
+bool half_device_may_have_run(uint32_t flags, DeviceState state);
+
 /* What a daemon that has restarted can see. */
 typedef struct HalfSight {
         bool vmm_lives;
         bool vmm_runs;   /* its vCPUs */
         bool complete;   /* destination: VMM paused and completed, every agent says `loaded` for this job */
-        bool device_ran; /* destination: a device reads RUNNING, or can't be read */
+        bool device_ran; /* destination: half_device_may_have_run() of one */
         bool superseded; /* the VM has had a newer job since: only the acknowledgement is left */
 } HalfSight;
 

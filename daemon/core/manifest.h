@@ -57,9 +57,11 @@ DECLARE_STRING_TABLE(Presence, presence);
 typedef struct ManifestDevice {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
-        uint32_t migration_flags; /* VFIO_DEVICE_FEATURE_MIGRATION, and DEVICE_DMA_LOGGING, _HAS_DMA */
-        DeviceState state;        /* as last read */
-        int status;               /* 0, or the negative errno with which the device could not be reached */
+        uint32_t
+                migration_flags; /* VFIO_DEVICE_FEATURE_MIGRATION, and DEVICE_DMA_LOGGING and the others. One that
+                                   * nobody could open yet: DEVICE_SUPERVISED, DEVICE_KERNEL, as its definition says */
+        DeviceState state;       /* as last read */
+        int status;              /* 0, or the negative errno with which the device could not be reached */
         char text[MANIFEST_TEXT_MAX];  /* what went wrong, when status is not 0 */
         char sysfs[VMM_SYSFS_MAX + 1]; /* of the kernel: where it is; empty when not known */
         char driver[64];               /* ... and who drives it */
@@ -74,19 +76,24 @@ typedef struct ManifestVmm {
         char machine[64];             /* "pc-q35-7.2" */
         char run_state[32];           /* "running" */
         bool takes_dirty_pages;       /* pages that devices write can be given to it */
+        bool can_hold;                /* its migration can be made to stand while its vCPUs run */
         uint32_t n_blocked;           /* reasons why the VMM itself refuses to migrate */
         char blocked[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* in the VMM's words */
-        uint32_t n_vfio_user; /* devices whose state the VMM would silently leave behind */
+        uint32_t
+                n_vfio_user; /* devices whose state it would silently leave behind, or move with nobody beside it */
         char vfio_user[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* their QOM paths */
         uint32_t n_writable;                                     /* writable block devices */
         char writable[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX];
+        uint32_t n_silent; /* supervised devices of which it does not say what it does with them */
+        char silent[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* their names, and why */
 } ManifestVmm;
 
 typedef struct Manifest {
         char uuid[37];
         char name[VM_NAME_MAX + 1];
         Presence presence;
-        bool can_start; /* the definition says how to start the VM's process here */
+        bool can_start;  /* the definition says how to start the VM's process here */
+        char kernel[65]; /* this host's, as uname says its release */
         ManifestVmm vmm;
         uint32_t n_devices;
         ManifestDevice *devices; /* owned */

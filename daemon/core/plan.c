@@ -1,6 +1,69 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "plan.h"
 
+/* "6.12.95+deb12-amd64": a number, a dot, and so on. */
+static bool take_number(const char **text, unsigned int *ret)
+{
+        const char *p = *text;
+        unsigned int n = 0;
+
+        if (*p < '0' || *p > '9')
+                return false;
+        for (; *p >= '0' && *p <= '9'; p++)
+                n = MIN(n * 10 + (unsigned int) (*p - '0'), 1000000);
+        *text = p;
+        *ret = n;
+        return true;
+}
+
+bool kernel_refuses_blocked_arcs(const char *release)
+{
+        /* Where it was seen refused, and from where on within that series. */
+        static const struct {
+                unsigned int major, minor, patch;
+        } series[] = {{6, 12, 107}};
+        unsigned int major, minor, patch = 0;
+
+        if (!take_number(&release, &major) || *release++ != '.' || !take_number(&release, &minor))
+                return false;
+        if (*release == '.') {
+                release++;
+                if (!take_number(&release, &patch))
+                        return false;
+        }
+        if (*release && !strchr("+-.", *release))
+                return false;
+        for (size_t i = 0; i < ARRAY_SIZE(series); i++)
+                if (major == series[i].major && minor == series[i].minor)
+                        return patch >= series[i].patch;
+        return major > 7 || (major == 7 && minor >= 2);
+}
+
+/* What is known of a device that its VMM drives before that has opened it is that it may have the P2P states. */
+static bool may_have_p2p(uint32_t flags)
+{
+        return (flags & DEVICE_MIGRATION_P2P) || !(flags & DEVICE_MIGRATION_STOP_COPY);
+}
+
+static void plan_supervised(Plan *plan, const Manifest *manifest, const Policy *policy)
+{
+        bool any_p2p = false, all_p2p = true;
+
+        for (uint32_t i = 0; i < manifest->n_devices; i++) {
+                uint32_t flags = manifest->devices[i].migration_flags;
+
+                if (!(flags & DEVICE_SUPERVISED))
+                        continue;
+                plan->n_supervised++;
+                any_p2p |= may_have_p2p(flags);
+                all_p2p &= (flags & DEVICE_MIGRATION_P2P) != 0;
+        }
+        plan->p2p = plan->n_supervised > 0 && all_p2p;
+        plan->push = policy->push && any_p2p;
+        plan->grace = policy->grace && plan->p2p && manifest->vmm.can_hold &&
+                      kernel_refuses_blocked_arcs(manifest->kernel);
+}
+
 void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
 {
         Plan plan = {
@@ -13,12 +76,15 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
         for (uint32_t i = 0; i < manifest->n_devices; i++) {
                 uint32_t flags = manifest->devices[i].migration_flags;
 
-                if (flags & DEVICE_MIGRATION_P2P)
+                if ((flags & DEVICE_SUPERVISED) ? may_have_p2p(flags) : (flags & DEVICE_MIGRATION_P2P) != 0)
                         plan.n_p2p++;
+                if (flags & DEVICE_SUPERVISED)
+                        continue; /* its data and its pages are its VMM's affair */
                 if (flags & DEVICE_MIGRATION_PRE_COPY)
                         plan.n_senders++;
                 plan.logs_dma |= (flags & DEVICE_HAS_DMA) != 0;
         }
+        plan_supervised(&plan, manifest, policy);
         if (manifest->vmm.type != VMM_TYPE_NONE)
                 plan.n_senders++;
         plan.copies_pages = plan.logs_dma && !manifest->vmm.takes_dirty_pages;
@@ -27,8 +93,9 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
                 plan.phases[p] = (PlanPhase){.planned = true, .deadline_usec = policy->deadline_usec[p]};
 
         /* No device is known to be `ndma: full`, and no VM asks for page faults that need a vCPU: nothing needs
-         * its devices in a P2P state while vCPUs still run. */
-        plan.phases[PHASE_VIOMMU_GRACE].planned = false;
+         * its devices in a P2P state while vCPUs still run. Those that the VMM drives it would take there one after the
+         * other, in the blackout. */
+        plan.phases[PHASE_VIOMMU_GRACE].planned = plan.grace;
 
         plan.phases[PHASE_PRECOPY].planned = plan.n_senders > 0;
 

@@ -29,6 +29,10 @@ typedef struct Plan {
         uint32_t n_senders;    /* of these and the VMM, those that send while the VM runs */
         bool logs_dma;         /* devices write the VM's memory, and note where */
         bool copies_pages;     /* ... and as its VMM does not take these pages, agents copy them */
+        uint32_t n_supervised; /* devices that the VMM drives itself */
+        bool p2p;              /* these have the P2P states, all of them */
+        bool grace;            /* these go to P2P while vCPUs run, and the VMM's migration is held */
+        bool push;             /* ... and through their last states together, not one after the other */
         TransferLimits limits; /* of each device */
         uint64_t doubt_usec;   /* after GO without an answer the job is in doubt */
 } Plan;
@@ -36,6 +40,11 @@ typedef struct Plan {
 /* Fills `ret_plan` for the VM in `manifest` under `policy`. Cannot fail: what cannot be moved is refused by
  * check.h, not here. */
 void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy);
+
+/* Whether a kernel of that release (uname) refuses the arcs that the uAPI blocks, STOP_COPY to PRE_COPY and PRE_COPY_P2P, and
+ * does not loop for ever with the device's lock held: where two set states, one can be late. Only versions known to be good
+ * are: 6.12 from 6.12.107 on, and 7.2 and later. */
+bool kernel_refuses_blocked_arcs(const char *release);
 
 /* Divides `bandwidth` (bytes a second; 0: no limit) evenly among all that send while the VM runs. */
 void plan_divide_bandwidth(Plan *plan, uint64_t bandwidth);

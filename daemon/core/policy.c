@@ -24,4 +24,6 @@ const Policy policy_default = {
         .doubt_usec = 10 * USEC_PER_SEC,
         .limits = {.precopy_usec = 10 * USEC_PER_SEC, .precopy_rate = 1 * MIB},
         .retries = 0,
+        .grace = true,
+        .push = true,
 };

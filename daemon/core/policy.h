@@ -3,6 +3,7 @@
 
 /* What the operator allows. Values come from migmgrd.json; the defaults stand here and nowhere else. */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "phase.h"
@@ -21,6 +22,9 @@ typedef struct Policy {
         uint64_t doubt_usec;               /* GO without an answer for this long: the job is in doubt */
         TransferLimits limits;             /* of each device; the bandwidth is a job's and not here */
         uint32_t retries;                  /* of a transition that failed and moved nothing */
+        /* Of devices that their VMM drives, where it is safe; false: never. */
+        bool grace; /* quieted while vCPUs still run */
+        bool push;  /* taken on all at once, where the VMM goes from one to the next */
 } Policy;
 
 extern const Policy policy_default;

@@ -56,6 +56,7 @@ struct Device {
         uint64_t opened_usec;
         bool has_broker;     /* the agent listens for the VMM */
         bool nobody_listens; /* where its server should; as of the last attempt */
+        int open_status;     /* what came of the last attempt to open it */
         bool lacks_agent;    /* the last attempt did not come as far as to its server */
         DeviceState state;
         uint32_t flags;
@@ -131,6 +132,11 @@ DeviceState device_state(const Device *device)
 bool device_nobody_listens(const Device *device)
 {
         return device->nobody_listens;
+}
+
+bool device_is_forbidden(const Device *device)
+{
+        return device->open_status == -EPERM || device->open_status == -EACCES;
 }
 
 bool device_lacks_agent(const Device *device)
@@ -286,6 +292,7 @@ static void opening_done(Device *device, int status, const char *text)
         helper_client_forget(device->place.helper, device);
         vmm_forget_device(device->place.vmm, device);
         device->is_open = status == 0;
+        device->open_status = status;
         if (status == 0)
                 device->opened_usec = clock_monotonic_usec();
         set_text(device, status == 0 ? "" : text);
@@ -521,7 +528,8 @@ static void open_step(Device *device)
         if (device->agent_fd < 0) {
                 if (connect_agent(device) == 0) {
                         device->opening = OPENING_HELLO;
-                        if (device->definition.type == DEVICE_TYPE_VFIO)
+                        /* One that was started just now may take its time. */
+                        if (device->definition.type == DEVICE_TYPE_VFIO && !device->tried_agent)
                                 loop_timer_set(device->hello_timer, HELLO_USEC);
                         return;
                 }

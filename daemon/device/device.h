@@ -85,6 +85,8 @@ uint32_t device_flags(const Device *device);
 bool device_nobody_listens(const Device *device);
 /* When it was last opened, there was no agent to do so: the trouble is on our side, not the device's server's. */
 bool device_lacks_agent(const Device *device);
+/* When it was last opened, something that is set up so did not let us. */
+bool device_is_forbidden(const Device *device);
 /* No job may have it, for it could not be reset: why, or "". As long as this daemon lives. */
 void device_set_quarantine(Device *device, const char *text);
 const char *device_quarantine(const Device *device);

@@ -29,8 +29,15 @@ typedef enum HelperRequest {
         HELPER_OPEN_VFIO,
         /* directory of a PCI function in sysfs -> the text: the method by which it was reset. -EOPNOTSUPP: it has none. */
         HELPER_RESET_FUNCTION,
-        /* pid, start time, boot id, directory of the device in sysfs -> that process's file of the device. */
+        /* pid, start time, boot id, device's directory below /sys/bus/{pci,mdev}/devices -> a duplicate of the file of that
+         * VFIO device which that process has open. -ENOENT: it has none; -EPERM, -EACCES: the text says what forbids it. */
         HELPER_DUPLICATE,
+        /* pid, start time, boot id -> a socket: one packet of one byte, which is 0, says that the migration thread of that QEMU
+         * stands, a longer one why not. It goes on when the socket is closed, or after two seconds. */
+        HELPER_HOLD,
+        /* VM's uuid -> what a VMM that was started with HELPER_START_VMM has written, to read; also by earlier ones of the
+         * same VM. */
+        HELPER_VMM_LOG,
         HELPER_REQUEST_MAX,
 } HelperRequest;
 

@@ -11,7 +11,7 @@
 
 #include "common/log.h"
 #include "common/socket.h"
-#include "requests.h"
+#include "call.h"
 
 static const char *arg_runtime_dir = MIGMGR_RUNTIME_DIR;
 static const char *arg_agent = MIGMGR_AGENT_PATH;
@@ -137,6 +137,11 @@ static void on_accept(evutil_socket_t socket, short what, void *userdata)
                 client_free(client);
 }
 
+static void on_child(evutil_socket_t number, short what, void *userdata)
+{
+        hold_reap();
+}
+
 static int make_directories(void)
 {
         char path[SOCKET_PATH_MAX + 1];
@@ -152,7 +157,7 @@ static int make_directories(void)
 static int run(Helper *helper)
 {
         char path[SOCKET_PATH_MAX + 16];
-        struct event *accept;
+        struct event *accept, *child;
         int r = make_directories();
 
         if (r < 0)
@@ -165,7 +170,8 @@ static int run(Helper *helper)
         if (!helper->base)
                 return -ENOMEM;
         accept = event_new(helper->base, helper->listen_fd, EV_READ | EV_PERSIST, on_accept, helper);
-        if (!accept || event_add(accept, NULL) < 0)
+        child = evsignal_new(helper->base, SIGCHLD, on_child, NULL);
+        if (!accept || event_add(accept, NULL) < 0 || !child || event_add(child, NULL) < 0)
                 return -ENOMEM;
         /* The variable goes with it: agents and VMMs must not inherit it. */
         (void) sd_notify(1, "READY=1");

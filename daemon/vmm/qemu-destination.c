@@ -5,9 +5,11 @@
 
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "qemu.h"
 
 #define POLL_USEC (5 * USEC_PER_MSEC)
+#define CONT_USEC (2 * USEC_PER_SEC) /* as any command; with devices of its own as long as the act allows */
 
 /* ---- start --------------------------------------------------------------------------------------------------- */
 
@@ -59,6 +61,7 @@ static void on_started(void *userdata, int status, int fd, pid_t pid, const char
                           q->vmm.definition->argv[0]);
                 return;
         }
+        qemu_open_log(q);
         qemu_doing(q, "it was started; its monitor does not answer");
         qemu_connect(q, true, start_connected);
 }
@@ -75,6 +78,8 @@ void qemu_start(Qemu *q)
         }
         for (char **arg = definition->argv; *arg; arg++)
                 strings[n++] = *arg;
+        qemu_set_course(q, QEMU_COURSE_NONE);
+        q->continued = false;
         qemu_doing(q, "it was not started by the helper");
         helper_client_ask(q->vmm.helper, HELPER_START_VMM, strings, n, on_started, q);
 }
@@ -161,11 +166,20 @@ void qemu_verify(Qemu *q)
         qemu_call(q, "query-migrate", NULL, -1, on_verify_migration);
 }
 
+static void query_running(Qemu *q);
 static void poll_running(Qemu *q);
+
+/* Its devices are in P2P, all that can; the vCPUs start, and what the last arc makes of them is not known yet. */
+static void look_arrived(Qemu *q)
+{
+        if (qemu_all_said(q, QEMU_SAID(DEVICE_STATE_RUNNING_P2P) | QEMU_SAID(DEVICE_STATE_RUNNING)))
+                qemu_done(q, 0, "%s", "");
+}
 
 /* They were for coming here; whoever migrates the VM next finds it as it was started. */
 static void on_capabilities_off(Qemu *q, int status, json_object *result, const char *text)
 {
+        qemu_set_course(q, QEMU_COURSE_NONE);
         qemu_done(q, 0, "%s", "");
 }
 
@@ -175,10 +189,14 @@ static void on_running_status(Qemu *q, int status, json_object *result, const ch
         const char *run_state = status == 0 ? json_string(&reader, result, "status", true) : NULL;
 
         qemu_doing(q, run_state ? run_state : "its status cannot be read");
-        if (run_state && streq(run_state, "running"))
-                qemu_set_capabilities(q, false, on_capabilities_off);
-        else
+        if (!run_state || !streq(run_state, "running")) {
                 qemu_poll(q, POLL_USEC, poll_running);
+        } else if (q->act == VMM_ACT_ARRIVE) {
+                qemu_done(q, 0, "%s", "");
+        } else {
+                q->continued = false;
+                qemu_set_capabilities(q, false, on_capabilities_off);
+        }
 }
 
 static void query_running(Qemu *q)
@@ -191,23 +209,54 @@ static void poll_running(Qemu *q)
         qemu_connect(q, false, query_running);
 }
 
-static void on_cont(Qemu *q, int status, json_object *result, const char *text)
+/* Of whichever of the two acts is in hand now. */
+static void on_cont(void *userdata, int status, json_object *result, const char *text)
 {
+        Qemu *q = userdata;
+
+        q->continuing = false;
+        q->continued = status == 0;
+        if (q->act != VMM_ACT_ARRIVE && q->act != VMM_ACT_RUN)
+                return;
         if (status == -EREMOTEIO)
                 qemu_done(q, status, "cont: %s", text);
+        else if (status == -ECANCELED)
+                return; /* whoever has given the connection up goes on by itself */
         else if (status < 0)
                 qemu_connect(q, true, query_running); /* whether it was heard is read over a new connection */
         else
                 query_running(q);
 }
 
-static void run_connected(Qemu *q)
+/* QEMU takes its devices on before it answers, and may be asked once only: a second `cont` would be one too many where the
+ * first has been heard and a person has paused the VM since. */
+static void send_cont(Qemu *q)
 {
+        uint64_t now = clock_monotonic_usec(), patience = CONT_USEC;
+
         qemu_doing(q, "it was told to continue");
-        qemu_call(q, "cont", NULL, -1, on_cont);
+        if (q->continuing)
+                return;
+        if (q->n_devices > 0 && q->until_usec != USEC_INFINITY && q->until_usec > now)
+                patience = MAX(patience, (q->until_usec - now) / 2);
+        qemu_set_course(q, QEMU_COURSE_RUNNING);
+        q->continuing = true;
+        qmp_execute(q->qmp, "cont", NULL, -1, patience, on_cont, q);
+}
+
+void qemu_arrive(Qemu *q)
+{
+        q->on_devices = look_arrived;
+        qemu_connect(q, false, send_cont);
 }
 
 void qemu_run(Qemu *q)
 {
-        qemu_connect(q, false, run_connected);
+        if (q->continuing)
+                qemu_doing(q, "it was told to continue");
+        else if (q->continued)
+                qemu_connect(q, false, query_running);
+        else
+                qemu_connect(q, false, send_cont);
+        q->continued = false; /* asked again, it says it again */
 }

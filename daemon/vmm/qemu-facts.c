@@ -3,9 +3,13 @@
 /* VMM_ACT_LOOK: what QEMU says of its VM, gathered question by question into the manifest. Opinions are in
  * daemon/core/check.c. */
 
+#include <dirent.h>
 #include <stdio.h>
 
 #include "qemu.h"
+
+#define PERIPHERAL  "/machine/peripheral"
+#define THREADS_MAX 4096 /* of QEMU, that are looked at */
 
 static void next_fact(Qemu *q);
 
@@ -86,6 +90,18 @@ static void take_blocks(Qemu *q, json_object *result)
         }
 }
 
+/* A device of the definition: QEMU moves its state, and we see to it that it does so with the others. */
+static bool is_supervised(Qemu *q, const char *where, const char *name, const char *type)
+{
+        QemuDevice *device = streq(where, PERIPHERAL) && !streq(type, "child<vfio-user-pci>")
+                                     ? qemu_device(q, name)
+                                     : NULL;
+
+        if (device)
+                device->exists = true;
+        return device;
+}
+
 /* Devices whose state QEMU leaves behind without a word, or moves past our barriers. It has no list of them, but names
  * the type of every device. */
 static void take_devices(Qemu *q, json_object *result, const char *where)
@@ -103,7 +119,7 @@ static void take_devices(Qemu *q, json_object *result, const char *where)
                 char text[MANIFEST_TEXT_MAX];
 
                 for (size_t k = 0; name && type && k < ARRAY_SIZE(types); k++)
-                        if (streq(type, types[k])) {
+                        if (streq(type, types[k]) && !is_supervised(q, where, name, type)) {
                                 (void) snprintf(text, sizeof text, "%s/%.100s (%.*s)", where, name,
                                                 (int) strlen(type) - 7, type + 6);
                                 note(facts->vfio_user, &facts->n_vfio_user, text);
@@ -113,7 +129,7 @@ static void take_devices(Qemu *q, json_object *result, const char *where)
 
 static void take_peripheral(Qemu *q, json_object *result)
 {
-        take_devices(q, result, "/machine/peripheral");
+        take_devices(q, result, PERIPHERAL);
 }
 
 static void take_anonymous(Qemu *q, json_object *result)
@@ -131,7 +147,7 @@ static json_object *ask_machine(void)
 
 static json_object *ask_peripheral(void)
 {
-        return qemu_argument("path", "/machine/peripheral");
+        return qemu_argument("path", PERIPHERAL);
 }
 
 static json_object *ask_anonymous(void)
@@ -160,10 +176,74 @@ static void on_fact(Qemu *q, int status, json_object *result, const char *text)
         next_fact(q);
 }
 
+/* ---- its supervised devices -------------------------------------------------------------------------------------- */
+
+static void next_device(Qemu *q);
+
+static void on_device_fact(Qemu *q, int status, json_object *result, const char *text)
+{
+        ManifestVmm *facts = &q->vmm.facts;
+        const QemuDevice *device = &q->devices[q->fact_device++];
+        char why[MANIFEST_TEXT_MAX];
+
+        if (status < 0 && status != -EREMOTEIO) {
+                qemu_done(q, status, "qom-get: %s", text);
+                return;
+        }
+        (void) snprintf(why, sizeof why, "%s: %s", device->id,
+                        status < 0 ? "this QEMU has no migration-events (since 9.1)"
+                                   : "migration-events is off");
+        if (device->exists && (status < 0 || !json_object_get_boolean(result)))
+                note(facts->silent, &facts->n_silent, why);
+        next_device(q);
+}
+
+static void next_device(Qemu *q)
+{
+        json_object *arguments;
+        char path[DEVICE_ID_MAX + 32];
+
+        if (q->fact_device == q->n_devices) {
+                qemu_done(q, 0, "%s", "");
+                return;
+        }
+        qemu_doing(q, "its devices");
+        (void) snprintf(path, sizeof path, PERIPHERAL "/%s", q->devices[q->fact_device].id);
+        arguments = qemu_argument("path", path);
+        json_add_string(arguments, "property", "migration-events");
+        qemu_call(q, "qom-get", arguments, -1, on_device_fact);
+}
+
+/* Its migration thread will have a name if those of its vCPUs have one. */
+static bool names_threads(pid_t pid)
+{
+        char path[64], name[32];
+        struct dirent *entry;
+        bool found = false;
+        DIR *dir;
+
+        (void) snprintf(path, sizeof path, "/proc/%d/task", (int) pid);
+        dir = opendir(path);
+        for (int n = 0; dir && !found && n < THREADS_MAX && (entry = readdir(dir)); n++) {
+                FILE *f;
+
+                (void) snprintf(path, sizeof path, "/proc/%d/task/%.16s/comm", (int) pid, entry->d_name);
+                f = fopen(path, "re");
+                if (f && fgets(name, sizeof name, f))
+                        found = strncmp(name, "CPU ", 4) == 0 || strncmp(name, "ALL CPUs", 8) == 0;
+                if (f)
+                        (void) fclose(f);
+        }
+        if (dir)
+                (void) closedir(dir);
+        return found;
+}
+
 static void next_fact(Qemu *q)
 {
         if (q->fact == ARRAY_SIZE(questions)) {
-                qemu_done(q, 0, "%s", "");
+                q->vmm.facts.can_hold = q->pidfd >= 0 && names_threads(q->vmm.process.pid);
+                next_device(q);
                 return;
         }
         qemu_doing(q, questions[q->fact].command);
@@ -174,7 +254,10 @@ static void next_fact(Qemu *q)
 void qemu_look(Qemu *q)
 {
         q->vmm.facts = (ManifestVmm){.type = VMM_TYPE_QMP};
-        q->fact = 0;
+        q->fact = q->fact_device = 0;
+        qemu_make_devices(q);
+        for (uint32_t i = 0; i < q->n_devices; i++)
+                q->devices[i].exists = false;
         q->until_usec = 0; /* a monitor that is not there now is a fact, too */
         qemu_connect(q, false, next_fact);
 }

@@ -19,6 +19,8 @@
 /* Between the end of a dying process's monitor and its own. */
 #define DYING_USEC (200 * USEC_PER_MSEC)
 
+#define SWITCHOVER_ACK "switchover-ack"
+
 static void try_connect(Qemu *q);
 
 /* ---- the act in hand ----------------------------------------------------------------------------------------- */
@@ -37,6 +39,7 @@ static void forget_waiting(Qemu *q)
 {
         q->serial++;
         q->on_migration = NULL;
+        q->on_devices = NULL;
         q->connected = NULL;
         q->until_usec = 0;
         loop_timer_set(q->deadline, 0);
@@ -164,12 +167,16 @@ json_object *qemu_argument(const char *key, const char *value)
         return object;
 }
 
-void qemu_set_capabilities(Qemu *q, bool on, QemuAnswer answer)
+static void send_capabilities(Qemu *q)
 {
-        static const char *const names[] = {"events", "return-path", "pause-before-switchover"};
+        /* The last one where there are devices of its own that pre-copy: it halts when the other QEMU has them in RESUMING and
+         * has loaded what they send first, which else would be done in the blackout. */
+        static const char *const names[] = {"events", "return-path", "pause-before-switchover",
+                                            SWITCHOVER_ACK};
         json_object *arguments = json_new_object(), *list = json_new_array();
+        bool on = q->capabilities_on;
 
-        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        for (size_t i = 0; i < ARRAY_SIZE(names) - (q->has_ack ? 0 : 1); i++) {
                 json_object *one = json_new_object();
 
                 json_add_string(one, "capability", names[i]);
@@ -177,7 +184,44 @@ void qemu_set_capabilities(Qemu *q, bool on, QemuAnswer answer)
                 json_append(list, one);
         }
         json_add(arguments, "capabilities", list);
-        qemu_call(q, "migrate-set-capabilities", arguments, -1, answer);
+        qemu_call(q, "migrate-set-capabilities", arguments, -1, q->capabilities_set);
+}
+
+static void on_its_capabilities(Qemu *q, int status, json_object *result, const char *text)
+{
+        bool is_list = status == 0 && json_object_is_type(result, json_type_array);
+
+        for (size_t i = 0; is_list && i < json_object_array_length(result); i++) {
+                JsonReader reader = {.where = "query-migrate-capabilities"};
+                const char *name =
+                        json_string(&reader, json_object_array_get_idx(result, i), "capability", true);
+
+                q->has_ack |= name && streq(name, SWITCHOVER_ACK);
+        }
+        send_capabilities(q);
+}
+
+/* One that QEMU does not know would have it refuse the others, too. */
+void qemu_set_capabilities(Qemu *q, bool on, QemuAnswer answer)
+{
+        q->capabilities_on = on;
+        q->capabilities_set = answer;
+        q->has_ack = false;
+        qemu_make_devices(q);
+        if (q->n_devices > 0)
+                qemu_call(q, "query-migrate-capabilities", NULL, -1, on_its_capabilities);
+        else
+                send_capabilities(q);
+}
+
+void qemu_set_speed(Qemu *q, int64_t bandwidth, int64_t downtime_ms, QemuAnswer answer)
+{
+        json_object *arguments = json_new_object();
+
+        json_add_number(arguments, "max-bandwidth", bandwidth);
+        if (downtime_ms > 0)
+                json_add_number(arguments, "downtime-limit", downtime_ms);
+        qemu_call(q, "migrate-set-parameters", arguments, -1, answer);
 }
 
 /* ---- the monitor --------------------------------------------------------------------------------------------- */
@@ -208,14 +252,9 @@ static void on_ready(void *userdata)
 
         q->connected = NULL;
         tell_found(q);
+        qemu_ask_finds(q);
         if (connected)
                 connected(q);
-}
-
-static void on_stopped(Qemu *q)
-{
-        if (q->act == VMM_ACT_MIGRATE)
-                q->vmm.listener->halted(q->vmm.userdata, clock_monotonic_usec());
 }
 
 static void on_event(void *userdata, const char *name, json_object *data)
@@ -225,10 +264,12 @@ static void on_event(void *userdata, const char *name, json_object *data)
         const char *status;
 
         if (streq(name, "STOP")) {
-                on_stopped(q);
+                qemu_stands(q);
         } else if (streq(name, "RESUME")) {
-                if (q->act != VMM_ACT_RESUME && q->act != VMM_ACT_RUN)
+                if (q->course != QEMU_COURSE_RUNNING && q->act != VMM_ACT_RESUME)
                         q->vmm.listener->resumed(q->vmm.userdata);
+        } else if (streq(name, "VFIO_MIGRATION")) {
+                qemu_on_device_event(q, data);
         } else if (streq(name, "MIGRATION")) {
                 status = json_string(&reader, data, "status", true);
                 (void) snprintf(q->migration, sizeof q->migration, "%s", status ? status : "");
@@ -242,6 +283,7 @@ static void give_up_monitor(Qemu *q, int status, const char *text)
 {
         q->connected = NULL;
         loop_timer_set(q->connect_timer, 0);
+        qemu_fail_finds(q, status, text);
         if (!q->found && !q->seen)
                 return;
         q->lost_status = status;
@@ -339,6 +381,16 @@ void qemu_connect(Qemu *q, bool fresh, QemuStep step)
         } else if (!q->qmp) {
                 try_connect(q);
         }
+}
+
+static void connect_only(Qemu *q)
+{
+}
+
+void qemu_want_monitor(Qemu *q)
+{
+        if (!q->connected && !(q->qmp && qmp_is_ready(q->qmp)))
+                qemu_connect(q, false, connect_only);
 }
 
 /* ---- its process --------------------------------------------------------------------------------------------- */
@@ -465,10 +517,6 @@ void qemu_pass_memory(Qemu *q, QemuStep step)
 
 /* ---- what the VM asks ---------------------------------------------------------------------------------------- */
 
-static void connect_only(Qemu *q)
-{
-}
-
 static void find(Vmm *vmm, VmmFound found, void *userdata)
 {
         Qemu *q = (Qemu *) vmm;
@@ -477,8 +525,8 @@ static void find(Vmm *vmm, VmmFound found, void *userdata)
         q->found_userdata = userdata;
         if (q->qmp && qmp_is_ready(q->qmp))
                 tell_found(q);
-        else if (!q->connected)
-                qemu_connect(q, false, connect_only);
+        else
+                qemu_want_monitor(q);
 }
 
 static void on_seen_migration(Qemu *q, int status, json_object *result, const char *text)
@@ -531,7 +579,7 @@ static const QemuStep acts[VMM_ACT_MAX] = {
         [VMM_ACT_LOOK] = qemu_look,     [VMM_ACT_PREPARE] = qemu_prepare, [VMM_ACT_MIGRATE] = qemu_migrate,
         [VMM_ACT_HALT] = qemu_halt,     [VMM_ACT_SEAL] = qemu_seal,       [VMM_ACT_RESUME] = qemu_resume,
         [VMM_ACT_END] = qemu_end,       [VMM_ACT_START] = qemu_start,     [VMM_ACT_TAKE_IN] = qemu_take_in,
-        [VMM_ACT_VERIFY] = qemu_verify, [VMM_ACT_RUN] = qemu_run,
+        [VMM_ACT_VERIFY] = qemu_verify, [VMM_ACT_ARRIVE] = qemu_arrive,   [VMM_ACT_RUN] = qemu_run,
 };
 
 static void act(Vmm *vmm, VmmAct what, uint32_t step, uint64_t deadline_usec)
@@ -539,6 +587,7 @@ static void act(Vmm *vmm, VmmAct what, uint32_t step, uint64_t deadline_usec)
         Qemu *q = (Qemu *) vmm;
 
         forget_act(q);
+        qemu_let_go(q);
         q->act = what;
         q->step = step;
         q->until_usec = deadline_usec > 0 ? clock_monotonic_usec() + deadline_usec : USEC_INFINITY;
@@ -555,10 +604,14 @@ static Vmm *qemu_free(Vmm *vmm)
 
         if (q->vmm.helper)
                 helper_client_forget(q->vmm.helper, q);
+        qemu_free_finds(q);
         drop_monitor(q);
         unwatch(q);
+        qemu_let_go(q);
         if (q->memory_fd >= 0)
                 (void) close(q->memory_fd);
+        if (q->log_fd >= 0)
+                (void) close(q->log_fd);
         loop_timer_free(q->deadline);
         loop_timer_free(q->poll);
         loop_timer_free(q->lingering);
@@ -566,13 +619,22 @@ static Vmm *qemu_free(Vmm *vmm)
         loop_timer_free(q->lost);
         json_object_put(q->saved_capabilities);
         json_object_put(q->saved_parameters);
+        free(q->devices);
         free(q);
         return NULL;
 }
 
 int vmm_qemu_new(Loop *loop, Vmm **ret)
 {
-        static const VmmOps ops = {find, see, act, take_dirty, give_memory, cut_memory, qemu_free};
+        static const VmmOps ops = {find,
+                                   see,
+                                   act,
+                                   take_dirty,
+                                   give_memory,
+                                   cut_memory,
+                                   qemu_free,
+                                   qemu_find_device,
+                                   qemu_forget_device};
         Qemu *q = calloc(1, sizeof *q);
         int r;
 
@@ -580,7 +642,7 @@ int vmm_qemu_new(Loop *loop, Vmm **ret)
                 return -ENOMEM;
         q->vmm.ops = &ops;
         q->vmm.has_memory = true;
-        q->pidfd = q->memory_fd = -1;
+        q->pidfd = q->memory_fd = q->log_fd = q->hold_fd = -1;
         r = loop_timer_new(loop, on_deadline, q, &q->deadline);
         if (r >= 0)
                 r = loop_timer_new(loop, on_poll, q, &q->poll);

@@ -69,6 +69,7 @@ typedef struct VmmLimits {
         /* Its own devices are taken through the states together by us, not by it one after the other: */
         bool grace; /* VMM_ACT_MIGRATE ends, and its migration is held, when all can go to P2P while the vCPUs run */
         bool push; /* VMM_ACT_HALT and _ARRIVE end as soon as it has said of all that they are in P2P */
+        bool p2p;  /* they all have the P2P states: whoever says RUNNING without them was reset */
 } VmmLimits;
 
 struct Vmm {

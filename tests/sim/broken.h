@@ -25,7 +25,7 @@ static void copy_tables(void)
         }
         table.states = broken_states;
         table.restores = broken_restores;
-        old_link = forget_discard = first_go_returns = false;
+        old_link = forget_discard = first_go_returns = unheard_resets = false;
 }
 
 /* A row before all others. */
@@ -42,6 +42,16 @@ static void restore_to(Side side, Owner owner, int vmm_lives, HalfState to)
                 if (broken_restores[i].side == side && broken_restores[i].owner == owner &&
                     broken_restores[i].vmm_lives == vmm_lives)
                         broken_restores[i].to = to;
+}
+
+/* Whatever its devices read, the destination goes on there. */
+static void restore_ran(bool ran)
+{
+        for (uint32_t i = 0; i < table.n_restores; i++)
+                if (broken_restores[i].side == SIDE_DESTINATION && broken_restores[i].device_ran == !ran)
+                        broken_restores[i].owner = OWNER_UNRECORDED; /* never */
+                else if (broken_restores[i].side == SIDE_DESTINATION && broken_restores[i].device_ran == ran)
+                        broken_restores[i].device_ran = -1;
 }
 
 static void break_go_before_record(void)
@@ -150,12 +160,42 @@ static void break_resume_first(void)
         }
 }
 
+/* Of a device that its VMM drives this asks nothing; a state without any act would wait for ever. */
+#define ASKS_NOTHING DEVICE_ACT_LOG
+
+static void break_no_intake(void)
+{
+        broken_states[DESTINATION_INTAKE].device = ASKS_NOTHING;
+        broken_states[DESTINATION_ARRIVE].device = ASKS_NOTHING;
+}
+
+static void break_no_settle(void)
+{
+        broken_states[SOURCE_SETTLE].device = ASKS_NOTHING;
+}
+
+static void break_not_stopped(void)
+{
+        broken_states[SOURCE_INTAKE].device = ASKS_NOTHING;
+}
+
+static void break_unheard_reset(void)
+{
+        unheard_resets = true;
+}
+
+static void break_nothing_ran(void)
+{
+        restore_ran(false);
+}
+
 static const struct Rule {
         const char *name, *text;
         bool caught;
         void (*apply)(void);
-        int faults; /* at least so many are needed for it to show */
-        bool dma;   /* it takes a device that writes the VM's memory */
+        int faults;   /* at least so many are needed for it to show */
+        bool dma;     /* it takes a device that writes the VM's memory */
+        bool its_vmm; /* ... or one that its VMM drives */
 } rules[] = {
         {"go-before-record", "source sends GO before owner=nobody is durable", true, break_go_before_record},
         {"start-before-record", "destination starts the VM before owner=destination is durable", true,
@@ -176,6 +216,16 @@ static const struct Rule {
          break_promise_while_hanging, .faults = 1},
         {"ready-without-pages", "destination is READY with what has come when the source is gone", true,
          break_ready_without_pages, .dma = true},
+        {"no-intake", "the VMM starts before its device was asked to accept its state", true, break_no_intake,
+         .its_vmm = true},
+        {"no-settle", "source says END without a look where the VMM's device was left", true, break_no_settle,
+         .faults = 1, .its_vmm = true},
+        {"not-stopped", "source gives the VM up when its VMM is sealed, wherever the VMM's device is", true,
+         break_not_stopped, .its_vmm = true},
+        {"unheard-reset", "that its VMM has reset a device is not heard of", true, break_unheard_reset,
+         .faults = 1, .its_vmm = true},
+        {"nothing-ran", "a restarted destination believes the VMM's device that nothing was started", true,
+         break_nothing_ran, .its_vmm = true},
         {"end-before-running", "source says END when it has recorded the abort, before it runs", true,
          break_end_before_running},
         {"end-after-restart", "a restarted source with a dead VMM says END", true, break_end_after_restart},
@@ -216,7 +266,7 @@ static int try_all_rules(void)
                 int bad;
 
                 max_faults = MAX(asked, rules[i].faults);
-                set_plan(rules[i].dma);
+                set_plan(rules[i].dma, rules[i].its_vmm);
                 (void) break_rule(rules[i].name);
                 bad = explore(false);
                 printf("%-20s %-9s %s\n", rules[i].name, bad == FINE ? "harmless" : "caught", bad_names[bad]);

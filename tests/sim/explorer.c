@@ -2,7 +2,7 @@
 
 /* Drives the two real halves against each other, through every order of what can happen.
  *
- *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--break RULE | --rules | --all]
+ *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised] [--break RULE | --rules | --all]
  *
  * The world around the halves is abstract: one device and one VMM on each side, two journals, two hosts, one link.
  * Commands take effect and are answered in separate steps, so that a daemon can die between the two. Messages take as
@@ -15,10 +15,16 @@
  *   destroyed   a VMM is ended only when a better one exists
  *   no way back the source never runs again after vCPUs or a device have run at the destination
  *   unpaged     the destination never runs without what the source's device wrote into the VM's memory (with --dma)
+ *   ungated     no VMM starts with a device of its own whose state was not accepted before (with --supervised)
+ *   untold      a device that its VMM has reset is in the result, wherever the VM goes on (with --supervised)
  *   unrecorded  no device or vCPU of the destination moves before owner=destination is durable; owner=nobody is
  *               durable only while source device and VMM stand still
  * and over all: from every state an end can be reached in which one side runs the VM and both halves are finished,
  * or a person is asked, or the VM is lost with its VMM; and nothing is ever asked of a person that need not be.
+ *
+ * With --supervised the device is its VMM's, as QEMU's vfio-pci is: the VMM sets its states and moves its data, goes on by
+ * itself, has its own idea of where the device is, and resets it when an arc fails; with --dma it pre-copies, too. What an
+ * agent does to it looks first. Otherwise all is as above.
  *
  * --break changes one rule in a copy of the tables, to see that it is caught.
  */
@@ -31,7 +37,8 @@
 
 /* ---- the world ----------------------------------------------------------------------------------------------- */
 
-enum { V_NONE, V_INCOMING, V_LOADED, V_RUNNING, V_HELD, V_SEALED, V_DEAD, V_ENDED };
+/* GRACED: its migration is under way and held, vCPUs run; STARTING: it was told to run, and will. Both with --supervised. */
+enum { V_NONE, V_INCOMING, V_LOADED, V_RUNNING, V_HELD, V_SEALED, V_DEAD, V_ENDED, V_GRACED, V_STARTING };
 enum {
         IDLE,
         ASKED,
@@ -44,7 +51,7 @@ typedef struct Command {
         union {
                 struct {
                         uint8_t n;
-                        uint8_t type[6], to[6];
+                        uint8_t type[6], from[6], to[6];
                 } device;
                 VmmAct vmm;
                 Owner owner;
@@ -65,6 +72,8 @@ typedef struct Daemon {
         uint8_t restarted, was_ready; /* in this job */
         uint8_t device, stream, pages,
                 loaded; /* the device's state; at D: data, and pages, have come to their end; the agent says loaded */
+        uint8_t thinks; /* where its VMM has set the device, if it is the VMM's */
+        uint8_t reset;  /* the VMM has reset it behind our back */
         uint8_t late; /* 1 + the state to which the device was told to go and still may, at any time; 0: none */
         Command commands[4]; /* device, vmm, peer (connect), record */
         Packet queue[QUEUE]; /* to this side */
@@ -92,6 +101,8 @@ enum {
         AGAIN,
         UNRECORDED,
         UNPAGED,
+        UNGATED,
+        UNTOLD,
         MOVING_NOBODY,
         NO_END,
         ASKED_IN_VAIN
@@ -105,6 +116,8 @@ static const char *const bad_names[] = {
         "the source runs again after something ran at the destination",
         "something moved at the destination before owner=destination was durable",
         "the destination runs without pages that the source's device wrote",
+        "a VMM started with a device that still had to accept its state",
+        "a device that its VMM has reset is not in the result",
         "owner=nobody became durable while something could still run at the source",
         "no way to an end",
         "a person is asked although nothing died"};
@@ -118,7 +131,8 @@ static Plan plan;
 static HalfEffects effects;
 static uint32_t flags; /* of the device */
 static int max_crashes = 2, max_cuts = 1, max_faults = 1;
-static bool old_link, forget_discard, first_go_returns; /* broken rules that no table holds */
+static bool supervised;                                                 /* the device is its VMM's */
+static bool old_link, forget_discard, first_go_returns, unheard_resets; /* broken rules that no table holds */
 
 static void flaw(World *w, int what)
 {
@@ -163,6 +177,7 @@ static void event(World *w, int side, const HalfEvent *e)
                         c->device.n = (uint8_t) fx->program.n;
                         for (uint32_t k = 0; k < fx->program.n; k++) {
                                 c->device.type[k] = (uint8_t) fx->program.ops[k].type;
+                                c->device.from[k] = (uint8_t) fx->program.ops[k].from;
                                 c->device.to[k] = (uint8_t) fx->program.ops[k].to;
                         }
                         break;
@@ -205,7 +220,7 @@ static void vmm_becomes(World *w, int side, int v)
         int was = d->vmm;
 
         d->vmm = (uint8_t) v;
-        if (v != V_RUNNING || was == V_RUNNING)
+        if (v != V_RUNNING || was == V_RUNNING || was == V_GRACED)
                 return;
         if (side == S) {
                 if (w->side[D].vmm == V_LOADED || w->side[D].vmm == V_RUNNING)
@@ -280,12 +295,25 @@ static void end_vmm(World *w, int side)
 
         if (side == S && d->vmm != V_DEAD && !w->ran)
                 flaw(w, DESTROYED_S);
-        if (side == D && d->vmm == V_RUNNING)
+        if (side == D && (d->vmm == V_RUNNING || d->vmm == V_STARTING))
                 flaw(w, DESTROYED_D);
         if (side == D && d->vmm == V_LOADED && is_complete(w) && !w->stale && !IS_ALIVE(s->vmm))
                 flaw(w, DESTROYED_D);
         if (IS_ALIVE(d->vmm))
                 d->vmm = V_ENDED;
+}
+
+/* What an operation on a device that its VMM drives must find, or it does nothing. */
+static bool finds(const Daemon *d, const Command *c, int i)
+{
+        switch ((DeviceOpType) c->device.type[i]) {
+        case DEVICE_OP_SET: return d->device == c->device.from[i];
+        case DEVICE_OP_NUDGE:
+                return d->device == c->device.from[i] || device_nudge_is_done(c->device.to[i], d->device);
+        case DEVICE_OP_EXPECT: return d->device == c->device.from[i] || d->device == c->device.to[i];
+        case DEVICE_OP_REOPEN: return IS_ALIVE(d->vmm);
+        default: return true;
+        }
 }
 
 /* Carries a device's program out; stops before operation `fail`. Returns false when it must wait. */
@@ -303,7 +331,7 @@ static bool act_device(World *w, int side, int fail)
                 land(w, side);
         c->status = 0;
         for (int i = 0; i < c->device.n; i++) {
-                if (i == fail) {
+                if (i == fail || (supervised && !finds(d, c, i))) {
                         c->status = 1;
                         break;
                 }
@@ -319,6 +347,10 @@ static bool act_device(World *w, int side, int fail)
                         d->device = DEVICE_STATE_RUNNING; /* fresh: nobody's work */
                         d->stream = d->loaded = 0;
                         break;
+                case DEVICE_OP_NUDGE:
+                        if (d->device == c->device.from[i])
+                                device_becomes(w, side, c->device.to[i]);
+                        break;
                 case DEVICE_OP_SEND: w->side[D].stream = w->side[D].device == DEVICE_STATE_RESUMING; break;
                 case DEVICE_OP_SEND_PAGES: w->side[D].pages = w->side[D].stream; break;
                 case DEVICE_OP_GET:
@@ -328,7 +360,6 @@ static bool act_device(World *w, int side, int fail)
                 case DEVICE_OP_LOG_STOP:
                 case DEVICE_OP_DIRTY:
                 case DEVICE_OP_PRECOPY:
-                case DEVICE_OP_NUDGE:
                 case DEVICE_OP_EXPECT:
                 case DEVICE_OP_REOPEN:
                 case DEVICE_OP_CLOSE:
@@ -340,12 +371,196 @@ static bool act_device(World *w, int side, int fail)
         return true;
 }
 
+/* ---- a VMM and the device that it drives ----------------------------------------------------------------------- */
+
+/* It sets a state; a SET that hangs in the kernel is over first: there is one lock. */
+static void drive(World *w, int side, DeviceState to)
+{
+        Daemon *d = &w->side[side];
+
+        land(w, side);
+        d->thinks = (uint8_t) to;
+        device_becomes(w, side, to);
+        if (to == DEVICE_STATE_RESUMING)
+                d->stream = d->loaded = 0;
+}
+
+static DeviceState quiet(void)
+{
+        return flags & DEVICE_MIGRATION_PRE_COPY ? DEVICE_STATE_PRE_COPY_P2P : DEVICE_STATE_RUNNING_P2P;
+}
+
+static DeviceState standing(void)
+{
+        return flags & DEVICE_MIGRATION_PRE_COPY ? DEVICE_STATE_STOP_COPY : DEVICE_STATE_STOP;
+}
+
+/* The source's begins to save, the destination's to load, which takes a device that nobody has left in the middle. */
+static bool begin_migration(World *w)
+{
+        if (w->side[D].vmm != V_INCOMING || w->side[D].device != DEVICE_STATE_RUNNING)
+                return false;
+        if (flags & DEVICE_MIGRATION_PRE_COPY)
+                drive(w, S, DEVICE_STATE_PRE_COPY);
+        drive(w, D, DEVICE_STATE_RESUMING);
+        w->side[S].vmm = V_GRACED;
+        return true;
+}
+
+static bool halt(World *w)
+{
+        Daemon *s = &w->side[S];
+
+        if (s->vmm != V_GRACED)
+                return s->vmm == V_HELD;
+        s->vmm = V_HELD;
+        drive(w, S, quiet());
+        if (!plan.push)
+                drive(w, S, standing());
+        return true;
+}
+
+/* First the destination has it all, then the source is sealed. Returns 1 when it is, 0 when there is more to do. */
+static int seal(World *w)
+{
+        Daemon *s = &w->side[S], *d = &w->side[D];
+
+        if (s->vmm == V_SEALED)
+                return 1;
+        if (s->vmm != V_HELD)
+                return -EIO;
+        if (d->vmm == V_INCOMING) {
+                if (d->device != DEVICE_STATE_RESUMING || s->thinks == DEVICE_STATE_RUNNING)
+                        return -EIO;
+                drive(w, S, DEVICE_STATE_STOP_COPY);
+                d->stream = 1;
+                d->vmm = V_LOADED;
+                return 0;
+        }
+        if (d->vmm != V_LOADED)
+                return -EIO;
+        s->vmm = V_SEALED; /* and the device is read out, but not stopped yet */
+        return 1;
+}
+
+/* What it believes to run it leaves as it is. */
+static void resume(World *w)
+{
+        if (w->side[S].thinks != DEVICE_STATE_RUNNING)
+                drive(w, S, DEVICE_STATE_RUNNING);
+        vmm_becomes(w, S, V_RUNNING);
+}
+
+static void begin_to_run(World *w)
+{
+        Daemon *d = &w->side[D];
+
+        if (d->vmm == V_RUNNING || d->vmm == V_STARTING)
+                return;
+        land(w, D);
+        if (d->device == DEVICE_STATE_RESUMING)
+                flaw(w, UNGATED);
+        d->vmm = V_STARTING;
+        drive(w, D, DEVICE_STATE_RUNNING_P2P);
+}
+
+static void run(World *w)
+{
+        begin_to_run(w);
+        if (w->side[D].vmm == V_RUNNING)
+                return;
+        drive(w, D, DEVICE_STATE_RUNNING);
+        vmm_becomes(w, D, V_RUNNING);
+}
+
+/* It goes on by itself from where it was answered for. */
+static bool may_step(const World *w, int side)
+{
+        const Daemon *d = &w->side[side];
+
+        return d->vmm == V_STARTING || (side == S && d->vmm == V_HELD && d->thinks == quiet()) ||
+               (d->vmm == V_SEALED && d->thinks == DEVICE_STATE_STOP_COPY);
+}
+
+static void step_on(World *w, int side)
+{
+        if (side == S)
+                drive(w, S, w->side[S].vmm == V_SEALED ? DEVICE_STATE_STOP : standing());
+        else
+                run(w);
+}
+
+static bool act_driving_vmm(World *w, int side, bool fail)
+{
+        Daemon *d = &w->side[side];
+        Command *c = &d->commands[HALF_WHO_VMM];
+        int r;
+
+        c->phase = ACTED;
+        c->status = fail || (!IS_ALIVE(d->vmm) && c->vmm != VMM_ACT_START && c->vmm != VMM_ACT_END);
+        if (c->status)
+                return true;
+        switch (c->vmm) {
+        case VMM_ACT_START:
+                d->vmm = V_INCOMING;
+                d->thinks = DEVICE_STATE_RUNNING;
+                break;
+        case VMM_ACT_END: end_vmm(w, side); break;
+        case VMM_ACT_MIGRATE: c->status = !begin_migration(w); break;
+        case VMM_ACT_HALT: c->status = !halt(w); break;
+        case VMM_ACT_SEAL:
+                r = seal(w);
+                c->status = r < 0;
+                if (r == 0)
+                        c->phase = ASKED;
+                break;
+        case VMM_ACT_RESUME: resume(w); break;
+        case VMM_ACT_TAKE_IN:
+                if (d->vmm == V_INCOMING) {
+                        c->phase = ASKED;
+                        return false;
+                }
+                break;
+        case VMM_ACT_VERIFY: c->status = d->vmm != V_LOADED; break;
+        case VMM_ACT_ARRIVE: begin_to_run(w); break;
+        case VMM_ACT_RUN: run(w); break;
+        case VMM_ACT_NONE:
+        case VMM_ACT_LOOK:
+        case VMM_ACT_PREPARE:
+        case VMM_ACT_MAX:
+        case VMM_ACT_INVALID: break;
+        }
+        return true;
+}
+
+/* An arc of the VMM's own has failed: it resets the device, goes on, and says so before it answers. */
+static void reset_behind(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+
+        if (d->commands[HALF_WHO_VMM].phase != ACTED || d->commands[HALF_WHO_VMM].status)
+                return;
+        d->device = d->thinks = DEVICE_STATE_RUNNING;
+        d->loaded = 0;
+        d->reset = 1;
+        if (!unheard_resets)
+                event(w, side, &(HalfEvent){.type = HALF_DEVICE_RESET, .state = DEVICE_STATE_UNKNOWN});
+}
+
+static bool may_reset(const Command *c)
+{
+        return supervised && (c->vmm == VMM_ACT_HALT || c->vmm == VMM_ACT_RESUME ||
+                              c->vmm == VMM_ACT_ARRIVE || c->vmm == VMM_ACT_RUN);
+}
+
 /* The VMM does what it was asked, or fails. Returns false when it must wait. */
 static bool act_vmm(World *w, int side, bool fail)
 {
         Daemon *d = &w->side[side], *o = &w->side[!side];
         Command *c = &d->commands[HALF_WHO_VMM];
 
+        if (supervised)
+                return act_driving_vmm(w, side, fail);
         c->status = fail || !IS_ALIVE(d->vmm);
         switch (c->vmm) {
         case VMM_ACT_START:
@@ -417,10 +632,18 @@ static bool moves_nothing(const Command *c, int who)
                         c->device.type[0] == DEVICE_OP_LOAD_PAGES ||
                         c->device.type[0] == DEVICE_OP_LOG_START || c->device.type[0] == DEVICE_OP_LOG_STOP ||
                         c->device.type[0] == DEVICE_OP_DIRTY || c->device.type[0] == DEVICE_OP_REOPEN ||
-                        c->device.type[0] == DEVICE_OP_CLOSE);
-        return who == HALF_WHO_VMM &&
-               (c->vmm == VMM_ACT_LOOK || c->vmm == VMM_ACT_PREPARE || c->vmm == VMM_ACT_HALT ||
-                c->vmm == VMM_ACT_VERIFY || c->vmm == VMM_ACT_TAKE_IN);
+                        c->device.type[0] == DEVICE_OP_EXPECT || c->device.type[0] == DEVICE_OP_CLOSE);
+        return who == HALF_WHO_VMM && (c->vmm == VMM_ACT_LOOK || c->vmm == VMM_ACT_PREPARE ||
+                                       (c->vmm == VMM_ACT_HALT && !supervised) || c->vmm == VMM_ACT_VERIFY ||
+                                       c->vmm == VMM_ACT_TAKE_IN);
+}
+
+/* What a dead VMM drove is closed; what a living one drives stands only in STOP. */
+static bool device_may_move(const Daemon *d)
+{
+        if (supervised)
+                return IS_ALIVE(d->vmm) && d->device != DEVICE_STATE_STOP;
+        return d->device != DEVICE_STATE_STOP && d->device != DEVICE_STATE_STOP_COPY;
 }
 
 static void act_record(World *w, int side, bool fail, bool durable)
@@ -432,8 +655,7 @@ static void act_record(World *w, int side, bool fail, bool durable)
                 if (!owner_may_become(side, d->owner, c->owner, true))
                         flaw(w, UNRECORDED);
                 if (c->owner == OWNER_NOBODY &&
-                    ((d->device != DEVICE_STATE_STOP && d->device != DEVICE_STATE_STOP_COPY) ||
-                     d->vmm == V_RUNNING || d->vmm == V_HELD))
+                    (device_may_move(d) || d->vmm == V_RUNNING || d->vmm == V_HELD || d->vmm == V_GRACED))
                         flaw(w, MOVING_NOBODY);
                 d->owner = (uint8_t) c->owner;
                 d->noway |= c->durable;
@@ -463,6 +685,8 @@ enum {
         M_SEE_DEATH,
         M_QEMU_RESUMES,
         M_SEE_RESUME,
+        M_ACT_RESET,
+        M_VMM_STEPS,
         M_MAX
 };
 
@@ -483,7 +707,9 @@ static const char *const move_names[] = {"start",
                                          "host dies",
                                          "death seen",
                                          "QEMU resumes by itself",
-                                         "resume seen"};
+                                         "resume seen",
+                                         "act, device reset",
+                                         "VMM goes on"};
 
 typedef struct Move {
         uint8_t what, side, who, at;
@@ -503,7 +729,8 @@ static void note_late(Daemon *d)
         if (!d->half.devices[0].pending || c->phase != ASKED || d->late)
                 return;
         for (int i = 0; i < c->device.n && !d->late; i++)
-                if (c->device.type[i] == DEVICE_OP_SET)
+                if (c->device.type[i] == DEVICE_OP_SET ||
+                    (c->device.type[i] == DEVICE_OP_NUDGE && d->device == c->device.from[i]))
                         d->late = (uint8_t) (1 + c->device.to[i]);
 }
 
@@ -544,14 +771,22 @@ static void daemon_dies(World *w, int side)
                 cut(w);
 }
 
+/* What is known of the device when a half begins: of one that its VMM drives, only that. */
+static void begin_device(Daemon *d)
+{
+        half_set_device(&d->half, 0, supervised ? DEVICE_SUPERVISED | DEVICE_KERNEL : flags,
+                        supervised ? DEVICE_STATE_UNKNOWN : d->device);
+        half_set_gone(&d->half, 0, supervised);
+}
+
 static void daemon_back(World *w, int side)
 {
         Daemon *d = &w->side[side];
         HalfSight sight = {
                 .vmm_lives = IS_ALIVE(d->vmm),
-                .vmm_runs = d->vmm == V_RUNNING,
+                .vmm_runs = d->vmm == V_RUNNING || d->vmm == V_GRACED,
                 .complete = d->vmm == V_LOADED && d->loaded && d->device == DEVICE_STATE_STOP,
-                .device_ran = d->device == DEVICE_STATE_RUNNING,
+                .device_ran = half_device_may_have_run(flags, d->device),
         };
 
         d->up = 1;
@@ -562,7 +797,10 @@ static void daemon_back(World *w, int side)
                 return;
         if (half_restore(&table, &d->half, side, 1, d->owner, d->noway, &sight) < 0)
                 abort();
-        half_set_device(&d->half, 0, flags, d->device);
+        if (supervised && !IS_ALIVE(d->vmm))
+                begin_device(d);
+        else
+                half_set_device(&d->half, 0, flags, d->device);
         d->exists = 1;
         event(w, side, &(HalfEvent){.type = HALF_START});
 }
@@ -570,6 +808,18 @@ static void daemon_back(World *w, int side)
 static void say(World *w, int to, Message message)
 {
         put(w, to, &(HalfEffect){.message = message});
+}
+
+/* The VMM is dead: its device is reset, unless it stands, and closed. */
+static void clear_device(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+
+        land(w, side);
+        if (d->device != DEVICE_STATE_STOP)
+                d->device = DEVICE_STATE_RUNNING;
+        d->stream = d->loaded = 0;
+        memset(&d->commands[HALF_WHO_DEVICE], 0, sizeof d->commands[HALF_WHO_DEVICE]);
 }
 
 static void deliver(World *w, int side)
@@ -585,7 +835,7 @@ static void deliver(World *w, int side)
                         say(w, S, MESSAGE_CHECKED);
                 else if (side == D && p.message == MESSAGE_PREPARE && d->owner == OWNER_UNRECORDED) {
                         half_init(&d->half, SIDE_DESTINATION, 1, false);
-                        half_set_device(&d->half, 0, flags, d->device);
+                        begin_device(d);
                         d->exists = 1;
                         event(w, side, &(HalfEvent){.type = HALF_LINKED});
                         event(w, side, &(HalfEvent){.type = HALF_START});
@@ -597,6 +847,8 @@ static void deliver(World *w, int side)
         event(w, side,
               &(HalfEvent){.type = HALF_MESSAGE,
                            .message = p.message,
+                           /* check would not let a device go that can't be had */
+                           .refused = p.message == MESSAGE_CHECKED && d->half.devices[0].gone,
                            .phase = p.phase,
                            .noway = p.noway,
                            .copy = p.copy});
@@ -618,7 +870,23 @@ static void answer(World *w, int side, int who)
         if (who == HALF_WHO_DEVICE)
                 for (int i = 0; i < c.device.n; i++)
                         e.was_reset |= c.device.type[i] == DEVICE_OP_RESET && !c.status;
+        if (who == HALF_WHO_DEVICE && supervised && c.device.type[0] == DEVICE_OP_REOPEN && c.status)
+                e.state = DEVICE_STATE_UNKNOWN;
+        else if (who == HALF_WHO_DEVICE && supervised)
+                half_set_flags(&d->half, 0, flags);
         event(w, side, &e);
+}
+
+/* Whom it has restarted has forgotten. */
+static void check_result(World *w, const Daemon *d)
+{
+        JobResult result;
+
+        if (!d->exists || !d->reset || d->restarted || half_job_state(&d->half) != JOB_STATE_FINISHED)
+                return;
+        result = half_result(&d->half);
+        if (result != JOB_RESULT_DEGRADED && result != JOB_RESULT_LOST)
+                flaw(w, UNTOLD);
 }
 
 static void check_asking(World *w)
@@ -641,7 +909,7 @@ static void make_move(World *w, Move m)
         case M_START:
                 w->started = 1;
                 half_init(&d->half, SIDE_SOURCE, 1, false);
-                half_set_device(&d->half, 0, flags, d->device);
+                begin_device(d);
                 d->exists = 1;
                 event(w, S, &(HalfEvent){.type = HALF_LINKED});
                 event(w, S, &(HalfEvent){.type = HALF_START});
@@ -714,17 +982,31 @@ static void make_move(World *w, Move m)
                 break;
         case M_SEE_DEATH:
                 d->unseen_death = 0;
+                if (supervised)
+                        clear_device(w, m.side);
                 event(w, m.side, &(HalfEvent){.type = HALF_VMM_GONE});
+                if (supervised && d->exists)
+                        event(w, m.side,
+                              &(HalfEvent){.type = HALF_DEVICE_GONE, .state = DEVICE_STATE_UNKNOWN});
                 break;
         case M_QEMU_RESUMES:
                 w->faults++;
-                vmm_becomes(w, S, V_RUNNING);
+                if (supervised)
+                        resume(w);
+                else
+                        vmm_becomes(w, S, V_RUNNING);
                 d->unseen_resume = d->up && d->exists;
                 break;
         case M_SEE_RESUME:
                 d->unseen_resume = 0;
                 event(w, S, &(HalfEvent){.type = HALF_VMM_RESUMED});
                 break;
+        case M_ACT_RESET:
+                w->faults++;
+                act_vmm(w, m.side, false);
+                reset_behind(w, m.side);
+                break;
+        case M_VMM_STEPS: step_on(w, m.side); break;
         }
 }
 
@@ -749,6 +1031,8 @@ static int list_acts(const World *w, int side, Move *moves)
                                 moves[n++] = (Move){M_ACT_FAIL, (uint8_t) side, who, at};
                 else
                         moves[n++] = (Move){M_ACT_FAIL, (uint8_t) side, who, 0};
+                if (who == HALF_WHO_VMM && may_reset(c))
+                        moves[n++] = (Move){M_ACT_RESET, (uint8_t) side, who, 0};
                 if (who == HALF_WHO_RECORD)
                         moves[n++] = (Move){M_ACT_FAIL_DURABLE, (uint8_t) side, who, 0};
         }
@@ -786,6 +1070,8 @@ static int list_moves(const World *w, Move *moves)
                 }
                 if (d->late)
                         moves[n++] = (Move){M_LATE, i, 0, 0};
+                if (supervised && may_step(w, i))
+                        moves[n++] = (Move){M_VMM_STEPS, i, 0, 0};
                 if (!crashes)
                         continue;
                 if (d->up && d->exists)
@@ -802,7 +1088,7 @@ static int list_moves(const World *w, Move *moves)
         if (!w->link && s->up && o->up && s->exists)
                 moves[n++] = (Move){M_LINK, S, 0, 0};
         /* A migration that fails lets QEMU go on by itself: whenever it is under way and not sealed. */
-        if (s->vmm == V_HELD && w->faults < max_faults)
+        if ((s->vmm == V_HELD || s->vmm == V_GRACED) && w->faults < max_faults)
                 moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0};
         return n;
 }
@@ -818,7 +1104,7 @@ static void normalise(Daemon *d)
                 memset(&d->room, 0, sizeof d->room);
                 return;
         }
-        d->degraded |= d->half.devices[0].lost;
+        d->degraded |= half_device_is_lost(&d->half, 0);
         d->was_ready |= d->half.state == DESTINATION_READY;
         if (d->half.acked || d->half.state == SOURCE_OVER) {
                 forget(d);
@@ -1032,8 +1318,8 @@ static uint32_t find_stuck(void)
 
 static const char *vmm_text(int v)
 {
-        static const char *const names[] = {"none", "incoming", "loaded", "running",
-                                            "held", "sealed",   "dead",   "ended"};
+        static const char *const names[] = {"none",   "incoming", "loaded", "running", "held",
+                                            "sealed", "dead",     "ended",  "graced",  "starting"};
 
         return names[v];
 }
@@ -1045,12 +1331,18 @@ static void first_world(World *w)
         w->side[S].up = w->side[D].up = 1;
         w->side[S].vmm = V_RUNNING;
         w->side[S].device = w->side[D].device = DEVICE_STATE_RUNNING;
+        if (supervised) {
+                w->side[S].thinks = DEVICE_STATE_RUNNING;
+                w->side[D].device = DEVICE_STATE_RESUMING; /* left by a VMM that died in the middle */
+        }
 }
 
 static void move_on(World *w, Move move)
 {
         make_move(w, move);
         check_asking(w);
+        check_result(w, &w->side[S]);
+        check_result(w, &w->side[D]);
         normalise(&w->side[S]);
         normalise(&w->side[D]);
 }
@@ -1128,14 +1420,18 @@ static int explore(bool verbose)
         return bad;
 }
 
-/* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. */
-static void set_plan(bool dma)
+/* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. `its_vmm`: the VMM drives it. */
+static void set_plan(bool dma, bool its_vmm)
 {
+        supervised = its_vmm;
         flags = DEVICE_MIGRATION_STOP_COPY | DEVICE_MIGRATION_P2P;
         if (dma)
                 flags |= DEVICE_MIGRATION_PRE_COPY | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA;
+        if (supervised)
+                flags |= DEVICE_SUPERVISED | DEVICE_KERNEL;
         plan_build(&plan,
-                   &(Manifest){.vmm.type = VMM_TYPE_QMP,
+                   &(Manifest){.vmm = {.type = VMM_TYPE_QMP, .can_hold = true},
+                               .kernel = "6.12.107",
                                .n_devices = 1,
                                .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
                    &policy_default);
@@ -1146,23 +1442,21 @@ static void set_plan(bool dma)
 static int usage(FILE *f)
 {
         fprintf(f,
-                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--break RULE | --rules | --all]\n");
+                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised] [--break RULE | --rules | "
+                "--all]\n");
         return 2;
 }
 
 int main(int argc, char **argv)
 {
-        static const struct option options[] = {{"crashes", required_argument, NULL, 'c'},
-                                                {"cuts", required_argument, NULL, 'u'},
-                                                {"faults", required_argument, NULL, 'f'},
-                                                {"break", required_argument, NULL, 'b'},
-                                                {"rules", no_argument, NULL, 'r'},
-                                                {"all", no_argument, NULL, 'a'},
-                                                {"dma", no_argument, NULL, 'd'},
-                                                {"help", no_argument, NULL, 'h'},
-                                                {}};
+        static const struct option options[] = {
+                {"crashes", required_argument, NULL, 'c'}, {"cuts", required_argument, NULL, 'u'},
+                {"faults", required_argument, NULL, 'f'},  {"break", required_argument, NULL, 'b'},
+                {"rules", no_argument, NULL, 'r'},         {"all", no_argument, NULL, 'a'},
+                {"dma", no_argument, NULL, 'd'},           {"supervised", no_argument, NULL, 's'},
+                {"help", no_argument, NULL, 'h'},          {}};
         const char *broken = NULL;
-        bool dma = false;
+        bool dma = false, its_vmm = false;
         int c, r;
 
         while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
@@ -1174,10 +1468,11 @@ int main(int argc, char **argv)
                 case 'r': print_rules(); return 0;
                 case 'a': broken = "--all"; break;
                 case 'd': dma = true; break;
+                case 's': its_vmm = true; break;
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);
                 }
-        set_plan(dma);
+        set_plan(dma, its_vmm);
         if (half_effects_init(&effects, 1) < 0)
                 return 2;
         if (broken && streq(broken, "--all"))

@@ -280,7 +280,7 @@ class ExitStatus(Case):
         self.assertEqual((status, report["ok"]), (6, False))
         self.assertTrue(report["findings"])
         for finding in report["findings"]:
-            self.assertEqual(set(finding), {"device", "property", "source", "destination", "remedy"})
+            self.assertEqual(set(finding), {"weight", "device", "property", "source", "destination", "remedy"})
             self.assertTrue(finding["property"] and finding["remedy"])
 
     def test_6_a_helper_that_is_gone_or_hangs(self):

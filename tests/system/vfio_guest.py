@@ -146,7 +146,7 @@ class Reader:
     """Takes what QEMUs print, each place at a socket of its own, line by line with the time when it came."""
 
     def __init__(self):
-        self.lines, self.rest, self.selector = [], {}, selectors.DefaultSelector()
+        self.lines, self.rest, self.selector = [], b"", selectors.DefaultSelector()
         self.wake, self.waker = socket.socketpair()
         self.selector.register(self.wake, selectors.EVENT_READ, None)
         threading.Thread(target=self.run, daemon=True).start()
@@ -177,9 +177,9 @@ class Reader:
         if not data:
             self.selector.unregister(s)
             s.close()
-            self.rest.pop(s, None)
             return
-        *lines, self.rest[s] = (self.rest.get(s, b"") + data).split(b"\n")
+        # A guest that is moved in the middle of a line ends it at the other place.
+        *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             words = line.split()
             if len(words) >= 2 and words[0] == b"C":

@@ -382,6 +382,181 @@ static void test_all_reasons_are_listed_and_long_ones_cut(void **state)
         pair_deinit(&pair);
 }
 
+/* ---- devices that the VMM drives itself -------------------------------------------------------------------------- */
+
+#define DRIVEN (DEVICE_SUPERVISED | DEVICE_KERNEL)
+
+/* Two of them, beside one of ours. Those of the destination nobody could look at yet. */
+static void pair_init_driven(Pair *pair)
+{
+        pair_init(pair, VMM_TYPE_QMP);
+        for (Side s = 0; s < SIDE_MAX; s++) {
+                Manifest *m = &pair->side[s];
+
+                (void) snprintf(m->kernel, sizeof m->kernel, "6.12.107");
+                for (uint32_t i = 0; i < 2; i++) {
+                        ManifestDevice *device = &m->devices[i];
+
+                        *device = (ManifestDevice){.migration_flags = DRIVEN, .state = DEVICE_STATE_UNKNOWN};
+                        (void) snprintf(device->id, sizeof device->id, "dev%u", i);
+                        device->status = s == SIDE_DESTINATION ? -ENOTCONN : 0;
+                        if (s == SIDE_SOURCE) {
+                                device->migration_flags |= 7 | DEVICE_HAS_DMA;
+                                device->state = DEVICE_STATE_RUNNING;
+                        }
+                }
+        }
+        pair->side[0].vmm.can_hold = true;
+        pair->side[0].vmm.major = 10;
+        (void) snprintf(pair->side[0].vmm.version, sizeof pair->side[0].vmm.version, "10.0.13");
+}
+
+static void spoil_p2p(Pair *p)
+{
+        p->side[0].devices[1].migration_flags &= ~(uint32_t) DEVICE_MIGRATION_P2P;
+}
+
+static void spoil_duplicate(Pair *p)
+{
+        p->side[0].devices[0].status = -EPERM;
+        (void) snprintf(p->side[0].devices[0].text, MANIFEST_TEXT_MAX, "pidfd_getfd: forbidden by AppArmor");
+}
+
+static void spoil_access(Pair *p)
+{
+        spoil_duplicate(p);
+        p->side[0].devices[0].status = -EACCES;
+}
+
+static void spoil_name(Pair *p)
+{
+        p->side[0].devices[0].status = -ENODEV;
+        (void) snprintf(p->side[0].devices[0].text, MANIFEST_TEXT_MAX, "QEMU has no v0");
+}
+
+static void spoil_driver(Pair *p)
+{
+        p->side[0].devices[0].migration_flags = DRIVEN;
+}
+
+static void spoil_undefined(Pair *p)
+{
+        p->side[0].vmm.n_vfio_user = 1;
+        (void) snprintf(p->side[0].vmm.vfio_user[0], MANIFEST_TEXT_MAX, "/machine/peripheral/v7 (vfio-pci)");
+}
+
+static void spoil_owner(Pair *p)
+{
+        p->side[1].devices[0].migration_flags = 7 | DEVICE_KERNEL;
+        p->side[1].devices[0].status = 0;
+}
+
+static void spoil_kernel(Pair *p)
+{
+        (void) snprintf(p->side[0].kernel, sizeof p->side[0].kernel, "6.12.95+deb12-amd64");
+}
+
+static void spoil_kernel_there(Pair *p)
+{
+        (void) snprintf(p->side[1].kernel, sizeof p->side[1].kernel, "6.12.95+deb12-amd64");
+}
+
+static void spoil_hold(Pair *p)
+{
+        p->side[0].vmm.can_hold = false;
+}
+
+static void spoil_events(Pair *p)
+{
+        p->side[0].vmm.n_silent = 1;
+        (void) snprintf(p->side[0].vmm.silent[0], MANIFEST_TEXT_MAX, "v1: migration-events is off");
+}
+
+static void spoil_qemu(Pair *p)
+{
+        p->side[0].vmm.major = 9;
+        (void) snprintf(p->side[0].vmm.version, sizeof p->side[0].vmm.version, "9.2.0");
+}
+
+static void spoil_qemu_there(Pair *p)
+{
+        p->side[1].vmm.major = 12;
+        (void) snprintf(p->side[1].vmm.version, sizeof p->side[1].vmm.version, "12.0.1");
+}
+
+static const struct {
+        void (*spoil)(Pair *pair);
+        FindingWeight weight;
+        const char *device, *property, *source, *destination, *remedy;
+} driven[] = {
+        {spoil_p2p, FINDING_REFUSAL, "dev1", "P2P states", "not supported", "", "all have the P2P states"},
+        {spoil_duplicate, FINDING_REFUSAL, "dev0", "device file", "pidfd_getfd: forbidden by AppArmor", "",
+         "AppArmor"},
+        {spoil_access, FINDING_REFUSAL, "dev0", "device file", "pidfd_getfd: forbidden by AppArmor", "",
+         "Yama"},
+        {spoil_name, FINDING_REFUSAL, "dev0", "device file", "QEMU has no v0", "", "vmm-device"},
+        {spoil_driver, FINDING_REFUSAL, "dev0", "migration", "not supported", "", "driver"},
+        {spoil_undefined, FINDING_REFUSAL, "", "device in QEMU", "/machine/peripheral/v7 (vfio-pci)", "",
+         "vmm-device"},
+        {spoil_owner, FINDING_REFUSAL, "dev0", "driven by", "its VMM", "migmgrd", "sysfs"},
+        {spoil_kernel, FINDING_NOTICE, "", "kernel", "6.12.95+deb12-amd64", "", "6.12.107"},
+        {spoil_hold, FINDING_NOTICE, "", "migration thread", "can't be held", "", "debug-threads"},
+        {spoil_events, FINDING_NOTICE, "", "migration-events", "v1: migration-events is off", "", "9.1"},
+        {spoil_qemu, FINDING_NOTICE, "", "QEMU", "9.2.0", "", "10 and 11"},
+        {spoil_qemu_there, FINDING_NOTICE, "", "QEMU", "", "12.0.1", "10 and 11"},
+};
+
+static void test_what_speaks_against_the_vmms_devices_refuses_or_is_told(void **state)
+{
+        Pair pair;
+
+        pair_init_driven(&pair);
+        assert_int_equal(pair_check(&pair), 0);
+        spoil_kernel_there(&pair); /* two set a state while vCPUs run at the source alone */
+        assert_int_equal(pair_check(&pair), 0);
+        pair_deinit(&pair);
+        for (size_t i = 0; i < ARRAY_SIZE(driven); i++) {
+                pair_init_driven(&pair);
+                driven[i].spoil(&pair);
+                if (pair_check(&pair) != 1)
+                        print_error("%s: %u findings\n", driven[i].property, pair.findings.n);
+                assert_int_equal(pair.findings.n, 1);
+                assert_finding(&pair.findings.items[0], driven[i].device, driven[i].property,
+                               driven[i].source, driven[i].destination);
+                assert_int_equal(pair.findings.items[0].weight, driven[i].weight);
+                assert_int_equal(findings_refuse(&pair.findings), driven[i].weight == FINDING_REFUSAL);
+                assert_non_null(strstr(pair.findings.items[0].remedy, driven[i].remedy));
+                pair_deinit(&pair);
+        }
+}
+
+/* QEMU's rule is about several, and of ours it knows nothing. */
+static void test_a_single_device_of_the_vmm_needs_no_p2p(void **state)
+{
+        Pair pair;
+
+        pair_init_driven(&pair);
+        spoil_p2p(&pair);
+        for (Side s = 0; s < SIDE_MAX; s++) {
+                pair.side[s].devices[0].migration_flags = 1;
+                pair.side[s].devices[0].status = 0;
+        }
+        assert_int_equal(pair_check(&pair), 0);
+        pair_deinit(&pair);
+}
+
+/* What nobody asked QEMU to move is none of its devices: of kernel, thread and version nothing is said. */
+static void test_without_such_devices_nothing_is_told(void **state)
+{
+        Pair pair;
+
+        pair_init(&pair, VMM_TYPE_QMP);
+        spoil_kernel(&pair);
+        spoil_qemu(&pair);
+        assert_int_equal(pair_check(&pair), 0);
+        pair_deinit(&pair);
+}
+
 /* Somebody moves the memory, and the device says where it wrote; at the destination neither matters. */
 static void test_memory_that_a_device_writes_must_be_moved_and_its_writes_known(void **state)
 {
@@ -396,7 +571,6 @@ static void test_memory_that_a_device_writes_must_be_moved_and_its_writes_known(
                 {VMM_TYPE_QMP, DEVICE_HAS_DMA, "DMA logging"},
                 {VMM_TYPE_DELEGATE, DEVICE_HAS_DMA | DEVICE_DMA_LOGGING | DEVICE_KERNEL, "dirty pages"},
                 {VMM_TYPE_DELEGATE, DEVICE_DMA_LOGGING | DEVICE_KERNEL, NULL},
-                {VMM_TYPE_QMP, DEVICE_HAS_DMA | DEVICE_DMA_LOGGING | DEVICE_KERNEL | DEVICE_SUPERVISED, NULL},
                 {VMM_TYPE_NONE, DEVICE_HAS_DMA | DEVICE_DMA_LOGGING, "memory"},
                 {VMM_TYPE_NONE, DEVICE_HAS_DMA, "memory"},
         };
@@ -430,6 +604,9 @@ int main(void)
                 cmocka_unit_test(test_flags_pair_when_the_destination_knows_what_the_source_uses),
                 cmocka_unit_test(test_both_sets_of_flags_are_shown),
                 cmocka_unit_test(test_devices_pair_by_id_whatever_their_order),
+                cmocka_unit_test(test_what_speaks_against_the_vmms_devices_refuses_or_is_told),
+                cmocka_unit_test(test_a_single_device_of_the_vmm_needs_no_p2p),
+                cmocka_unit_test(test_without_such_devices_nothing_is_told),
                 cmocka_unit_test(test_memory_that_a_device_writes_must_be_moved_and_its_writes_known),
                 cmocka_unit_test(test_all_reasons_are_listed_and_long_ones_cut),
         };

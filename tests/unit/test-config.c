@@ -58,6 +58,8 @@ static void assert_policy(const Policy *policy, const Policy *expect)
         assert_int_equal(policy->connect_usec, expect->connect_usec);
         assert_int_equal(policy->doubt_usec, expect->doubt_usec);
         assert_int_equal(policy->retries, expect->retries);
+        assert_int_equal(policy->grace, expect->grace);
+        assert_int_equal(policy->push, expect->push);
 }
 
 /* ---- what is right ------------------------------------------------------------------------------------------- */
@@ -101,6 +103,18 @@ static void test_every_key_sets_what_it_says_and_nothing_else(void **state)
         expect.retries = 100;
         assert_policy(&rig.config.policy, &expect);
         assert_string_equal(rig.config.vms_dir, "/v");
+        for (int off = 0; off < 4; off++) {
+                char text[128];
+
+                (void) snprintf(text, sizeof text, "{\"supervised-grace\":\"%s\",\"supervised-push\":\"%s\"}",
+                                off & 1 ? "off" : "auto", off & 2 ? "off" : "auto");
+                rig_write(&rig, "migmgrd.json", text);
+                assert_int_equal(rig_read(&rig), 0);
+                expect = policy_default;
+                expect.grace = !(off & 1);
+                expect.push = !(off & 2);
+                assert_policy(&rig.config.policy, &expect);
+        }
         rig_deinit(&rig);
 }
 
@@ -192,6 +206,9 @@ static const struct {
         {"{\"deadlines-msec\":{\"drain\":0}}", "\"drain\" is 0, not from 1 to 3600000"},
         {"{\"deadlines-msec\":{\"Drain\":1}}", "unknown key \"Drain\""},
         {"{\"deadlines-msec\":{\"stop-rest\":1}}", "unknown key \"stop-rest\""},
+        {"{\"supervised-grace\":\"on\"}", "\"supervised-grace\" is \"on\", not \"auto\" or \"off\""},
+        {"{\"supervised-push\":false}", "\"supervised-push\" is not of type string"},
+        {"{\"supervised-push\":\"\"}", "\"supervised-push\" is \"\", not \"auto\" or \"off\""},
         {"{\"vms-dir\":7}", "\"vms-dir\" is not of type string"},
         {"{\"vms-dir\":\"/a\\u0000b\"}", "\"vms-dir\" has a zero byte"},
 };

@@ -21,6 +21,8 @@ typedef struct Rig {
         uint32_t n_sent;
         uint64_t timer_usec;
         DeviceState device[N];
+        uint32_t flags[N]; /* what they can */
+        DeviceOp last[N];  /* the last thing that was asked of each */
         union {
                 Half half;
                 uint8_t room[sizeof(Half) + N * sizeof(HalfDevice)];
@@ -29,7 +31,11 @@ typedef struct Rig {
 
 #define DMA (DEVICE_DMA_LOGGING | DEVICE_HAS_DMA) /* all of them write the VM's memory */
 
+#define DRIVEN (DEVICE_SUPERVISED | DEVICE_KERNEL)
+
 static const uint32_t p2p[N] = {3, 1, 3, 1}; /* every other device has the P2P states */
+/* Two that the VMM drives, with PRE_COPY and without, beside two of ours. */
+static const uint32_t mixed[N] = {3 | DMA, DRIVEN | 7, 1 | DMA, DRIVEN | 3};
 
 static void rig_event(Rig *rig, HalfEvent event)
 {
@@ -62,24 +68,53 @@ static void rig_event(Rig *rig, HalfEvent event)
         }
 }
 
-static void rig_init(Rig *rig, Side side)
+static bool is_driven(const Rig *rig, uint32_t i)
 {
-        static ManifestDevice devices[N];
+        return rig->flags[i] & DEVICE_SUPERVISED;
+}
+
+/* The VMM's own devices can't be had before it has started. */
+static void set_device(Rig *rig, uint32_t i)
+{
+        bool there = !is_driven(rig, i);
+
+        half_set_device(&rig->half, i, there ? rig->flags[i] : DRIVEN,
+                        there ? DEVICE_STATE_RUNNING : DEVICE_STATE_UNKNOWN);
+        half_set_gone(&rig->half, i, !there);
+}
+
+static void rig_init_with(Rig *rig, Side side, const uint32_t flags[N])
+{
+        ManifestDevice devices[N] = {};
+        Manifest manifest = {.vmm = {.type = VMM_TYPE_QMP, .can_hold = true},
+                             .kernel = "6.12.107",
+                             .n_devices = N,
+                             .devices = devices};
 
         memset(rig, 0, sizeof *rig);
         rig->policy = policy_default;
         for (int i = 0; i < N; i++) {
-                devices[i].migration_flags = p2p[i] | DMA;
+                rig->flags[i] = devices[i].migration_flags = flags[i];
                 rig->device[i] = DEVICE_STATE_RUNNING;
+                if (side == SIDE_DESTINATION && is_driven(rig, (uint32_t) i))
+                        rig->device[i] = DEVICE_STATE_STOP; /* left by a job that nobody remembers */
         }
-        plan_build(&rig->plan, &(Manifest){.vmm.type = VMM_TYPE_QMP, .n_devices = N, .devices = devices},
-                   &rig->policy);
+        plan_build(&rig->plan, &manifest, &rig->policy);
         assert_int_equal(half_effects_init(&rig->effects, N), 0);
         half_init(&rig->half, side, N, false);
         for (uint32_t i = 0; i < N; i++)
-                half_set_device(&rig->half, i, p2p[i] | DMA, DEVICE_STATE_RUNNING);
+                set_device(rig, i);
         rig_event(rig, (HalfEvent){.type = HALF_LINKED});
         rig_event(rig, (HalfEvent){.type = HALF_START});
+}
+
+static void rig_init(Rig *rig, Side side)
+{
+        uint32_t flags[N];
+
+        for (int i = 0; i < N; i++)
+                flags[i] = p2p[i] | DMA;
+        rig_init_with(rig, side, flags);
 }
 
 static void rig_deinit(Rig *rig)
@@ -104,15 +139,21 @@ static void rig_device_ok(Rig *rig, uint32_t i)
         for (uint32_t k = 0; k < rig->asked[i].program.n; k++) {
                 DeviceOp op = rig->asked[i].program.ops[k];
 
+                rig->last[i] = op;
                 if (op.type == DEVICE_OP_SET) {
                         assert_int_equal(op.from, rig->device[i]);
                         rig->device[i] = op.to;
+                } else if (op.type == DEVICE_OP_NUDGE || op.type == DEVICE_OP_EXPECT) {
+                        assert_true(rig->device[i] == op.from || rig->device[i] == op.to);
+                        if (op.type == DEVICE_OP_NUDGE)
+                                rig->device[i] = op.to;
                 } else if (op.type == DEVICE_OP_RESET) {
                         rig->device[i] = DEVICE_STATE_RUNNING;
                         event.was_reset = true;
                 }
         }
         event.state = rig->device[i];
+        half_set_flags(&rig->half, i, rig->flags[i]);
         rig_event(rig, event);
 }
 
@@ -134,10 +175,44 @@ static void rig_devices_ok(Rig *rig)
                         rig_device_ok(rig, i);
 }
 
+/* What QEMU does with its own devices in each act, when all goes well. What it has not set itself it does not undo. */
+static void vmm_moves(Rig *rig, uint32_t i, VmmAct act)
+{
+        bool saves = rig->flags[i] & DEVICE_MIGRATION_PRE_COPY;
+        DeviceState *state = &rig->device[i];
+
+        switch (act) {
+        case VMM_ACT_MIGRATE:
+                if (saves)
+                        *state = DEVICE_STATE_PRE_COPY;
+                break;
+        case VMM_ACT_HALT: *state = saves ? DEVICE_STATE_PRE_COPY_P2P : DEVICE_STATE_RUNNING_P2P; break;
+        case VMM_ACT_SEAL: *state = DEVICE_STATE_STOP_COPY; break; /* read to its end, and not stopped yet */
+        case VMM_ACT_RESUME:
+                if (*state != DEVICE_STATE_RUNNING_P2P || saves)
+                        *state = DEVICE_STATE_RUNNING;
+                break;
+        case VMM_ACT_TAKE_IN: *state = DEVICE_STATE_RESUMING; break;
+        case VMM_ACT_ARRIVE: *state = DEVICE_STATE_RUNNING_P2P; break;
+        case VMM_ACT_RUN: *state = DEVICE_STATE_RUNNING; break;
+        case VMM_ACT_NONE:
+        case VMM_ACT_LOOK:
+        case VMM_ACT_PREPARE:
+        case VMM_ACT_END:
+        case VMM_ACT_START:
+        case VMM_ACT_VERIFY:
+        case VMM_ACT_MAX:
+        case VMM_ACT_INVALID: break;
+        }
+}
+
 static void rig_vmm(Rig *rig, int status)
 {
         assert_true(rig->has_vmm);
         rig->has_vmm = false;
+        for (uint32_t i = 0; i < N && status == 0; i++)
+                if (is_driven(rig, i))
+                        vmm_moves(rig, i, rig->vmm.vmm_act);
         rig_event(rig, (HalfEvent){HALF_RESULT, HALF_WHO_VMM, .step = rig->vmm.step, .status = status});
 }
 
@@ -186,6 +261,14 @@ static void rig_until(Rig *rig, HalfState state)
         assert_string_equal(half_states[rig->half.state].name, half_states[state].name);
 }
 
+/* States in which only devices that their VMM drives have something to do; without such they are passed through. */
+static bool is_for_driven(HalfState state)
+{
+        return state == SOURCE_VIOMMU_GRACE || state == SOURCE_SETTLE || state == DESTINATION_ADOPT ||
+               state == DESTINATION_CLEAN || state == DESTINATION_VMM_ARRIVE || state == DESTINATION_PUSH ||
+               state == DESTINATION_SETTLE;
+}
+
 /* ---- barriers ------------------------------------------------------------------------------------------------ */
 
 static void test_first_grace_barrier_is_for_p2p_devices_only(void **state)
@@ -208,7 +291,7 @@ static void test_first_grace_barrier_is_for_p2p_devices_only(void **state)
 
 /* In every state that commands devices: as long as one of them has not answered, the half stays and asks nothing of
  * anybody else, whoever answers first. */
-static void test_no_device_passes_a_barrier_before_all_have_reached_it(void **state)
+static void see_no_device_pass(const uint32_t flags[N], bool driven)
 {
         static const Side sides[] = {SIDE_SOURCE, SIDE_DESTINATION};
 
@@ -221,17 +304,17 @@ static void test_no_device_passes_a_barrier_before_all_have_reached_it(void **st
                                 if ((at >= DESTINATION_RECORD) != (sides[s] == SIDE_DESTINATION))
                                         continue;
                                 if (half_states[at].device == DEVICE_ACT_NONE || back ||
-                                    at == SOURCE_VIOMMU_GRACE || at == DESTINATION_ARRIVE_AGAIN ||
+                                    (is_for_driven(at) && !driven) || at == DESTINATION_ARRIVE_AGAIN ||
                                     at == DESTINATION_FIND || at == DESTINATION_RUN_AGAIN ||
                                     at == DESTINATION_REPAIR)
                                         continue;
-                                rig_init(&rig, sides[s]);
+                                rig_init_with(&rig, sides[s], flags);
                                 rig_until(&rig, at);
                                 if (rig.has_vmm)
                                         rig_vmm(&rig, 0);
                                 if (half_states[at].expect)
                                         rig_message(&rig, half_states[at].expect, half_states[at].phase);
-                                if (!rig.has[last]) {
+                                if (!rig.has[last] || rig.half.state != at) {
                                         rig_deinit(&rig);
                                         continue;
                                 }
@@ -246,6 +329,14 @@ static void test_no_device_passes_a_barrier_before_all_have_reached_it(void **st
                                 assert_int_not_equal(rig.half.state, at);
                                 rig_deinit(&rig);
                         }
+}
+
+static void test_no_device_passes_a_barrier_before_all_have_reached_it(void **state)
+{
+        static const uint32_t ours[N] = {3 | DMA, 1 | DMA, 3 | DMA, 1 | DMA};
+
+        see_no_device_pass(ours, false);
+        see_no_device_pass(mixed, true);
 }
 
 static void test_the_way_back_has_the_same_barriers(void **state)
@@ -599,7 +690,7 @@ static void test_an_abort_is_answered_in_every_state(void **state)
                     at == DESTINATION_FIND || at == DESTINATION_ARRIVE_AGAIN || at == DESTINATION_RUN_AGAIN ||
                     at == DESTINATION_REPAIR)
                         continue;
-                rig_init(&rig, SIDE_DESTINATION);
+                rig_init_with(&rig, SIDE_DESTINATION, mixed);
                 rig_until(&rig, at);
                 rig.n_sent = 0;
                 rig_message(&rig, MESSAGE_ABORT, 0);
@@ -619,11 +710,11 @@ static void test_cancel_in_every_state_turns_back_or_says_too_late(void **state)
                 Rig rig;
                 int r;
 
-                if (job == JOB_STATE_ROLLING_BACK || job == JOB_STATE_IN_DOUBT || at == SOURCE_VIOMMU_GRACE ||
-                    at == SOURCE_ASK || at == SOURCE_LOST || at == SOURCE_END || at == SOURCE_OVER)
+                if (job == JOB_STATE_ROLLING_BACK || job == JOB_STATE_IN_DOUBT || at == SOURCE_ASK ||
+                    at == SOURCE_LOST || at == SOURCE_END || at == SOURCE_OVER)
                         continue;
                 early = at < SOURCE_NOBODY;
-                rig_init(&rig, SIDE_SOURCE);
+                rig_init_with(&rig, SIDE_SOURCE, mixed);
                 rig_until(&rig, at);
                 r = half_step(&half_table, &rig.plan, &rig.half, &(HalfEvent){.type = HALF_CANCEL},
                               &rig.effects);
@@ -774,6 +865,450 @@ static void test_a_done_that_comes_early_counts(void **state)
         rig_deinit(&rig);
 }
 
+/* ---- devices that the VMM drives ------------------------------------------------------------------------------- */
+
+static bool is_settled(const Rig *rig, uint32_t i)
+{
+        return rig->last[i].type == DEVICE_OP_NUDGE && rig->last[i].from == DEVICE_STATE_RUNNING_P2P &&
+               rig->last[i].to == DEVICE_STATE_RUNNING && rig->device[i] == DEVICE_STATE_RUNNING;
+}
+
+static void assert_settled(const Rig *rig)
+{
+        for (uint32_t i = 0; i < N; i++)
+                if (is_driven(rig, i))
+                        assert_true(is_settled(rig, i));
+}
+
+/* Forward, and back from every state from which there is a way back: the last that is asked of each is whether it runs, and so
+ * it does, though its VMM does not set right what it has not seen. */
+static void test_every_way_ends_with_a_look_that_the_vmms_devices_run(void **state)
+{
+        Rig rig;
+
+        for (unsigned int without = 0; without < 4; without++) {
+                rig_init_with(&rig, SIDE_DESTINATION, mixed);
+                rig.plan.push = !(without & 1);
+                rig_until(&rig, DESTINATION_STARTED);
+                assert_settled(&rig);
+                assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+                rig_deinit(&rig);
+                for (HalfState at = SOURCE_PREPARE; at < SOURCE_NOBODY; at++) {
+                        rig_init_with(&rig, SIDE_SOURCE, mixed);
+                        rig.plan.push = !(without & 1);
+                        rig.plan.grace = rig.plan.phases[PHASE_VIOMMU_GRACE].planned = !(without & 2);
+                        if (at == SOURCE_VIOMMU_GRACE && (without & 2)) {
+                                rig_deinit(&rig);
+                                continue;
+                        }
+                        rig_until(&rig, at);
+                        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+                        memset(rig.has, 0, sizeof rig.has);
+                        rig.has_vmm = false;
+                        rig_until(&rig, SOURCE_END);
+                        assert_settled(&rig);
+                        assert_int_equal(half_result(&rig.half), JOB_RESULT_CANCELLED);
+                        rig_deinit(&rig);
+                }
+        }
+}
+
+static void test_the_vmms_devices_are_quieted_before_it_halts_only_if_planned(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        rig_until(&rig, SOURCE_VIOMMU_GRACE);
+        assert_true(rig.has[1] && rig.has[3]);
+        assert_false(rig.has[0] || rig.has[2]); /* ours wait for the vCPUs to stand */
+        rig_until(&rig, SOURCE_HALT);
+        assert_int_equal(rig.device[1], DEVICE_STATE_PRE_COPY_P2P);
+        assert_int_equal(rig.device[3], DEVICE_STATE_RUNNING_P2P);
+        rig_deinit(&rig);
+}
+
+/* Rule 1: not before READY is in and every device has read STOP, whoever has it in hand. */
+static void test_the_source_gives_nothing_up_before_the_vmms_devices_read_stop(void **state)
+{
+        for (int order = 0; order < 2; order++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_SOURCE, mixed);
+                rig_until(&rig, SOURCE_INTAKE);
+                assert_true(rig.has[1] && rig.has[3]);
+                if (order)
+                        rig_message(&rig, MESSAGE_READY, 0);
+                rig_device_ok(&rig, 1);
+                assert_int_equal(rig.half.state, SOURCE_INTAKE);
+                if (order) {
+                        rig_device_fails(&rig, 3, DEVICE_STATE_STOP, DEVICE_STATE_STOP, DEVICE_STATE_RUNNING);
+                        assert_int_equal(rig.half.state, SOURCE_ABORT);
+                } else {
+                        rig_device_ok(&rig, 3);
+                        assert_int_equal(rig.half.state, SOURCE_INTAKE);
+                        rig_message(&rig, MESSAGE_READY, 0);
+                        assert_int_equal(rig.half.state, SOURCE_NOBODY);
+                }
+                rig_deinit(&rig);
+        }
+}
+
+static void reset_device(Rig *rig, uint32_t i)
+{
+        rig_event(rig, (HalfEvent){HALF_DEVICE_RESET, .device = i, .state = DEVICE_STATE_UNKNOWN});
+}
+
+/* Whatever was asked before is of no more interest. */
+static void forget_asked(Rig *rig)
+{
+        memset(rig->has, 0, sizeof rig->has);
+        rig->has_vmm = false;
+}
+
+static void assert_comes_back_without(Rig *rig, uint32_t i)
+{
+        rig_until(rig, SOURCE_END);
+        assert_int_equal(half_result(&rig->half), JOB_RESULT_DEGRADED);
+        for (uint32_t k = 0; k < N; k++)
+                assert_int_equal(half_device_is_lost(&rig->half, k), k == i);
+        rig_deinit(rig);
+}
+
+static void test_a_source_device_that_its_vmm_resets_turns_the_job_back_and_is_named(void **state)
+{
+        for (HalfState at = SOURCE_PREPARE; at < SOURCE_NOBODY; at++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_SOURCE, mixed);
+                rig_until(&rig, at);
+                reset_device(&rig, 3);
+                assert_int_equal(rig.half.state, SOURCE_ABORT);
+                assert_int_equal(rig.half.failure.cause, HALF_CAUSE_DEVICE_RESET);
+                assert_int_equal(rig.half.failure.device, 3);
+                forget_asked(&rig);
+                rig.device[3] = DEVICE_STATE_RUNNING;
+                assert_comes_back_without(&rig, 3);
+        }
+}
+
+static void test_a_source_device_that_its_vmm_resets_on_the_way_back_is_named(void **state)
+{
+        static const HalfState states[] = {SOURCE_ABORT,  SOURCE_LOOK,   SOURCE_BACK_P2P, SOURCE_BACK_RUN,
+                                           SOURCE_RESUME, SOURCE_SETTLE, SOURCE_UNLOG};
+
+        for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_SOURCE, mixed);
+                rig_until(&rig, SOURCE_DRAIN);
+                rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+                forget_asked(&rig);
+                rig_until(&rig, states[i]);
+                reset_device(&rig, 1);
+                assert_int_equal(rig.half.state, states[i]);
+                rig.device[1] = DEVICE_STATE_RUNNING;
+                assert_comes_back_without(&rig, 1);
+        }
+}
+
+/* All that it held is at the destination: it is lost only if the VM comes back. */
+static void test_a_device_reset_in_transit_counts_when_the_vm_comes_back(void **state)
+{
+        for (int back = 0; back < 2; back++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_SOURCE, mixed);
+                rig_until(&rig, SOURCE_GO);
+                reset_device(&rig, 1);
+                assert_int_equal(rig.half.state, SOURCE_GO);
+                if (back) {
+                        rig_event(&rig,
+                                  (HalfEvent){HALF_MESSAGE, .message = MESSAGE_NOTSTARTED, .copy = true});
+                        assert_comes_back_without(&rig, 1);
+                        continue;
+                }
+                rig_until(&rig, SOURCE_CLOSE);
+                assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_a_destination_device_that_its_vmm_resets_is_given_up_in_time_or_named(void **state)
+{
+        for (HalfState at = DESTINATION_PREPARE; at <= DESTINATION_DONE; at++) {
+                bool unready = at < DESTINATION_READY;
+                Rig rig;
+
+                if (at == DESTINATION_FIND || at == DESTINATION_ARRIVE_AGAIN || at == DESTINATION_RUN_AGAIN ||
+                    at == DESTINATION_REPAIR)
+                        continue;
+                rig_init_with(&rig, SIDE_DESTINATION, mixed);
+                rig_until(&rig, at);
+                reset_device(&rig, 1);
+                if (unready) {
+                        assert_true(rig_said(&rig, MESSAGE_FAILED));
+                        assert_true(rig.half.state == DESTINATION_GATHER ||
+                                    rig.half.state == DESTINATION_DISCARD);
+                        rig_deinit(&rig);
+                        continue;
+                }
+                if (at == DESTINATION_READY) {
+                        assert_int_equal(rig.half.state, DESTINATION_PROMISE);
+                        rig_until(&rig, DESTINATION_PROMISED);
+                        assert_true(rig_said(&rig, MESSAGE_NOTSTARTED));
+                        rig_deinit(&rig);
+                        continue;
+                }
+                assert_int_equal(rig.half.state, at);
+                rig_until(&rig, DESTINATION_STARTED);
+                assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+                assert_true(half_device_is_lost(&rig.half, 1));
+                rig_deinit(&rig);
+        }
+}
+
+static void test_a_start_that_was_asked_for_is_asked_for_again(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        rig_until(&rig, DESTINATION_VMM_ARRIVE);
+        rig_vmm(&rig, -EIO);
+        assert_int_equal(rig.half.state, DESTINATION_RUN);
+        rig_vmm(&rig, -EIO);
+        assert_int_equal(rig.half.state, DESTINATION_STALLED);
+        rig_vmm(&rig, -EIO);
+        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_settled(&rig);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+        rig_deinit(&rig);
+}
+
+/* Its vCPUs may have run since the first word of a start. */
+static void test_a_vmm_that_dies_after_it_was_told_to_begin_may_have_run(void **state)
+{
+        static const HalfState states[] = {DESTINATION_VMM_ARRIVE, DESTINATION_PUSH, DESTINATION_RUN};
+
+        for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_DESTINATION, mixed);
+                rig_until(&rig, states[i]);
+                rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+                assert_int_equal(rig.half.state, DESTINATION_MAYBE);
+                assert_true(rig_said(&rig, MESSAGE_MAYBE));
+                rig_deinit(&rig);
+        }
+}
+
+/* ... and before that it has not, which this very process knows; what the VMM had open has gone with it, and stands. */
+static void test_a_vmm_that_dies_before_it_was_told_to_begin_has_not_run(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        rig_until(&rig, DESTINATION_ARRIVE);
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+        for (uint32_t i = 1; i < N; i += 2) {
+                rig.has[i] = false;
+                rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = i, .state = DEVICE_STATE_UNKNOWN});
+        }
+        for (int tries = 0; tries < 4 && rig.half.state != DESTINATION_PROMISE; tries++)
+                for (uint32_t i = 0; i < N; i++)
+                        if (rig.has[i] && is_driven(&rig, i))
+                                rig_device_fails(&rig, i, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN,
+                                                 DEVICE_STATE_UNKNOWN);
+                        else if (rig.has[i])
+                                rig_device_ok(&rig, i);
+        rig_until(&rig, DESTINATION_PROMISED);
+        assert_true(rig_said(&rig, MESSAGE_NOTSTARTED));
+        rig_deinit(&rig);
+}
+
+/* A source that saw the seal goes forward without its VMM, and without what went with that. */
+static void test_a_vmm_that_dies_sealed_takes_its_devices_with_it_and_no_more(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        rig_until(&rig, SOURCE_DRAIN);
+        rig_vmm(&rig, 0);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, SOURCE_DRAIN);
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+        rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = 1, .state = DEVICE_STATE_UNKNOWN});
+        rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = 3, .state = DEVICE_STATE_UNKNOWN});
+        rig_message(&rig, MESSAGE_REACHED, PHASE_DRAIN);
+        rig_until(&rig, SOURCE_INTAKE);
+        rig_message(&rig, MESSAGE_READY, 0);
+        assert_int_equal(rig.half.state, SOURCE_NOBODY);
+        rig_deinit(&rig);
+}
+
+static void test_a_push_that_fails_leaves_it_to_the_vmm(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        rig_until(&rig, DESTINATION_PUSH);
+        rig_device_fails(&rig, 1, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING, DEVICE_STATE_RUNNING_P2P);
+        rig_device_ok(&rig, 3);
+        assert_int_equal(rig.half.state, DESTINATION_RUN);
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+        rig_deinit(&rig);
+}
+
+static void test_a_device_that_does_not_run_behind_its_vmm_is_named(void **state)
+{
+        for (int back = 0; back < 2; back++) {
+                Rig rig;
+
+                rig_init_with(&rig, back ? SIDE_SOURCE : SIDE_DESTINATION, mixed);
+                if (back) {
+                        rig_until(&rig, SOURCE_HALT);
+                        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+                        rig.has_vmm = false;
+                }
+                rig_until(&rig, back ? SOURCE_SETTLE : DESTINATION_SETTLE);
+                rig_device_fails(&rig, 1, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING, DEVICE_STATE_ERROR);
+                rig_until(&rig, back ? SOURCE_END : DESTINATION_STARTED);
+                assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+                assert_true(half_device_is_lost(&rig.half, 1));
+                assert_false(half_device_is_lost(&rig.half, 3));
+                rig_deinit(&rig);
+        }
+}
+
+/* Our agent holds a duplicate; when it dies the device does not. */
+static void test_an_agent_that_dies_while_the_vcpus_start_loses_nothing_of_the_vmms_device(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        rig_until(&rig, DESTINATION_RUN);
+        rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = 1, .state = DEVICE_STATE_UNKNOWN});
+        rig_vmm(&rig, 0);
+        assert_int_equal(rig.half.state, DESTINATION_SETTLE);
+        assert_int_equal(rig.asked[1].program.ops[0].type, DEVICE_OP_REOPEN);
+        rig_device_ok(&rig, 3);
+        rig_device_ok(&rig, 1); /* found */
+        assert_int_equal(rig.half.state, DESTINATION_SETTLE);
+        assert_int_equal(rig.asked[1].program.ops[0].type, DEVICE_OP_NUDGE);
+        rig_device_ok(&rig, 1);
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+        rig_deinit(&rig);
+}
+
+static void test_a_source_that_its_vmm_resumes_late_is_looked_at_too(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        rig_until(&rig, SOURCE_HALT);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig.has_vmm = false;
+        rig_until(&rig, SOURCE_RESUME);
+        rig_vmm(&rig, -EIO);
+        assert_int_equal(rig.half.state, SOURCE_STUCK);
+        rig.device[1] = DEVICE_STATE_RUNNING;
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_RESUMED});
+        rig.has_vmm = false;
+        rig_until(&rig, SOURCE_END);
+        assert_settled(&rig);
+        rig_deinit(&rig);
+}
+
+/* What a device of ours takes longer does not make the VMM's go one by one. */
+static void test_the_vmms_devices_are_pushed_behind_a_repair_too(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        rig_until(&rig, DESTINATION_RUN_DEVICES);
+        rig_device_ok(&rig, 2);
+        rig_device_fails(&rig, 0, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING, DEVICE_STATE_ERROR);
+        rig_until(&rig, DESTINATION_REPAIR);
+        rig_until(&rig, DESTINATION_PUSH);
+        assert_true(rig.has[1] && rig.has[3]);
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+        assert_false(half_device_is_lost(&rig.half, 1) || half_device_is_lost(&rig.half, 3));
+        rig_deinit(&rig);
+}
+
+/* Its VMM may have taken it from STOP to RUNNING, and what the VMM has mapped for it our agents never knew. */
+static void test_a_device_of_the_vmm_that_is_found_again_has_lost_nothing(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        rig.flags[1] |= DMA;
+        rig_until(&rig, SOURCE_INTAKE);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.devices[1].state, DEVICE_STATE_STOP);
+        rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = 1, .state = DEVICE_STATE_UNKNOWN});
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig.flags[1] &= ~(uint32_t) DMA;
+        rig.device[1] = DEVICE_STATE_RUNNING; /* QEMU has resumed by itself */
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_CANCELLED);
+        assert_false(half_device_is_lost(&rig.half, 1));
+        rig_deinit(&rig);
+}
+
+static void test_the_vmm_is_told_to_begin_before_it_is_told_to_run(void **state)
+{
+        for (int push = 0; push < 2; push++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_DESTINATION, mixed);
+                rig.plan.push = push;
+                rig_until(&rig, push ? DESTINATION_VMM_ARRIVE : DESTINATION_RUN);
+                assert_int_equal(rig.vmm.vmm_act, push ? VMM_ACT_ARRIVE : VMM_ACT_RUN);
+                rig_until(&rig, DESTINATION_RUN);
+                assert_int_equal(rig.vmm.vmm_act, VMM_ACT_RUN);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_a_restarted_destination_whose_vcpus_run_looks_at_the_vmms_devices(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        assert_int_equal(half_restore(&half_table, &rig.half, SIDE_DESTINATION, N, OWNER_DESTINATION, false,
+                                      &(HalfSight){.vmm_lives = true, .vmm_runs = true}),
+                         0);
+        forget_asked(&rig);
+        rig.has_record = false;
+        for (uint32_t i = 0; i < N; i++)
+                set_device(&rig, i);
+        rig.device[1] = DEVICE_STATE_RUNNING;
+        rig.device[3] = DEVICE_STATE_RUNNING_P2P;
+        rig_event(&rig, (HalfEvent){.type = HALF_LINKED});
+        rig_event(&rig, (HalfEvent){.type = HALF_START});
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_settled(&rig);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+        rig_deinit(&rig);
+}
+
+/* RUN_DEVICES asks nothing of them: they read RUNNING_P2P, or STOP without P2P, right up to the moment in which the vCPUs are
+ * asked to run, and after it. So only STOP, where RUNNING_P2P comes first, says that this was never asked. */
+static void test_after_a_restart_the_vmms_devices_vouch_for_nothing(void **state)
+{
+        for (DeviceState s = 0; s < DEVICE_STATE_MAX; s++) {
+                assert_int_equal(half_device_may_have_run(3, s),
+                                 s == DEVICE_STATE_RUNNING || s == DEVICE_STATE_UNKNOWN);
+                assert_int_equal(half_device_may_have_run(DRIVEN | 3, s), s != DEVICE_STATE_STOP);
+                assert_true(half_device_may_have_run(DRIVEN | 1, s));
+                assert_true(half_device_may_have_run(DRIVEN, s));
+        }
+}
+
 /* ---- the tables themselves ----------------------------------------------------------------------------------- */
 
 static void test_every_state_is_reached_by_a_row_or_a_restart(void **state)
@@ -906,6 +1441,27 @@ int main(void)
                 cmocka_unit_test(test_a_full_disk_does_not_keep_the_guest_standing_before_handover),
                 cmocka_unit_test(test_a_device_that_goes_while_the_vcpus_start_is_lost),
                 cmocka_unit_test(test_a_done_that_comes_early_counts),
+                cmocka_unit_test(test_every_way_ends_with_a_look_that_the_vmms_devices_run),
+                cmocka_unit_test(test_the_vmms_devices_are_quieted_before_it_halts_only_if_planned),
+                cmocka_unit_test(test_the_source_gives_nothing_up_before_the_vmms_devices_read_stop),
+                cmocka_unit_test(test_a_source_device_that_its_vmm_resets_turns_the_job_back_and_is_named),
+                cmocka_unit_test(test_a_source_device_that_its_vmm_resets_on_the_way_back_is_named),
+                cmocka_unit_test(test_a_device_reset_in_transit_counts_when_the_vm_comes_back),
+                cmocka_unit_test(test_a_destination_device_that_its_vmm_resets_is_given_up_in_time_or_named),
+                cmocka_unit_test(test_a_start_that_was_asked_for_is_asked_for_again),
+                cmocka_unit_test(test_a_vmm_that_dies_after_it_was_told_to_begin_may_have_run),
+                cmocka_unit_test(test_a_vmm_that_dies_before_it_was_told_to_begin_has_not_run),
+                cmocka_unit_test(test_a_vmm_that_dies_sealed_takes_its_devices_with_it_and_no_more),
+                cmocka_unit_test(test_a_push_that_fails_leaves_it_to_the_vmm),
+                cmocka_unit_test(test_a_device_that_does_not_run_behind_its_vmm_is_named),
+                cmocka_unit_test(
+                        test_an_agent_that_dies_while_the_vcpus_start_loses_nothing_of_the_vmms_device),
+                cmocka_unit_test(test_a_source_that_its_vmm_resumes_late_is_looked_at_too),
+                cmocka_unit_test(test_the_vmms_devices_are_pushed_behind_a_repair_too),
+                cmocka_unit_test(test_a_device_of_the_vmm_that_is_found_again_has_lost_nothing),
+                cmocka_unit_test(test_the_vmm_is_told_to_begin_before_it_is_told_to_run),
+                cmocka_unit_test(test_a_restarted_destination_whose_vcpus_run_looks_at_the_vmms_devices),
+                cmocka_unit_test(test_after_a_restart_the_vmms_devices_vouch_for_nothing),
                 cmocka_unit_test(test_every_state_is_reached_by_a_row_or_a_restart),
                 cmocka_unit_test(test_rows_stay_on_their_side),
                 cmocka_unit_test(test_every_record_of_each_side_has_a_place_after_a_restart),

@@ -24,16 +24,20 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
         fill(m->name, sizeof m->name, 'n');
         m->presence = PRESENCE_HERE;
         m->can_start = true;
+        fill(m->kernel, sizeof m->kernel, 'k');
         for (uint32_t i = 0; i < n_devices; i++) {
                 ManifestDevice *d = &m->devices[i];
 
                 fill(d->id, sizeof d->id, 'd');
                 (void) snprintf(d->id, sizeof d->id, "%u", i);
                 d->id[strlen(d->id)] = '-';
-                d->migration_flags = i % 8 | (i % 2 ? DEVICE_DMA_LOGGING | DEVICE_HAS_DMA : 0);
+                d->migration_flags = i % 8 | (i % 2 ? DEVICE_DMA_LOGGING | DEVICE_HAS_DMA : 0) |
+                                     (i % 3 ? DEVICE_SUPERVISED | DEVICE_KERNEL : 0);
                 d->state = (DeviceState) (i % DEVICE_STATE_MAX);
                 d->status = i % 2 ? -4095 : 0;
                 fill(d->text, sizeof d->text, 't');
+                fill(d->sysfs, sizeof d->sysfs, 's');
+                fill(d->driver, sizeof d->driver, 'v');
         }
         m->vmm.type = vmm;
         if (vmm == VMM_TYPE_NONE)
@@ -41,6 +45,7 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
         m->vmm.status = -1;
         m->vmm.major = 1000;
         m->vmm.takes_dirty_pages = true;
+        m->vmm.can_hold = true;
         fill(m->vmm.text, sizeof m->vmm.text, '1');
         fill(m->vmm.version, sizeof m->vmm.version, '2');
         fill(m->vmm.machine, sizeof m->vmm.machine, '3');
@@ -50,6 +55,8 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
         for (size_t i = 0; i < MANIFEST_REASONS_MAX; i++)
                 fill(m->vmm.blocked[i], MANIFEST_TEXT_MAX, 'b');
         fill(m->vmm.vfio_user[0], MANIFEST_TEXT_MAX, 'v');
+        m->vmm.n_silent = 1;
+        fill(m->vmm.silent[0], MANIFEST_TEXT_MAX, 's');
 }
 
 static int from_json(json_object *object, Manifest *ret, char *text)
@@ -353,9 +360,11 @@ static void test_every_member_is_needed_and_has_its_type(void **state)
 
 /* ---- findings -------------------------------------------------------------------------------------------------- */
 
+/* What refuses first, whatever was found first: of very many only the first are sent. */
 static void test_findings_travel_in_order(void **state)
 {
-        Finding items[2] = {{"nic0", "flags", "a", "b", "mend it"}, {"", "presence", "away", "", "move it"}};
+        Finding items[2] = {{FINDING_NOTICE, "", "kernel", "6.1", "", "know it"},
+                            {FINDING_REFUSAL, "nic0", "flags", "a", "b", "mend it"}};
         json_object *sent = json_new_array(), *got = json_new_array(), *received;
 
         findings_to_json(&(Findings){2, items}, sent);
@@ -363,9 +372,11 @@ static void test_findings_travel_in_order(void **state)
         findings_take(received, got);
         assert_string_equal(
                 json_object_to_json_string_ext(got, JSON_C_TO_STRING_PLAIN),
-                "[{\"device\":\"nic0\",\"property\":\"flags\",\"source\":\"a\",\"destination\":\"b\","
-                "\"remedy\":\"mend it\"},{\"device\":\"\",\"property\":\"presence\",\"source\":\"away\","
-                "\"destination\":\"\",\"remedy\":\"move it\"}]");
+                "[{\"weight\":\"refusal\",\"device\":\"nic0\",\"property\":\"flags\",\"source\":\"a\","
+                "\"destination\":\"b\",\"remedy\":\"mend it\"},"
+                "{\"weight\":\"notice\",\"device\":\"\",\"property\":\"kernel\",\"source\":\"6.1\","
+                "\"destination\":\"\",\"remedy\":\"know it\"}]");
+        assert_ptr_equal(findings_json_first_refusal(got), json_object_array_get_idx(got, 0));
         findings_take(received, got); /* the other host has found the same */
         assert_int_equal(json_object_array_length(got), 2);
         json_object_put(received);
@@ -377,16 +388,21 @@ static void test_findings_of_another_form_are_left_out_and_text_is_made_printabl
 {
         static const char text[] =
                 "[1,null,[],{},"
-                "{\"device\":\"\",\"property\":\"p\",\"source\":\"\",\"destination\":\"\"},"
-                "{\"device\":\"\",\"property\":7,\"source\":\"\",\"destination\":\"\",\"remedy\":\"\"},"
-                "{\"device\":\"d\\n\",\"property\":\"p\",\"source\":\"\\u001b\",\"destination\":\"\",\"remedy\":\"r\","
+                "{\"weight\":\"whim\",\"device\":\"\",\"property\":\"p\",\"source\":\"\","
+                "\"destination\":\"\",\"remedy\":\"r\"},"
+                "{\"device\":\"\",\"property\":\"p\",\"source\":\"\",\"destination\":\"\",\"remedy\":\"r\"},"
+                "{\"weight\":\"refusal\",\"device\":\"\",\"property\":\"p\",\"source\":\"\",\"destination\":\"\"},"
+                "{\"weight\":\"refusal\",\"device\":\"\",\"property\":7,\"source\":\"\",\"destination\":\"\",\"remedy\":\"\"},"
+                "{\"weight\":\"notice\",\"device\":\"d\\n\",\"property\":\"p\",\"source\":\"\\u001b\",\"destination\":\"\",\"remedy\":\"r\","
                 "\"more\":1}]";
         json_object *from = json_tokener_parse(text), *got = json_new_array();
 
         findings_take(from, got);
-        assert_string_equal(json_object_to_json_string_ext(got, JSON_C_TO_STRING_PLAIN),
-                            "[{\"device\":\"d?\",\"property\":\"p\",\"source\":\"?\",\"destination\":\"\","
-                            "\"remedy\":\"r\"}]");
+        assert_string_equal(
+                json_object_to_json_string_ext(got, JSON_C_TO_STRING_PLAIN),
+                "[{\"weight\":\"notice\",\"device\":\"d?\",\"property\":\"p\",\"source\":\"?\",\"destination\":\"\","
+                "\"remedy\":\"r\"}]");
+        assert_null(findings_json_first_refusal(got));
         findings_take(NULL, got);
         findings_take(json_object_array_get_idx(got, 0), got);
         assert_int_equal(json_object_array_length(got), 1);
@@ -397,7 +413,7 @@ static void test_findings_of_another_form_are_left_out_and_text_is_made_printabl
 static void test_findings_have_an_end(void **state)
 {
         json_object *from = json_new_array(), *got = json_new_array(), *one = json_new_array();
-        Finding item = {"d", "p", "s", "t", "r"};
+        Finding item = {FINDING_REFUSAL, "d", "p", "s", "t", "r"};
 
         findings_to_json(&(Findings){1, &item}, one);
         for (int i = 0; i < 5000; i++)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <stdio.h>
+
 #include "daemon/core/plan.h"
 #include "test.h"
 
@@ -62,8 +64,7 @@ static void test_a_phase_is_left_out_only_when_nobody_has_anything_to_do_in_it(v
                                 expect = cases[i].vmm == VMM_TYPE_QMP;
                         else if (p == PHASE_ARRIVAL_GRACE)
                                 expect = cases[i].n_p2p > 0;
-                        else if (p ==
-                                 PHASE_VIOMMU_GRACE) /* only with `ndma: full`, which nobody can claim yet */
+                        else if (p == PHASE_VIOMMU_GRACE) /* only of devices that the VMM drives */
                                 expect = false;
                         assert_int_equal(plan.phases[p].planned, expect);
                 }
@@ -82,6 +83,109 @@ static void test_a_plan_takes_its_times_from_the_policy(void **state)
         }
 }
 
+/* ---- devices that the VMM drives ------------------------------------------------------------------------------- */
+
+#define DRIVEN (DEVICE_SUPERVISED | DEVICE_KERNEL)
+
+static void test_only_kernels_that_are_known_to_be_good_are_good(void **state)
+{
+        static const struct {
+                const char *release;
+                bool good;
+        } kernels[] = {
+                {"6.12.95", false},
+                {"6.12.95+deb12-amd64", false},
+                {"6.12.106", false},
+                {"6.12.107", true},
+                {"6.12.107-kvfio", true},
+                {"6.12.200", true},
+                {"6.12", false},
+                {"6.11.200", false},
+                {"6.13.0", false},
+                {"6.18.4", false},
+                {"7.0.12", false},
+                {"7.1.9", false},
+                {"7.2.0", true},
+                {"7.2", true},
+                {"7.2.12-amd64", true},
+                {"7.10.1", true},
+                {"8.0.0", true},
+                {"12.1", true},
+                {"", false},
+                {"garbage", false},
+                {"7", false},
+                {"7.", false},
+                {"7.x", false},
+                {"7.2x", false},
+                {"-7.2", false},
+                {".7.2", false},
+                {"7.2.", false},
+                {"6.12.107x", false},
+                {"4294967303.2.0", true}, /* nothing wraps around to 7 */
+                {"6.4294967308.107", false},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(kernels); i++) {
+                if (kernel_refuses_blocked_arcs(kernels[i].release) != kernels[i].good)
+                        print_error("%s\n", kernels[i].release);
+                assert_int_equal(kernel_refuses_blocked_arcs(kernels[i].release), kernels[i].good);
+        }
+}
+
+/* A good kernel, a QEMU that can be held, P2P throughout, an operator who lets us: grace takes all four. */
+static void test_grace_and_push_need_what_they_need(void **state)
+{
+        static const struct {
+                uint32_t n, flags[3];
+                bool grace, push;
+        } sets[] = {
+                {0, {}, false, false},
+                {2, {3, 7}, false, false}, /* nobody's but ours */
+                {1, {DRIVEN | 3}, true, true},
+                {2, {DRIVEN | 7, DRIVEN | 3}, true, true},
+                {3, {DRIVEN | 7, 1, DRIVEN | 7}, true, true}, /* what is ours does not matter */
+                {2, {DRIVEN | 7, DRIVEN | 5}, false, true},
+                {1, {DRIVEN | 1}, false, false},
+                {1, {DRIVEN | 5}, false, false},
+                {1, {DRIVEN}, false, true}, /* nobody could open it yet: it may have them */
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(sets); i++)
+                for (unsigned int lacks = 0; lacks < 16; lacks++) {
+                        ManifestDevice devices[3] = {};
+                        Manifest manifest = {.vmm = {.type = VMM_TYPE_QMP, .can_hold = !(lacks & 1)},
+                                             .n_devices = sets[i].n,
+                                             .devices = devices};
+                        Policy policy = policy_default;
+                        Plan plan;
+
+                        for (uint32_t k = 0; k < sets[i].n; k++)
+                                devices[k].migration_flags = sets[i].flags[k];
+                        (void) snprintf(manifest.kernel, sizeof manifest.kernel, "%s",
+                                        lacks & 2 ? "6.12.95" : "6.12.107");
+                        policy.grace = !(lacks & 4);
+                        policy.push = !(lacks & 8);
+                        plan_build(&plan, &manifest, &policy);
+                        assert_int_equal(plan.grace, sets[i].grace && !(lacks & 7));
+                        assert_int_equal(plan.push, sets[i].push && !(lacks & 8));
+                        assert_int_equal(plan.phases[PHASE_VIOMMU_GRACE].planned, plan.grace);
+                }
+}
+
+/* What the VMM moves is not ours to log, to copy or to hold back. */
+static void test_what_the_vmm_drives_sends_nothing_of_ours(void **state)
+{
+        static const uint32_t flags[] = {DRIVEN | 7 | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA, DRIVEN};
+        Plan plan = build(VMM_TYPE_QMP, 2, flags);
+
+        assert_int_equal(plan.n_supervised, 2);
+        assert_int_equal(plan.n_p2p, 2); /* the second may have them */
+        assert_int_equal(plan.n_senders, 1);
+        assert_false(plan.logs_dma);
+        assert_false(plan.copies_pages);
+        assert_true(plan.phases[PHASE_ARRIVAL_GRACE].planned);
+}
+
 /* docs/vm-definition.md: 5 s a participant and phase, 2 s to connect, 60 s drain and pre-copy, retries 0, in doubt after 10 s. */
 static void test_the_defaults_are_those_that_were_agreed(void **state)
 {
@@ -91,6 +195,8 @@ static void test_the_defaults_are_those_that_were_agreed(void **state)
         assert_int_equal(policy_default.connect_usec, 2000000);
         assert_int_equal(policy_default.doubt_usec, 10000000);
         assert_int_equal(policy_default.retries, 0);
+        assert_true(policy_default.grace);
+        assert_true(policy_default.push);
 }
 
 /* Memory that devices write is moved by a VMM that takes it, else by their agents; what is not written, by nobody. */
@@ -161,6 +267,9 @@ int main(void)
                 cmocka_unit_test(test_a_phase_is_left_out_only_when_nobody_has_anything_to_do_in_it),
                 cmocka_unit_test(test_a_plan_takes_its_times_from_the_policy),
                 cmocka_unit_test(test_the_defaults_are_those_that_were_agreed),
+                cmocka_unit_test(test_only_kernels_that_are_known_to_be_good_are_good),
+                cmocka_unit_test(test_grace_and_push_need_what_they_need),
+                cmocka_unit_test(test_what_the_vmm_drives_sends_nothing_of_ours),
                 cmocka_unit_test(test_who_moves_what_devices_write),
                 cmocka_unit_test(test_a_pre_copy_ends_before_its_phase_does),
                 cmocka_unit_test(test_bandwidth_is_shared_by_those_who_send),

@@ -70,6 +70,7 @@ static void test_of_what_its_vmm_drives_only_what_opens_and_ends_nothing(void **
                 [STOP] = {[P2P] = true},    [RUN] = {[P2P] = true},
                 [LOAD] = {[STOP] = true},   [P2P] = {[RUN] = true, [STOP] = true},
                 [PRE] = {[PRE_P2P] = true}, [PRE_P2P] = {[PRE] = true, [COPY] = true},
+                [COPY] = {[STOP] = true},
         };
 
         for (DeviceState from = STOP; from < N_STATES; from++)

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What migmgr-helper does for a VMM that drives its own devices: duplicates of its files, its migration thread made to stand,
+what it has printed. Without a VFIO device; with one: test_vfio_helper.py."""
+
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+import unittest
+
+from lab import Lab, Process, new_uuid, program, wait_for
+
+MAGIC, HEAD = 0x3148474d, struct.Struct("<IIIiqII")
+CONNECT_DEVICE, DUPLICATE, HOLD, VMM_LOG = 1, 8, 9, 10
+
+# A process with a thread that counts, of this name; or that is in a call which nothing interrupts: a parent in vfork().
+COUNTING = """
+import ctypes, os, sys, threading, time
+libc = ctypes.CDLL(None)
+def run():
+    with open("/proc/thread-self/comm", "w") as f:
+        f.write(sys.argv[2])
+    if sys.argv[3] == "stuck":
+        print(0, flush=True)
+        libc.syscall(58) or libc.pause()
+    for i in range(10**9):
+        with open(sys.argv[1], "w") as f:
+            f.write(str(i))
+        time.sleep(0.001)
+threading.Thread(target=run, daemon=True).start()
+time.sleep(1000)
+"""
+
+
+def process_id(pid):
+    """The three strings that name a process."""
+    with open(f"/proc/{pid}/stat") as f:
+        start = f.read().rsplit(")", 1)[1].split()[19]
+    with open("/proc/sys/kernel/random/boot_id") as f:
+        return str(pid), start, f.read().strip()
+
+
+class Helper:
+    """A client of a helper of its own, which knows no other host."""
+
+    def __init__(self, lab, name="run", wrap=()):
+        self.dir = os.path.join(lab.dir, name)
+        self.process = Process(lab, "helper-" + name, [*wrap, program("migmgr-helper"), "--runtime-dir=" + self.dir])
+        self.s, path = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), os.path.join(self.dir, "helper.sock")
+        self.s.settimeout(10)
+        wait_for("the helper", lambda: self.s.connect_ex(path) == 0)
+
+    def close(self):
+        self.s.close()
+
+    def ask(self, request, *strings):
+        """(status, a file's descriptor or -1, text)"""
+        self.s.send(HEAD.pack(MAGIC, request, 1, 0, 0, len(strings), 0) + b"".join(s.encode() + b"\0" for s in strings))
+        data, fds, _, _ = socket.recv_fds(self.s, 65536, 1)
+        return HEAD.unpack(data[:HEAD.size])[3], fds[0] if fds else -1, data[HEAD.size:].rstrip(b"\0").decode()
+
+    def hold(self, pid):
+        """The socket, and what it says."""
+        status, fd, text = self.ask(HOLD, *process_id(pid))
+        assert status == 0, (status, text)
+        s = socket.socket(fileno=fd)
+        s.settimeout(10)
+        return s, s.recv(200)
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.lab = Lab()
+        self.addCleanup(self.lab.close)
+        self.start_helper()
+        self.count_path = os.path.join(self.lab.dir, "count")
+
+    def start_helper(self):
+        self.helper = Helper(self.lab)
+        self.addCleanup(self.helper.close)
+
+    def tearDown(self):
+        self.assertEqual(self.helper.ask(VMM_LOG, "no uuid")[0], -22, "the helper has gone, or hangs")
+
+    def counting(self, name="mig/src/main", kind="counting"):
+        process = Process(self.lab, "counting", [sys.executable, "-c", COUNTING, self.count_path, name, kind])
+        wait_for("it to begin", lambda: self.count() if kind == "counting" else process.output())
+        return process
+
+    def count(self):
+        try:
+            with open(self.count_path) as f:
+                return int(f.read() or 0)
+        except OSError:
+            return 0
+
+    def goes_on(self):
+        first = self.count()
+        wait_for("the thread to go on", lambda: self.count() > first, 5)
+
+    def stands(self, seconds):
+        first = self.count()
+        time.sleep(seconds)
+        return self.count() <= first + 1  # one that was just being written
+
+    def test_a_thread_stands_until_it_is_let_go(self):
+        process = self.counting()
+        s, said = self.helper.hold(process.pid)
+        self.assertEqual(said, b"\0")
+        self.assertTrue(self.stands(0.3))
+        s.close()
+        self.goes_on()
+        for _ in range(20):  # and nothing is left of it
+            s, said = self.helper.hold(process.pid)
+            self.assertEqual(said, b"\0")
+            s.close()
+            self.goes_on()
+        wait_for("no child", lambda: not self.children(), 5)
+
+    def children(self):
+        with open(f"/proc/{self.helper.process.pid}/task/{self.helper.process.pid}/children") as f:
+            return [int(pid) for pid in f.read().split()]
+
+    def test_it_goes_on_after_two_seconds(self):
+        process = self.counting()
+        begun = time.monotonic()
+        s, said = self.helper.hold(process.pid)
+        self.assertEqual(said, b"\0")
+        self.assertEqual(s.recv(1), b"", "it says so by its end")
+        self.assertLess(1.5, time.monotonic() - begun)
+        self.assertLess(time.monotonic() - begun, 4)
+        s.close()
+        self.goes_on()
+
+    def test_it_goes_on_when_its_tracer_is_killed(self):
+        process = self.counting()
+        s, said = self.helper.hold(process.pid)
+        self.assertEqual(said, b"\0")
+        os.kill(self.children()[0], signal.SIGKILL)
+        self.goes_on()
+        s.close()
+
+    def test_the_helper_answers_while_a_thread_stands_and_its_end_is_no_end_of_that(self):
+        process = self.counting()
+        s, said = self.helper.hold(process.pid)
+        self.assertEqual(self.helper.ask(VMM_LOG, new_uuid())[0], -2)
+        self.helper.process.kill()
+        self.assertTrue(self.stands(0.2))
+        s.close()
+        self.goes_on()
+        self.start_helper()
+
+    def test_only_a_thread_of_that_name(self):
+        process = self.counting(name="mig/src/other")
+        status, fd, text = self.helper.ask(HOLD, *process_id(process.pid))
+        self.assertEqual((status, fd), (-2, -1))
+        self.assertIn("debug-threads", text)
+
+    def test_a_thread_in_a_call_that_does_not_end_is_not_held(self):
+        process = self.counting(kind="stuck")
+        begun = time.monotonic()
+        s, said = self.helper.hold(process.pid)
+        self.assertIn(b"in time", said)
+        self.assertLess(time.monotonic() - begun, 1.5)
+        s.close()
+        process.kill()
+
+    def test_a_process_is_known_by_more_than_its_number(self):
+        process = self.counting()
+        pid, start, boot = process_id(process.pid)
+        for strings in ((pid, str(int(start) + 1), boot), (pid, start, new_uuid())):
+            for request, more in ((HOLD, ()), (DUPLICATE, ("/sys/bus/pci/devices/0000:00:00.0",))):
+                self.assertEqual(self.helper.ask(request, *strings, *more)[0], -3)
+        for strings in (("1", start, boot), ("x", start, boot), (pid, start, "x"), ("-1", start, boot)):
+            self.assertEqual(self.helper.ask(HOLD, *strings)[0], -22)
+        self.assertEqual(self.helper.ask(HOLD, pid, start)[0], -22)
+
+    def test_only_devices_are_duplicated(self):
+        strings = process_id(self.helper.process.pid)
+        for path in ("", "/", "/sys/bus/pci/devices/", "/sys/bus/pci/devices/..", "/sys/bus/pci/devices/../../../etc",
+                     "/sys/bus/pci/devices/a/b", "/sys/bus/mdev/devices/" + "a" * 65, "/etc/passwd", "0000:00:01.0",
+                     "/sys/bus/pci/devices/0000:00:01.0 "):
+            self.assertEqual(self.helper.ask(DUPLICATE, *strings, path)[0], -22, path)
+        status, fd, text = self.helper.ask(DUPLICATE, *strings, "/sys/bus/mdev/devices/" + new_uuid())
+        self.assertEqual((status, fd), (-19, -1))
+        self.assertIn("no VFIO device", text)
+
+    def test_what_a_vmm_has_printed_can_be_read_only(self):
+        vm = new_uuid()
+        status, fd, text = self.helper.ask(VMM_LOG, vm)
+        self.assertEqual((status, fd, text), (-2, -1, "no VMM of that VM was started here"))
+        path = os.path.join(self.helper.dir, f"vmm-{vm}.log")
+        with open(path, "w") as f:
+            f.write("a line\n")
+        status, fd, text = self.helper.ask(VMM_LOG, vm)
+        self.assertEqual((status, text, os.read(fd, 100)), (0, "", b"a line\n"))
+        with self.assertRaises(OSError):
+            os.write(fd, b"x")
+        os.close(fd)
+        os.unlink(path)
+        os.symlink("/etc/passwd", path)
+        self.assertNotEqual(self.helper.ask(VMM_LOG, vm)[0], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
