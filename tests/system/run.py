@@ -136,6 +136,8 @@ STEPS = [
     Step("broker, sanitized", python("test_broker.py"), count_unittest, SANITIZED),
     Step("service, sanitized", python("test_service.py"), count_unittest, SANITIZED),
     Step("VFIO guest", python("test_vfio_guest.py"), count_unittest),
+    Step("VFIO owned", python("test_vfio_owned.py", "ByHand", "Moves", "Delegated", "Resets", "Kills"), count_unittest),
+    Step("VFIO delegate", python("test_vfio_delegate.py"), count_unittest),
     Step("VFIO faults", python("vfio_faults.py", "-j", "2", VFIO_FAULTS), count_table),
     Step("VFIO kills", python("vfio_kills.py", VFIO_KILLS), count_table),
     Step("QEMU", python("qemu.py", "-j", "4"), count_table),
