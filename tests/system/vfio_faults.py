@@ -380,15 +380,16 @@ def run_all(pattern="", jobs=1, out=sys.stdout):
 
     def one(row):
         stage, start = stages.get(), time.monotonic()
-        case = Row(stage or Stage(FAULTS_CONFIG), *row)
+        case = Row(stage, *row)
         try:
+            case.stage = stage or Stage(FAULTS_CONFIG)
             verdict = case.run()
         except Exception as e:  # a test that breaks is a finding, too
             verdict = f"{type(e).__name__}: {e}"
         stage = case.stage
-        dead = [h.name for h in stage.hosts if not h.daemon.alive()]
+        dead = [h.name for h in stage.hosts if not h.daemon.alive()] if stage else []
         verdict = f"a daemon died: {dead}" if dead else verdict
-        if verdict or case.over:
+        if stage and (verdict or case.over):
             stage = retire(stage, row[0], verdict)
         with lock:
             results[case.result] = results.get(case.result, 0) + 1
