@@ -204,6 +204,11 @@ def is_of(job, world):
     return world.uuid.replace("-", "") in job["VM"].replace("_", "")
 
 
+def has_ended(job, doubt):
+    """Or waits for good: who holds a copy does so for as long as the other is in doubt."""
+    return job["State"] in ("finished", "in-doubt") or (doubt and job["Phase"] == "handover")
+
+
 def lost_in(text):
     """Devices that an error names as lost."""
     return re.findall(r"\b(d\d)\b", text.split("have lost their state", 1)[1]) if "have lost their state" in text else []
@@ -279,7 +284,7 @@ class Row:
         halves = [[j for j in h.jobs() if is_of(j, self.world)][-1:] for h in self.world.hosts]
         here = [h for h in self.world.hosts if (h.vm(self.world.name) or {}).get("presence") == "here"]
         doubt = any(j["State"] == "in-doubt" for half in halves for j in half)
-        if not all(j["State"] in ("finished", "in-doubt") for half in halves for j in half):
+        if not all(has_ended(j, doubt) for half in halves for j in half):
             return None
         return (here, sum(halves, []), doubt) if len(here) == 1 or doubt else None
 

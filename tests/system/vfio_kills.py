@@ -24,7 +24,7 @@ import time
 import vfio_guest
 from kills import EXIT, UNREACHABLE, Watcher
 from lab import PACE, Host, is_alive, wait_for
-from vfio_faults import FAULTS_CONFIG, FLAGS, Stage, is_of
+from vfio_faults import FAULTS_CONFIG, FLAGS, Stage, has_ended, is_of
 from vfio_guest import KERNEL
 from vfio_moves import on_host
 
@@ -96,7 +96,7 @@ class Row:
     def __init__(self, stage, name, what, side, state, refused):
         self.stage, self.name, self.what, self.side, self.state, self.refused = stage, name, what, side, state, refused
         self.hit, self.known, self.killed, self.stopped, self.remover = threading.Event(), [], [], [], None
-        self.result, self.answer, self.held = "-", "-", False
+        self.result, self.answer, self.held, self.dead = "-", "-", False, False
         self.here, self.took, self.text, self.states, self.trouble = "-", 0.0, "", {}, None
 
     def run(self):
@@ -149,6 +149,8 @@ class Row:
                 for pid in self.victims():
                     os.kill(pid, signal.SIGKILL)
                     self.killed.append(pid)
+        except ProcessLookupError:
+            pass  # it had ended by itself
         except Exception as e:
             self.trouble = f"strike: {type(e).__name__}: {e}"
         finally:
@@ -202,12 +204,11 @@ class Row:
         """(hosts where the VM is, is it in doubt, jobs), when nothing moves any more."""
         jobs = []
         for host in self.world.hosts:
-            mine = [j for j in host.jobs() if is_of(j, self.world)]
-            jobs += mine[-1:]
-            if mine and mine[-1]["State"] not in ("finished", "in-doubt"):
-                return None
+            jobs += [j for j in host.jobs() if is_of(j, self.world)][-1:]
         here = [h for h in self.world.hosts if (h.vm(self.world.name) or {}).get("presence") == "here"]
         doubt = any(j["State"] == "in-doubt" for j in jobs)
+        if not all(has_ended(j, doubt) for j in jobs):
+            return None
         return (here, doubt, jobs) if len(here) == 1 or doubt else None
 
     def judge(self, said):
@@ -238,6 +239,9 @@ class Row:
             if self.result == "lost" and n:
                 return f"lost, but {n} QEMUs are left"
             return self.no_agent([h for h in world.hosts if not guest.qemus(h)])
+        if self.result == "done" and self.killed and self.what + self.side == "kill QEMUdestination":
+            self.here, self.dead = "nowhere", True  # it died as one that had arrived
+            return f"{n} QEMUs are left" if n else self.no_agent(world.hosts)
         world.here = world.hosts.index(here[0])
         self.here = next(s for s, h in self.hosts.items() if h is here[0])
         try:
@@ -264,7 +268,7 @@ class Row:
 
     def is_spent(self):
         """Nothing goes on with what is left."""
-        return self.result not in ("done", "failed") or self.what in ("remove", "forbid")
+        return self.dead or self.result not in ("done", "failed") or self.what in ("remove", "forbid")
 
 
 def run_all(pattern="", out=sys.stdout):
