@@ -101,8 +101,10 @@ def ends(name, side):
         return {"failed"}
     if re.search("late|hang", name):
         return {"done", "failed"} | ({"degraded"} if side == "source" or last or "STOP>RUNNING_P2P" in name else set())
-    # A QEMU that can't reset its device ends itself.
+    # A QEMU that can't reset its device ends itself; at its very end the destination has all that it needs.
     died = {"lost", "in-doubt"} if "no reset" in name else set()
+    if died and "STOP_COPY>STOP" in name:
+        died.add("done")
     if side == "source":
         return {"failed", "degraded"} | died
     if not last:
