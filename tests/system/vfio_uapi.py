@@ -37,8 +37,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def code(error):
-    """0 as it is, else the name of an errno."""
-    return errno.errorcode[-error] if error else 0
+    """0 as it is, else the name of an errno; of the two for 95 the kernel's."""
+    return ("EOPNOTSUPP" if error == -errno.EOPNOTSUPP else errno.errorcode[-error]) if error else 0
 
 
 def ioctl(fd, request, buffer=0):

@@ -356,21 +356,26 @@ static long mtty_precopy_ioctl(struct file *filp, unsigned int cmd, unsigned lon
         struct mtty_migration_file *migf = filp->private_data;
         size_t header = offsetof(struct mtty_data, ports),
                size = offsetofend(struct vfio_precopy_info, dirty_bytes);
+        enum vfio_device_mig_state state;
         struct vfio_precopy_info info;
-        long r;
 
-        /* Without frames, and what is wrong with the call, is the driver's own. */
-        r = mtty_plain_precopy_ioctl(filp, cmd, arg);
-        if (r || !(migf->data.flags & MTTY_FLAG_FRAMES))
-                return r;
+        if (cmd != VFIO_MIG_GET_PRECOPY_INFO || !(migf->data.flags & MTTY_FLAG_FRAMES))
+                return mtty_plain_precopy_ioctl(filp, cmd, arg);
         if (copy_from_user(&info, (void __user *) arg, size))
                 return -EFAULT;
+        if (info.argsz < size)
+                return -EINVAL;
         mutex_lock(&migf->lock);
         if (migf->disabled) {
                 mutex_unlock(&migf->lock);
                 return -ENODEV;
         }
-        mtty_catch_up(migf, migf->mdev_state->state);
+        state = READ_ONCE(migf->mdev_state->state);
+        if (state != VFIO_DEVICE_STATE_PRE_COPY && state != VFIO_DEVICE_STATE_PRE_COPY_P2P) {
+                mutex_unlock(&migf->lock);
+                return -EINVAL;
+        }
+        mtty_catch_up(migf, state);
         info.initial_bytes = filp->f_pos < header ? header - filp->f_pos : 0;
         info.dirty_bytes = mtty_to_read(&migf->stream);
         mutex_unlock(&migf->lock);
@@ -470,8 +475,11 @@ static struct file *mtty_step_state(struct mdev_state *m, enum vfio_device_mig_s
                 if (m->resuming_migf->stream.refused)
                         return ERR_PTR(-EINVAL);
         }
-        if (m->saving_migf)
+        if (m->saving_migf) {
+                mutex_lock(&m->saving_migf->lock);
                 mtty_catch_up(m->saving_migf, cur);
+                mutex_unlock(&m->saving_migf->lock);
+        }
         file = mtty_other_step(m, new);
         if (IS_ERR(file))
                 return file;
