@@ -87,7 +87,7 @@ static int check_device(const ManifestDevice *device, Side side, Findings *findi
                 return add_here(
                         findings, side, device->id, "device file", device->text,
                         "let migmgr-helper take a duplicate of the VMM's file: Yama, AppArmor or SELinux forbids it; "
-                        "what to add there is in docs/vm-definition.md");
+                        "what to add there is said in docs/vm-definition.md");
         if (device->status < 0 && (device->migration_flags & DEVICE_SUPERVISED))
                 return add_here(findings, side, device->id, "device file", device->text,
                                 "see that \"vmm-device\" is the id of a vfio-pci device of this VM's QEMU");

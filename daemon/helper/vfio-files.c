@@ -71,7 +71,7 @@ int call_say_forbidden(Call *call, int status, pid_t pid, const char *what)
                 return call_say_of(
                         call, status,
                         "%s: AppArmor profile \"%.60s\": add \"ptrace (readby, tracedby) peer=unconfined,\" "
-                        "(see apparmor-libvirt-qemu)",
+                        "(examples/apparmor-libvirt-qemu)",
                         what, profile);
         (void) snprintf(path, sizeof path, "/proc/%d/attr/current", (int) pid);
         read_line(path, profile, sizeof profile);

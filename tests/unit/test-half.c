@@ -1202,6 +1202,100 @@ static void test_an_agent_that_dies_while_the_vcpus_start_loses_nothing_of_the_v
         rig_deinit(&rig);
 }
 
+static void test_a_source_that_its_vmm_resumes_late_is_looked_at_too(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        rig_until(&rig, SOURCE_HALT);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig.has_vmm = false;
+        rig_until(&rig, SOURCE_RESUME);
+        rig_vmm(&rig, -EIO);
+        assert_int_equal(rig.half.state, SOURCE_STUCK);
+        rig.device[1] = DEVICE_STATE_RUNNING;
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_RESUMED});
+        rig.has_vmm = false;
+        rig_until(&rig, SOURCE_END);
+        assert_settled(&rig);
+        rig_deinit(&rig);
+}
+
+/* What a device of ours takes longer does not make the VMM's go one by one. */
+static void test_the_vmms_devices_are_pushed_behind_a_repair_too(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        rig_until(&rig, DESTINATION_RUN_DEVICES);
+        rig_device_ok(&rig, 2);
+        rig_device_fails(&rig, 0, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING, DEVICE_STATE_ERROR);
+        rig_until(&rig, DESTINATION_REPAIR);
+        rig_until(&rig, DESTINATION_PUSH);
+        assert_true(rig.has[1] && rig.has[3]);
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+        assert_false(half_device_is_lost(&rig.half, 1) || half_device_is_lost(&rig.half, 3));
+        rig_deinit(&rig);
+}
+
+/* Its VMM may have taken it from STOP to RUNNING, and what the VMM has mapped for it our agents never knew. */
+static void test_a_device_of_the_vmm_that_is_found_again_has_lost_nothing(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        rig.flags[1] |= DMA;
+        rig_until(&rig, SOURCE_INTAKE);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.devices[1].state, DEVICE_STATE_STOP);
+        rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = 1, .state = DEVICE_STATE_UNKNOWN});
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig.flags[1] &= ~(uint32_t) DMA;
+        rig.device[1] = DEVICE_STATE_RUNNING; /* QEMU has resumed by itself */
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_CANCELLED);
+        assert_false(half_device_is_lost(&rig.half, 1));
+        rig_deinit(&rig);
+}
+
+static void test_the_vmm_is_told_to_begin_before_it_is_told_to_run(void **state)
+{
+        for (int push = 0; push < 2; push++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_DESTINATION, mixed);
+                rig.plan.push = push;
+                rig_until(&rig, push ? DESTINATION_VMM_ARRIVE : DESTINATION_RUN);
+                assert_int_equal(rig.vmm.vmm_act, push ? VMM_ACT_ARRIVE : VMM_ACT_RUN);
+                rig_until(&rig, DESTINATION_RUN);
+                assert_int_equal(rig.vmm.vmm_act, VMM_ACT_RUN);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_a_restarted_destination_whose_vcpus_run_looks_at_the_vmms_devices(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        assert_int_equal(half_restore(&half_table, &rig.half, SIDE_DESTINATION, N, OWNER_DESTINATION, false,
+                                      &(HalfSight){.vmm_lives = true, .vmm_runs = true}),
+                         0);
+        forget_asked(&rig);
+        rig.has_record = false;
+        for (uint32_t i = 0; i < N; i++)
+                set_device(&rig, i);
+        rig.device[1] = DEVICE_STATE_RUNNING;
+        rig.device[3] = DEVICE_STATE_RUNNING_P2P;
+        rig_event(&rig, (HalfEvent){.type = HALF_LINKED});
+        rig_event(&rig, (HalfEvent){.type = HALF_START});
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_settled(&rig);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+        rig_deinit(&rig);
+}
+
 /* RUN_DEVICES asks nothing of them: they read RUNNING_P2P, or STOP without P2P, right up to the moment in which the vCPUs are
  * asked to run, and after it. So only STOP, where RUNNING_P2P comes first, says that this was never asked. */
 static void test_after_a_restart_the_vmms_devices_vouch_for_nothing(void **state)
@@ -1362,6 +1456,11 @@ int main(void)
                 cmocka_unit_test(test_a_device_that_does_not_run_behind_its_vmm_is_named),
                 cmocka_unit_test(
                         test_an_agent_that_dies_while_the_vcpus_start_loses_nothing_of_the_vmms_device),
+                cmocka_unit_test(test_a_source_that_its_vmm_resumes_late_is_looked_at_too),
+                cmocka_unit_test(test_the_vmms_devices_are_pushed_behind_a_repair_too),
+                cmocka_unit_test(test_a_device_of_the_vmm_that_is_found_again_has_lost_nothing),
+                cmocka_unit_test(test_the_vmm_is_told_to_begin_before_it_is_told_to_run),
+                cmocka_unit_test(test_a_restarted_destination_whose_vcpus_run_looks_at_the_vmms_devices),
                 cmocka_unit_test(test_after_a_restart_the_vmms_devices_vouch_for_nothing),
                 cmocka_unit_test(test_every_state_is_reached_by_a_row_or_a_restart),
                 cmocka_unit_test(test_rows_stay_on_their_side),
