@@ -10,13 +10,12 @@ each with devices of its own and a migmgrd; what the VM's guest prints tells whe
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import vfio_guest
 from lab import Lab, new_uuid, wait_for
-from vfio_guest import FOLDER, KERNEL, Mdev, VfioGuest
+from vfio_guest import KERNEL, Mdev, VfioGuest, on_host
 
 # What is slow here is the machine: a guest in a guest, without hardware for either.
 DEADLINES = ("check", "prepare", "viommu-grace", "halt", "p2p-grace", "drain", "intake", "handover", "arrival-grace",
@@ -97,14 +96,6 @@ def make_world(lab, devices=2, **kw):
     return World(lab, devices, **kw)
 
 
-def on_host(script, *args, memory=1024, seconds=600):
-    """Runs a script of this folder in the guest; returns its exit status."""
-    kernel = os.environ.get("MIGMGR_GUEST_KERNEL", "debian")
-    subprocess.run([os.path.join(FOLDER, "prepare"), *(["--iommufd"] if kernel == "iommufd" else [])], check=True)
-    return subprocess.run([os.path.join(FOLDER, "run"), "-k", kernel, "-m", str(memory), "-t", str(seconds), "--", "python3",
-                           os.path.abspath(script), *args]).returncode
-
-
 def main(moves=4, devices=2):
     begun, problems, done = time.monotonic(), [], []
     with Lab() as lab:
@@ -118,7 +109,7 @@ def main(moves=4, devices=2):
             world.judge()
             done.append(job["blackout_usec"])
         outages = [round(s * 1000) for s in world.guest.outage()]
-    print(json.dumps({"kernel": KERNEL, "moves": len(done), "devices": devices, "problems": problems,
+    print(json.dumps({"kernel": KERNEL, "qemu": vfio_guest.qemu_version(), "moves": len(done), "devices": devices, "problems": problems,
                       "blackout_msec": [round(u / 1000) for u in done], "outage_msec": outages,
                       "seconds": round(time.monotonic() - begun, 1), "holds": not problems}))
     return 0 if not problems else 1
