@@ -20,6 +20,14 @@ static int32_t plan_index(const Job *job, uint32_t vm_index)
         return -1;
 }
 
+/* What is told in the end is what went wrong first; what a device says later, when it is asked where it is, is only what
+ * follows from that. */
+static void note_text(Job *job, int32_t i, const char *text)
+{
+        if (job->half->failure.cause == HALF_CAUSE_NONE)
+                (void) snprintf(job->devices[i].text, sizeof job->devices[i].text, "%s", text);
+}
+
 static bool moves_pages(const DeviceProgram *program)
 {
         return program->n > 0 &&
@@ -45,7 +53,7 @@ static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
                 return;
         event.device = (uint32_t) i;
         if (result->status < 0)
-                (void) snprintf(job->devices[i].text, sizeof job->devices[i].text, "%s", result->text);
+                note_text(job, i, result->text);
         if (result->bytes > 0 && !moves_pages(&job->devices[i].program))
                 job->devices[i].bytes = result->bytes; /* pages are the VM's, and stand in the timeline */
         /* What it can do is known anew when its connection was made anew. */
@@ -62,7 +70,7 @@ static void on_device_gone(void *userdata, uint32_t vm_index, int status, const 
 
         if (i < 0)
                 return;
-        (void) snprintf(job->devices[i].text, sizeof job->devices[i].text, "%s", text);
+        note_text(job, i, text);
         job_post(job, &(HalfEvent){.type = HALF_DEVICE_GONE,
                                    .device = (uint32_t) i,
                                    .status = status,
@@ -150,7 +158,7 @@ static void on_vmm_device_reset(void *userdata, uint32_t vm_index, const char *t
 
         if (i < 0)
                 return;
-        (void) snprintf(job->devices[i].text, sizeof job->devices[i].text, "%s", text);
+        note_text(job, i, text);
         job_post(job, &(HalfEvent){.type = HALF_DEVICE_RESET,
                                    .device = (uint32_t) i,
                                    .state = DEVICE_STATE_UNKNOWN,

@@ -150,7 +150,7 @@ const char *job_owner(const Job *job);
 /* What went wrong: the outcome, and a text that says which VM, which device, what, and what to do; or NONE and "". */
 Outcome job_error(const Job *job, char *ret, size_t size);
 uint64_t job_blackout_usec(const Job *job);
-/* "owned" */
+/* "owned", or "supervised": docs/dbus/org.migmgr1.Device.xml. */
 const char *job_device_mode(const Job *job, uint32_t device);
 DeviceState job_device_state(const Job *job, uint32_t device);
 /* It is known where the VM runs, and where it does not: records and the processes that are left behind are all it waits

@@ -123,6 +123,11 @@ static int check_dma(const ManifestDevice *device, const ManifestVmm *vmm, Findi
                 return add_here(
                         findings, SIDE_SOURCE, device->id, "DMA logging", "not supported",
                         "what it writes into the VM's memory would be lost: use a server with DMA logging");
+        /* No file of that memory came with the device's: we can't copy it. */
+        if ((device->migration_flags & DEVICE_KERNEL) && !vmm->takes_dirty_pages)
+                return add_here(
+                        findings, SIDE_SOURCE, device->id, "dirty pages", "not taken by the VMM",
+                        "what it writes into the VM's memory would be lost: use a VMM with TakesDirtyPages");
         return 0;
 }
 

@@ -138,7 +138,7 @@ static const HalfRow rows[] = {
         {IN(SOURCE_ABORT), HALF_DEADLINE, .next = SOURCE_ABORT},
 
         /* what that device held is lost if the VM goes on here, and its name is in the result */
-        {SOURCE_BACK | SOURCE_TRANSIT, HALF_DEVICE_RESET, .next = HALF_STAY},
+        {SOURCE_BACK | SOURCE_TRANSIT | IN(SOURCE_NOBODY), HALF_DEVICE_RESET, .next = HALF_STAY},
 
         /* rule 4: the VMM died and nobody saw it run again; nobody can tell what it did */
         {SOURCE_BACK, HALF_VMM_GONE, .when = WHEN_SEEN, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},

@@ -567,7 +567,9 @@ static void device_result(Step *s)
         /* libvfio-user says of every device that it can pre-copy; one that can't says so by refusing the arc. */
         if (event->status < 0 && !(act == DEVICE_ACT_PRECOPY && event->state == DEVICE_STATE_RUNNING)) {
                 device->failed = true;
-                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
+                /* A device that its VMM drives is opened by the check: that it can't be is a finding, not a failure. */
+                if (half->state != SOURCE_CHECK_HERE || !(device->flags & DEVICE_SUPERVISED))
+                        note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
         }
         follow(s, barrier_look(s));
 }

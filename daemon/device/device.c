@@ -528,7 +528,7 @@ static void open_step(Device *device)
         if (device->agent_fd < 0) {
                 if (connect_agent(device) == 0) {
                         device->opening = OPENING_HELLO;
-                        /* One that was started for us only now is not deaf but slow, where the machine is. */
+                        /* One that was started just now may take its time. */
                         if (device->definition.type == DEVICE_TYPE_VFIO && !device->tried_agent)
                                 loop_timer_set(device->hello_timer, HELLO_USEC);
                         return;

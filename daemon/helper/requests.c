@@ -201,9 +201,9 @@ static int run_child(Call *call, ChildRun run)
         if (r == -ETIMEDOUT)
                 r = -ETIME; /* it is not we who do not answer */
         return call_say(call, r,
-                   work.text[0]  ? work.text
-                   : r == -ETIME ? "the kernel does not answer"
-                                 : strerror(-r));
+                        work.text[0]  ? work.text
+                        : r == -ETIME ? "the kernel does not answer"
+                                      : strerror(-r));
 }
 
 static int open_vfio(Call *call)

@@ -26,7 +26,8 @@
 #define COME_NEAR_SECONDS 1
 #define COME_NEAR_USEC    (20 * USEC_PER_MSEC)
 /* A thread that is held must not keep the monitor from answering for longer. */
-#define HELD_USEC (300 * USEC_PER_MSEC)
+#define HELD_USEC  (150 * USEC_PER_MSEC)
+#define HOLD_TRIES 3
 
 /* ---- prepare ------------------------------------------------------------------------------------------------- */
 
@@ -179,24 +180,55 @@ static void on_held(Qemu *q, int status, json_object *result, const char *text)
                 go_on_unheld(q);
 }
 
-/* A thread that stands where it keeps the monitor from answering is let go: its answer comes late, or not at all. */
+/* It stands, and the monitor answers: QEMU may go as fast as it is allowed to, when it goes on. */
 static void unbrake(Qemu *q)
 {
-        if (!q->hold_stands) {
-                go_on_unheld(q);
-                return;
-        }
         q->braked = false;
-        qemu_doing(q, "its migration stands; its monitor does not answer");
         qemu_poll(q, HELD_USEC, go_on_unheld);
         qemu_set_speed(q, bandwidth(q), halt_ms(q), on_held);
 }
 
+static void on_monitor_answers(Qemu *q, int status, json_object *result, const char *text)
+{
+        if (q->hold_stands && status == 0)
+                unbrake(q);
+}
+
+static void hold(Qemu *q);
+
+static void hold_again(Qemu *q)
+{
+        qemu_let_go(q);
+        if (--q->hold_tries > 0)
+                qemu_poll(q, COME_NEAR_USEC, hold);
+        else
+                go_on_unheld(q);
+}
+
+/* It may stand where it holds a lock, the one that every vCPU and the monitor need: then it is let go at once. */
+static void on_stands(Qemu *q)
+{
+        if (!q->hold_stands) {
+                hold_again(q);
+                return;
+        }
+        qemu_doing(q, "its migration stands; its monitor does not answer");
+        qemu_poll(q, HELD_USEC, hold_again);
+        qemu_call(q, "query-status", NULL, -1, on_monitor_answers);
+}
+
 static void hold(Qemu *q)
 {
-        q->graced = true;
         qemu_doing(q, "its migration thread is to stand");
-        qemu_hold(q, unbrake);
+        qemu_hold(q, on_stands);
+}
+
+/* Not where it has only just begun to send: then it is more often in a lock than not. */
+static void hold_soon(Qemu *q)
+{
+        q->graced = true;
+        q->hold_tries = HOLD_TRIES;
+        qemu_poll(q, COME_NEAR_USEC, hold);
 }
 
 static void on_braked(Qemu *q, int status, json_object *result, const char *text)
@@ -205,7 +237,7 @@ static void on_braked(Qemu *q, int status, json_object *result, const char *text
         if (status < 0)
                 qemu_done(q, status, "migrate-set-parameters: %s", text);
         else
-                hold(q);
+                hold_soon(q);
 }
 
 static void on_unbraked(Qemu *q, int status, json_object *result, const char *text)
@@ -234,7 +266,7 @@ static void come_near(Qemu *q, json_object *ram)
         bool is_near = (uint64_t) remaining <= near_bytes(q, ram);
 
         if (is_near && q->braked)
-                hold(q);
+                hold_soon(q);
         else if (is_near)
                 qemu_set_speed(q, BRAKED_BANDWIDTH, BRAKED_DOWNTIME_MS, on_braked);
         else if (q->braked)

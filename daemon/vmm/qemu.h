@@ -90,6 +90,7 @@ struct Qemu {
         int hold_fd; /* its migration thread stands until this is closed; or -1 */
         LoopIo *hold_io;
         bool hold_asked, hold_stands;
+        uint32_t hold_tries;
         bool braked; /* it sends so slowly that it can't come to an end */
         bool graced; /* that has been tried, for this job */
 };

@@ -5,6 +5,9 @@ does not show on demand.
 
 It takes the options that the helper adds (-S, -incoming defer, -qmp unix:PATH,...), --serial=FILE for the counts, and
   --vfio-user            there is a vfio-user-pci in it
+  --vfio=ID,...          vfio-pci devices of these ids, whose place in sysfs is that of no device
+  --say=WHEN:WHAT        says of such devices, in events VFIO_MIGRATION, WHEN "stop" (the vCPUs are about to stand), "stopped" or
+                         "cont" (before it runs): ID=STATE,...; "flood" says ten thousand of them, "nonsense" what is none
   --finish-ms=N          after a completed migration it stays in finish-migrate for so long, and refuses `cont`
   --mute=COMMAND         does what it is told, and does not answer
   --close=COMMAND        does it, and closes the connection instead of answering
@@ -42,6 +45,7 @@ class Qemu:
     def __init__(self, argv):
         self.lock = threading.RLock()
         self.serial, self.path, self.vfio_user, self.finish_seconds, self.faults = None, None, False, 0, []
+        self.vfio, self.says = [], {}
         self.read_options(argv)
         self.incoming = "-incoming" in argv
         self.status = "inmigrate" if self.incoming else "running"
@@ -60,6 +64,11 @@ class Qemu:
                 self.serial = open(value, "a", buffering=1)
             elif key == "--vfio-user":
                 self.vfio_user = True
+            elif key == "--vfio":
+                self.vfio = value.split(",")
+            elif key == "--say":
+                when, _, what = value.partition(":")
+                self.says[when] = what
             elif key == "--finish-ms":
                 self.finish_seconds = int(value) / 1000
             elif key in ("--mute", "--close", "--garbage", "--endless", "--refuse"):
@@ -88,6 +97,21 @@ class Qemu:
         elif was == "running":
             self.event("STOP")
 
+    def say_devices(self, when):
+        what = self.says.get(when, "")
+        if what == "flood":
+            for i in range(10000):
+                self.event("VFIO_MIGRATION", **{"device-id": f"x{i}", "qom-path": "/x" * 50, "device-state": "running"})
+        elif what == "nonsense":
+            for data in ({}, {"device-id": 7}, {"device-id": "v0"}, {"device-id": "v0", "device-state": None},
+                         {"device-id": "v0", "device-state": "frozen"}, {"device-id": [], "device-state": "running"}):
+                self.event("VFIO_MIGRATION", **data)
+        else:
+            for one in filter(None, what.split(",")):
+                device, _, state = one.partition("=")
+                self.event("VFIO_MIGRATION", **{"device-id": device, "qom-path": "/machine/peripheral/" + device,
+                                                "device-state": state})
+
     def outgoing(self):
         try:
             with self.lock:
@@ -95,7 +119,9 @@ class Qemu:
                 self.set_migration("active")
             time.sleep(2 * TICK_SECONDS)
             with self.lock:
+                self.say_devices("stop")
                 self.set_status("finish-migrate")
+                self.say_devices("stopped")
                 self.set_migration("pre-switchover")
             self.go_on.wait()
             with self.lock:
@@ -221,7 +247,13 @@ class Qemu:
         return {"return": {"status": status, "running": status == "running"}}
 
     def do_qom_get(self, arguments):
-        return {"return": "pc-i440fx-10.0-machine"}
+        device = arguments["path"].rpartition("/")[2]
+        if arguments["path"] == "/machine":
+            return {"return": "pc-i440fx-10.0-machine"}
+        if device not in self.vfio:
+            return self.error(f"Device '{device}' not found")
+        return {"return": {"migration-events": True, "sysfsdev": "/sys/bus/mdev/devices/00000000-0000-4000-8000-000000000000"}[
+            arguments["property"]]}
 
     def do_query_block(self, arguments):
         return {"return": []}
@@ -230,6 +262,8 @@ class Qemu:
         devices = [{"name": "type", "type": "string"}]
         if self.vfio_user and arguments["path"] == "/machine/peripheral":
             devices.append({"name": "nic0", "type": "child<vfio-user-pci>"})
+        if arguments["path"] == "/machine/peripheral":
+            devices += [{"name": d, "type": "child<vfio-pci>"} for d in self.vfio]
         return {"return": devices}
 
     def do_query_migrate(self, arguments):
@@ -286,6 +320,7 @@ class Qemu:
         status = self.current_status()
         if status == "finish-migrate":
             return self.error("Migration is not finalized yet")
+        self.say_devices("cont")
         self.set_status("running")
         return {"return": {}}
 

@@ -16,8 +16,7 @@ import vfio_guest
 from demo import migctl, say
 from lab import Lab, wait_for
 from vfio_guest import KERNEL, on_host
-from vfio_moves import World
-from vfio_stock import Stock
+from vfio_moves import Stock, World
 
 DEVICES, REFUSES = 2, 1   # so many on each host, and which one of them it is
 ARC_USEC = 20000

@@ -170,6 +170,9 @@ class Case:
         named = rf"device (bad|{culprit})\b|lost their state, .*: (.*, )?(bad|{culprit})\b"
         if result in ("failed", "degraded") and not re.search(named, self.job["error"]["text"]):
             return "the error does not name the device"
+        arc = re.fullmatch(r"source \S+ ([a-z0-9-]+)>([a-z0-9-]+) hang", self.name)
+        if arc and f"{arc[1]} -> {arc[2]}" not in self.job["error"]["text"]:
+            return "the error names what came of it, and not the arc that hung"
         return None
 
     def may_degrade(self):

@@ -614,6 +614,34 @@ class FakeGuest(Guest):
         return [os.path.join(TOP, "tests/fake/qmp.py"), "--serial=" + self.serial, *self.options[host.name]]
 
 
+@case("trap: vfio-pci that nobody has defined is refused")
+def trap_vfio(lab):
+    return refused_migration(refused(lab, "device in QEMU", "v0 (vfio-pci)", guest=FakeGuest(lab, ["--vfio=v0"])))
+
+
+@case("trap: a vfio-pci device that cannot be duplicated is refused, and its QEMU is told so")
+def trap_no_duplicate(lab):
+    """QEMU says a place in sysfs where no device is."""
+    move = moving(lab, guest=FakeGuest(lab, ["--vfio=v0"], ["--vfio=v0"]), devices={})
+    for host, incoming in ((move.a, False), (move.b, True)):
+        assert host.migctl("unregister", "vm")[0] == 0
+        definition = move.definition(host)
+        definition["devices"] = [{"id": "gpu", "type": "vfio", "vmm-device": "v0"}]
+        host.register(definition, incoming=incoming)
+    status, report = move.a.json("check", "vm", move.dest)
+    assert "findings" in report, (status, report)
+    refusals = [f for f in report["findings"] if f["device"] == "gpu" and f["weight"] == "refusal"]
+    assert status == 6 and "no VFIO device" in refusals[0]["source"], report
+    return refused_migration(move)
+
+
+for what in ("flood", "nonsense", "v9=running,v9=running-p2p"):
+    @case(f"fake: events of devices that are none of ours: {what.split(',')[0]}", what)
+    def fake_events(lab, what):
+        says = [f"--say={when}:{what}" for when in ("stop", "stopped", "cont")]
+        return fake_move(lab, says, says, ["done"], None, "")
+
+
 @case("trap: vfio-user-pci is refused")
 def trap_vfio_user(lab):
     return refused_migration(refused(lab, "device in QEMU", "nic0 (vfio-user-pci)", guest=FakeGuest(lab, ["--vfio-user"])))

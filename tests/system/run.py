@@ -129,6 +129,8 @@ STEPS = [
     Step("broker, sanitized", python("test_broker.py"), count_unittest, SANITIZED),
     Step("service, sanitized", python("test_service.py"), count_unittest, SANITIZED),
     Step("VFIO guest", python("test_vfio_guest.py"), count_unittest),
+    Step("VFIO owned", python("test_vfio_owned.py", "ByHand", "Moves", "Delegated", "Resets", "Kills"), count_unittest),
+    Step("VFIO delegate", python("test_vfio_delegate.py"), count_unittest),
     Step("QEMU", python("qemu.py", "-j", "4"), count_table),
     Step("delegate", python("delegate.py", "-j", "6"), count_table),
     Step("demo", python("demo.py"), count_table),

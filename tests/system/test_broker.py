@@ -56,6 +56,7 @@ class Agent:
     @staticmethod
     def prepare(listener):
         os.dup2(listener, 3)
+        os.set_inheritable(3, True)  # it may have been that already
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 

@@ -45,9 +45,9 @@ def process_id(pid):
 class Helper:
     """A client of a helper of its own, which knows no other host."""
 
-    def __init__(self, lab):
-        self.dir = os.path.join(lab.dir, "run")
-        self.process = Process(lab, "helper", [program("migmgr-helper"), "--runtime-dir=" + self.dir])
+    def __init__(self, lab, name="run", wrap=()):
+        self.dir = os.path.join(lab.dir, name)
+        self.process = Process(lab, "helper-" + name, [*wrap, program("migmgr-helper"), "--runtime-dir=" + self.dir])
         self.s, path = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), os.path.join(self.dir, "helper.sock")
         self.s.settimeout(10)
         wait_for("the helper", lambda: self.s.connect_ex(path) == 0)

@@ -705,7 +705,7 @@ class Terminal(Case):
             got, out = self.terminal(80, "reset", vm, answer=answer)
             self.assertEqual(got, status, out)
             self.assertIn(vm, out)
-            self.assertEqual("nic: reset, running" in out, status == 0, out)
+            self.assertEqual("nic: reset by DEVICE_RESET, running" in out, status == 0, out)
             self.assertEqual("nothing was reset" in out, status == 1, out)
 
 
@@ -769,9 +769,9 @@ class Moves(Case):
 
     def test_reset(self):
         vm = self.vm()
-        self.assertEqual(self.ends(0, "reset", "--yes", vm), "nic: reset, running\n")
+        self.assertEqual(self.ends(0, "reset", "--yes", vm), "nic: reset by DEVICE_RESET, running\n")
         self.assertEqual(json.loads(self.ends(0, "--json=short", "reset", "--yes", vm, "nic")),
-                         [{"device": "nic", "state": "running"}])
+                         [{"device": "nic", "state": "running", "method": "DEVICE_RESET"}])
 
 
 class Daemons(Case):

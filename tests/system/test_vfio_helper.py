@@ -48,6 +48,14 @@ class Case(unittest.TestCase):
         self.guest.wait_counts(5)
         self.assertEqual(self.guest.verdict(), (0, 0, [0] * DEVICES))
 
+    def test_who_may_not_trace_is_told_why(self):
+        weak = Helper(self.lab, "weak", wrap=["setpriv", "--bounding-set", "-sys_ptrace"])
+        self.addCleanup(weak.close)
+        status, fd, text = weak.ask(DUPLICATE, *process_id(self.pid), self.mdevs["a"][0].path)
+        self.assertIn(status, (-1, -13))
+        self.assertEqual(fd, -1)
+        self.assertIn("CAP_SYS_PTRACE", text)
+
     def test_the_migration_thread_stands_while_the_guest_and_the_monitor_go_on(self):
         incoming = self.guest.start_incoming(self.b)
         self.assertTrue(incoming.alive())
@@ -61,6 +69,7 @@ class Case(unittest.TestCase):
             source.command("migrate-set-parameters", **{"max-bandwidth": 1024, "downtime-limit": 1})
             source.command("migrate", uri="unix:" + path)
             wait_for("it to be active", lambda: source.command("query-migrate").get("status") == "active")
+            time.sleep(0.1)  # it has only just begun, and is in a lock more often than not
             begun = time.monotonic()
             hold, said = self.helper.hold(self.pid)
             self.assertEqual(said, b"\0")

@@ -9,14 +9,24 @@ be opened afterwards.
 import errno
 import os
 import signal
+import socket
+import struct
+import tempfile
 import threading
 import time
 import unittest
 import uuid
 
 import vfio_guest
+import vfio_uapi
 from lab import Lab, TestVmm, is_alive, wait_for
+from test_broker import OP_GET, OP_RESET, OP_SET, OPEN, RESULT, Agent
 from vfio_guest import Mdev
+from vfio_uapi import PRE_COPY, PRE_COPY_P2P, RESUMING, RUNNING, RUNNING_P2P, STOP, STOP_COPY
+
+OP_CLOSE, OP_NUDGE, OP_EXPECT = 6, 13, 14  # DeviceOpType
+SUPERVISED_FLAG, KERNEL_FLAG = 1 << 10, 1 << 11
+AGENT_TEXT = 256
 
 BAR0, SCRATCH = 0, 7  # the UART's scratch register
 DEADLINES = {"check": 1000, "prepare": 1000, "p2p-grace": 1000, "drain": 2000, "precopy": 2000, "intake": 1000,
@@ -93,6 +103,126 @@ class World:
             for host in (self.a, self.b):
                 print(f"---- {host.name}\n" + "\n".join(host.daemon.output().splitlines()[-40:]))
         self.close()
+
+
+class KernelAgent(Agent):
+    """An agent with a kernel device in its hand, and its commander in the tester's."""
+
+    def __init__(self, mdev, supervised=False):
+        self.folder = tempfile.TemporaryDirectory()
+        super().__init__(self.folder.name, None)
+        self.device = mdev
+        self.mdev = mdev.open("cdev" if mdev.cdev else "group")
+        self.seq += 1
+        socket.send_fds(self.s, [struct.pack("=IIIBBHQII512x", 0x3147414d, OPEN, self.seq, 1, supervised, 0, 2000000, 0, 0)],
+                        [self.mdev.fd])
+        self.opened = self.result()
+
+    def text(self, *ops, deadline=0):
+        """(status, state, text) of a program."""
+        self.start_run(*ops, deadline=deadline)
+        packet = self.hear(RESULT)
+        return (struct.unpack_from("=Ii", packet)[1], (*vfio_uapi.STATES, "unknown")[struct.unpack_from("=IiIIIII", packet)[6]],
+                packet[-AGENT_TEXT:].split(b"\0")[0].decode())
+
+    def close(self):
+        self.device.order("release")  # nobody ends before his call
+        super().close()
+        self.mdev.close()
+        self.folder.cleanup()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+class ByHand(unittest.TestCase):
+    """What the agent refuses before the kernel sees it, and how it looks before it sets."""
+
+    def setUp(self):
+        vfio_guest.load()
+        self.mdev = Mdev()
+        self.addCleanup(self.forget)
+
+    def forget(self):
+        self.mdev.order("rest")
+        wait_for("the device to be let go", lambda: opens(self.mdev), 15)
+        self.mdev.remove()
+
+    def sets(self):
+        return sum(self.mdev.status()["set"].values())
+
+    def test_what_is_read_of_it(self):
+        with KernelAgent(self.mdev) as agent:
+            status, flags, state = agent.opened
+            self.assertEqual((status, flags & 0x7, flags & KERNEL_FLAG, flags & SUPERVISED_FLAG, state),
+                             (0, 7, KERNEL_FLAG, 0, vfio_uapi.RUNNING))
+        with KernelAgent(self.mdev, supervised=True) as agent:
+            self.assertTrue(agent.opened[1] & SUPERVISED_FLAG)
+
+    def test_arcs_that_are_not_ours_are_never_asked_for(self):
+        """The kernel's own counts say so."""
+        with KernelAgent(self.mdev) as agent:
+            agent.set(RUNNING, RUNNING_P2P, STOP, STOP_COPY)
+            before = self.sets()
+            for to in (PRE_COPY, PRE_COPY_P2P):
+                status, state, text = agent.text((OP_SET, STOP_COPY, to))
+                self.assertEqual((status, state), (-errno.EINVAL, "STOP_COPY"))
+                self.assertIn("not asked for", text)
+            self.assertEqual(self.sets(), before)
+            agent.run((OP_RESET, 0, 0))
+        with KernelAgent(self.mdev, supervised=True) as agent:
+            before = self.sets()
+            for to in (PRE_COPY, STOP_COPY, RESUMING, STOP):
+                status, state, text = agent.text((OP_SET, RUNNING, to))
+                self.assertEqual((status, state), (-errno.EPERM, "RUNNING"), text)
+            self.assertEqual(self.sets(), before)
+            agent.set(RUNNING, RUNNING_P2P, STOP, RUNNING_P2P, RUNNING)
+
+    def test_a_nudge_looks_first(self):
+        with KernelAgent(self.mdev, supervised=True) as agent:
+            self.assertEqual(agent.text((OP_NUDGE, RUNNING, RUNNING_P2P))[:2], (0, "RUNNING_P2P"))
+            before = self.sets()
+            self.assertEqual(agent.text((OP_NUDGE, RUNNING, RUNNING_P2P))[:2], (0, "RUNNING_P2P"))
+            self.assertEqual(agent.text((OP_EXPECT, RUNNING_P2P, STOP))[:2], (0, "RUNNING_P2P"))
+            self.assertEqual(agent.text((OP_EXPECT, RUNNING, RUNNING_P2P))[:2], (0, "RUNNING_P2P"))
+            for op, a, b in ((OP_NUDGE, RESUMING, STOP), (OP_EXPECT, RESUMING, STOP), (OP_EXPECT, STOP, STOP)):
+                status, state, text = agent.text((op, a, b))
+                self.assertEqual((status, state), (-errno.ESTALE, "RUNNING_P2P"))
+                self.assertRegex(text, "reads running-p2p where (resuming or )?stop was due")
+            self.assertEqual(self.sets(), before)
+
+    def test_a_call_that_hangs_costs_its_deadline_and_no_more(self):
+        with KernelAgent(self.mdev) as agent:
+            self.mdev.order("hang", "RUNNING>RUNNING_P2P", 2, 1)
+            status, _, text = agent.text((OP_SET, RUNNING, RUNNING_P2P), deadline=300000)
+            self.assertEqual(status, -errno.ETIMEDOUT, text)
+            status, _, text = agent.text((OP_GET, 0, 0), deadline=300000)
+            self.assertEqual(status, -errno.ETIMEDOUT, text)
+            self.mdev.order("release")
+            wait_for("the late call's state", lambda: agent.text((OP_GET, 0, 0), deadline=300000)[:2] == (0, "RUNNING_P2P"))
+            agent.set(RUNNING_P2P, RUNNING)
+
+    def test_who_lets_go_does_not_wait_for_it(self):
+        with KernelAgent(self.mdev) as agent:
+            self.mdev.order("hang", "RUNNING>RUNNING_P2P", 2, 1)
+            agent.start_run((OP_SET, RUNNING, RUNNING_P2P))
+            wait_for("the call to hang", lambda: self.mdev.status()["hanging"])
+            self.assertEqual(agent.text((OP_CLOSE, 0, 0))[0], 0)
+            self.assertEqual(agent.s.recv(10), b"")
+            self.mdev.order("release")
+            agent.process.wait(10)
+
+    def test_a_late_call_that_brings_a_data_file_leaves_none_open(self):
+        with KernelAgent(self.mdev) as agent:
+            agent.set(RUNNING, RUNNING_P2P, STOP)
+            self.mdev.order("delay", "STOP>STOP_COPY", 600000)
+            self.assertEqual(agent.text((OP_SET, STOP, STOP_COPY), deadline=200000)[0], -errno.ETIMEDOUT)
+            wait_for("the late call", lambda: agent.text((OP_GET, 0, 0), deadline=300000)[:2] == (0, "STOP_COPY"))
+            agent.set(STOP_COPY, STOP)
+            self.assertEqual([v for v in vfio_uapi.links(agent.process.pid).values() if "mtty" in v], [])
 
 
 class Moves(unittest.TestCase):

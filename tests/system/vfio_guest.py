@@ -8,6 +8,7 @@ are run. By hand, in the guest:
 """
 
 import os
+import re
 import selectors
 import socket
 import subprocess
@@ -26,6 +27,7 @@ TYPES = "/sys/class/mdev_bus/mtty/mdev_supported_types"
 DEVICES = "/sys/bus/mdev/devices"
 LINE_CONTROL, STEP = 0x1b, 37  # of vfio-guest/rom.S
 MAX_DEVICES = 8
+LINE = re.compile(rb"C ([0-9A-F]{8})((?: [0-9A-F]{4})*)")
 
 
 def on_host(script, *args, memory=1024, seconds=600, options=()):
@@ -158,7 +160,8 @@ class Line:
 
 
 class Reader:
-    """Takes what QEMUs print, each place at a socket of its own, line by line with the time when it came."""
+    """Takes what QEMUs print, each place at a socket of its own, line by line with the time when it came. A guest may be stopped
+    within a line, and ends it at the other place: there is one rest for all."""
 
     def __init__(self):
         self.lines, self.rest, self.selector = [], b"", selectors.DefaultSelector()
@@ -196,9 +199,9 @@ class Reader:
         # A guest that is moved in the middle of a line ends it at the other place.
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
-            words = line.split()
-            if len(words) >= 2 and words[0] == b"C":
-                self.lines.append(Line(now, place, int(words[1], 16), [(int(w[:2], 16), int(w[2:], 16)) for w in words[2:]]))
+            if match := LINE.fullmatch(line):
+                found = [(int(w[:2], 16), int(w[2:], 16)) for w in match[2].split()]
+                self.lines.append(Line(now, place, int(match[1], 16), found))
 
 
 class Side:

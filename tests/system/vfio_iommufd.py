@@ -20,13 +20,13 @@ ROWS = [
     ("devices of our own, iommufd", IOMMUFD, ["test_vfio_owned.py"]),
     ("helper, iommufd", IOMMUFD, ["test_vfio_helper.py"]),
     ("delegate, iommufd", IOMMUFD, ["test_vfio_delegate.py"]),
-    ("moves with grace, 2 devices", IOMMUFD, ["vfio_moves.py", "6", "2"]),
-    ("moves with grace, 8 devices", IOMMUFD, ["vfio_moves.py", "4", "8"]),
+    ("moves with grace, 2 devices", IOMMUFD, ["vfio_moves.py", "moves", "6", "2"]),
+    ("moves with grace, 8 devices", IOMMUFD, ["vfio_moves.py", "moves", "4", "8"]),
     ("demo, iommufd", IOMMUFD, ["demo_vfio.py"]),
     ("demo, newer QEMU", NEWER, ["demo_vfio.py"]),
     ("demo, iommufd, newer QEMU", IOMMUFD | NEWER, ["demo_vfio.py"]),
-    ("moves, newer QEMU", NEWER, ["vfio_moves.py", "4", "2"]),
-    ("moves with grace, newer QEMU", IOMMUFD | NEWER, ["vfio_moves.py", "4", "4"]),
+    ("moves, newer QEMU", NEWER, ["vfio_moves.py", "moves", "4", "2"]),
+    ("moves with grace, newer QEMU", IOMMUFD | NEWER, ["vfio_moves.py", "moves", "4", "4"]),
 ]
 
 TOLD = ("qemu", "moves", "blackout_msec", "outage_msec", "result", "refused_result", "problems")

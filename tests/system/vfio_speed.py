@@ -24,8 +24,7 @@ import time
 import vfio_guest
 from lab import Lab
 from vfio_guest import KERNEL, on_host
-from vfio_moves import DEADLINES, World
-from vfio_stock import Stock
+from vfio_moves import DEADLINES, Stock, World
 
 DEVICES, ARCS_MSEC, REPEATS = (1, 2, 4, 8), (50, 150), 3
 # What a daemon is told, and how many arcs are in a row then with N devices. Stock QEMU: none.
@@ -62,7 +61,7 @@ def rows_of(mode, n, arcs, repeats):
     """{arc in ms: ([outage in ms, ...], [intake in ms, ...])}; 0 stands for no delays."""
     config, rows = MODES[mode][0], {}
     with Lab(transport="unix") as lab:
-        world = Stock(lab, n, PROPERTIES) if config is None else Ours(
+        world = Stock(lab, n, properties=PROPERTIES) if config is None else Ours(
             lab, n, config={**PATIENCE, **config}, properties=PROPERTIES)
         for arc in arcs:
             rows[arc] = [], []

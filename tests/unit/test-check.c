@@ -82,6 +82,22 @@ static void test_nothing_is_found_where_nothing_is_wrong(void **state)
         }
 }
 
+static void test_a_device_in_quarantine_is_refused_and_the_way_out_named(void **state)
+{
+        for (Side s = 0; s < SIDE_MAX; s++) {
+                Pair pair;
+
+                pair_init(&pair, VMM_TYPE_NONE);
+                pair.side[s].devices[0].status = MANIFEST_QUARANTINED;
+                (void) snprintf(pair.side[s].devices[0].text, MANIFEST_TEXT_MAX, "no reset");
+                assert_int_equal(pair_check(&pair), 1);
+                assert_finding(&pair.findings.items[0], "dev0", "quarantine", s == 0 ? "no reset" : "",
+                               s == 0 ? "" : "no reset");
+                assert_non_null(strstr(pair.findings.items[0].remedy, "migctl reset"));
+                pair_deinit(&pair);
+        }
+}
+
 /* ---- one thing spoiled ---------------------------------------------------------------------------------------- */
 
 static void spoil_here(Pair *p)
@@ -553,6 +569,8 @@ static void test_memory_that_a_device_writes_must_be_moved_and_its_writes_known(
                 {VMM_TYPE_NONE, DEVICE_DMA_LOGGING, NULL},
                 {VMM_TYPE_QMP, DEVICE_HAS_DMA | DEVICE_DMA_LOGGING, NULL},
                 {VMM_TYPE_QMP, DEVICE_HAS_DMA, "DMA logging"},
+                {VMM_TYPE_DELEGATE, DEVICE_HAS_DMA | DEVICE_DMA_LOGGING | DEVICE_KERNEL, "dirty pages"},
+                {VMM_TYPE_DELEGATE, DEVICE_DMA_LOGGING | DEVICE_KERNEL, NULL},
                 {VMM_TYPE_NONE, DEVICE_HAS_DMA | DEVICE_DMA_LOGGING, "memory"},
                 {VMM_TYPE_NONE, DEVICE_HAS_DMA, "memory"},
         };
@@ -564,7 +582,14 @@ static void test_memory_that_a_device_writes_must_be_moved_and_its_writes_known(
 
                         pair_init(&pair, rules[i].vmm);
                         pair.side[side].devices[1].migration_flags |= rules[i].flags;
-                        assert_int_equal(pair_check(&pair), expect);
+                        /* Who drives it is the same on both sides. */
+                        pair.side[!side].devices[1].migration_flags |=
+                                rules[i].flags & (DEVICE_SUPERVISED | DEVICE_KERNEL);
+                        /* Of what QEMU drives more is said that does not refuse. */
+                        if (!(rules[i].flags & DEVICE_SUPERVISED))
+                                assert_int_equal(pair_check(&pair), expect);
+                        else if (pair_check(&pair) > 0)
+                                assert_false(findings_refuse(&pair.findings));
                         if (expect > 0) {
                                 assert_string_equal(pair.findings.items[0].property, rules[i].property);
                                 assert_string_equal(pair.findings.items[0].device,
@@ -578,6 +603,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_nothing_is_found_where_nothing_is_wrong),
+                cmocka_unit_test(test_a_device_in_quarantine_is_refused_and_the_way_out_named),
                 cmocka_unit_test(test_what_is_wrong_is_named_with_its_value_and_side),
                 cmocka_unit_test(test_everything_that_is_wrong_is_said_at_once),
                 cmocka_unit_test(test_a_writable_disk_needs_qemu_10),
