@@ -29,7 +29,7 @@ ROWS = [
     ("moves with grace, newer QEMU", IOMMUFD | NEWER, ["vfio_moves.py", "moves", "4", "4"]),
 ]
 
-TOLD = ("qemu", "moves", "blackout_msec", "outage_msec", "result", "refused_result", "problems")
+TOLD = ("qemu", "moves", "hole", "faster", "result", "refused_result", "problems")
 
 
 def said(output):
