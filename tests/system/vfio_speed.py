@@ -72,9 +72,9 @@ def rows_of(mode, n, arcs, repeats):
                 job = world.move()
                 world.judge()
                 rows[arc][0].append(1000 * world.guest.outage()[-1])
-                if job:
+                if config is not None:
                     rows[arc][1].append(intake_msec(job))
-                if os.environ.get("MIGMGR_KEEP"):
+                if os.environ.get("MIGMGR_KEEP") and config is not None:
                     print(mode, n, arc, json.dumps(job), file=sys.stderr)
         for side in world.mdevs.values():
             for mdev in side:
