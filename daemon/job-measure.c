@@ -36,7 +36,8 @@ static bool in_blackout(const Job *job)
 
 void job_measure_halted(Job *job, uint64_t usec)
 {
-        if (job->clock.blackout_start_usec == 0)
+        /* A VMM may find out later that it was sooner. */
+        if (job->clock.blackout_start_usec == 0 || usec < job->clock.blackout_start_usec)
                 job->clock.blackout_start_usec = usec;
 }
 

@@ -15,7 +15,9 @@
 #define OOB_USEC  (1 * USEC_PER_SEC)
 /* QEMU has this long to quit when it is asked politely. */
 #define QUIT_USEC (2 * USEC_PER_SEC)
-#define SEE_USEC  (1 * USEC_PER_SEC)
+/* No VM is away for longer than any deadline of ours. */
+#define DOWNTIME_MS_MAX (24 * 3600 * 1000)
+#define SEE_USEC        (1 * USEC_PER_SEC)
 /* Between the end of a dying process's monitor and its own. */
 #define DYING_USEC (200 * USEC_PER_MSEC)
 
@@ -273,6 +275,8 @@ static void on_event(void *userdata, const char *name, json_object *data)
         } else if (streq(name, "MIGRATION")) {
                 status = json_string(&reader, data, "status", true);
                 (void) snprintf(q->migration, sizeof q->migration, "%s", status ? status : "");
+                if (qemu_migration_is(q, "completed"))
+                        q->completed_usec = clock_monotonic_usec();
                 if (q->on_migration)
                         q->on_migration(q);
         }
@@ -449,9 +453,25 @@ static void on_quit(Qemu *q, int status, json_object *result, const char *text)
                 kill_it(q);
 }
 
+/* What it says first of its own devices it says when one of them has taken an arc already: the vCPUs stood before. It knows
+ * since when. */
+static void on_downtime(Qemu *q, int status, json_object *result, const char *text)
+{
+        JsonReader reader = {.where = "query-migrate"};
+        int64_t msec = status == 0 ? json_number(&reader, result, "downtime", 0, DOWNTIME_MS_MAX, 0) : 0;
+        uint64_t usec = (uint64_t) msec * USEC_PER_MSEC;
+
+        if (usec > 0 && usec < q->completed_usec)
+                q->vmm.listener->halted(q->vmm.userdata, q->completed_usec - usec);
+        qemu_call(q, "quit", NULL, -1, on_quit);
+}
+
 static void end_connected(Qemu *q)
 {
-        qemu_call(q, "quit", NULL, -1, on_quit);
+        if (q->stood && q->n_devices > 0 && qemu_migration_is(q, "completed"))
+                qemu_call(q, "query-migrate", NULL, -1, on_downtime);
+        else
+                qemu_call(q, "quit", NULL, -1, on_quit);
 }
 
 static void qemu_end(Qemu *q)

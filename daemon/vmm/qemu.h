@@ -75,11 +75,12 @@ struct Qemu {
         QemuDevice *devices; /* made when first needed */
         uint32_t n_devices;
         QemuCourse course;
-        bool stood;      /* the listener knows that the vCPUs stand */
-        bool continuing; /* `cont` was sent and is not answered yet */
-        bool continued;  /* it was answered: yes */
-        int log_fd;      /* what it prints, if we have started it; else -1 */
-        off_t log_from;  /* what is before was there before the course began */
+        bool stood;              /* the listener knows that the vCPUs stand */
+        uint64_t completed_usec; /* CLOCK_MONOTONIC, of the last MIGRATION event that said so */
+        bool continuing;         /* `cont` was sent and is not answered yet */
+        bool continued;          /* it was answered: yes */
+        int log_fd;              /* what it prints, if we have started it; else -1 */
+        off_t log_from;          /* what is before was there before the course began */
         QemuFind *finds;
         uint32_t fact_device;
 

@@ -21,7 +21,8 @@ typedef struct VmmListener {
         void (*answered)(void *userdata, uint32_t step, int status, const char *text);
         /* Its process is gone. */
         void (*gone)(void *userdata);
-        /* Source: the vCPUs stand since `usec` (CLOCK_MONOTONIC); the blackout has begun. */
+        /* Source: the vCPUs stand since `usec` (CLOCK_MONOTONIC); the blackout has begun. Said again, up to VMM_ACT_END, where it
+         * turns out to have begun sooner. */
         void (*halted)(void *userdata, uint64_t usec);
         /* Source: the vCPUs run, and nobody here asked for it. */
         void (*resumed)(void *userdata);

@@ -248,7 +248,21 @@ def faster(devices=2, arc_ms=150):
     return {"devices": devices, "arc_msec": arc_ms, "outage_msec": took}
 
 
-PARTS = {"moves": there_and_back, "hole": hole, "faster": faster}
+def slow_first_arc(arc_ms=1500):
+    """QEMU says that a device is in P2P when it is: the vCPUs have stood since before. The blackout has that in it."""
+    vfio_guest.load()
+    with Lab() as lab:
+        world = World(lab, 1, config=STOCK | {"supervised-push": "auto"})
+        world.order(world.source, "delay", "PRE_COPY>PRE_COPY_P2P", arc_ms * 1000)
+        job = world.move()[1]
+        assert job["result"] == "done" and job["blackout_usec"] >= arc_ms * 1000, (job["error"], job["blackout_usec"])
+        world.order(world.destination, "rest")
+        world.judge()
+        world.close()
+        return {"arc_msec": arc_ms, "blackout_msec": round(job["blackout_usec"] / 1000)}
+
+
+PARTS = {"moves": there_and_back, "blackout": slow_first_arc, "hole": hole, "faster": faster}
 
 
 def main(part="", *numbers):
