@@ -58,6 +58,7 @@ typedef struct AgentDeviceOps {
         bool (*keeps)(AgentDevice *device, void *buffer, size_t size);
         uint64_t (*left)(const AgentDevice *device, bool *ret_initial);
         const char *(*explain)(const AgentDevice *device);
+        DeviceState (*read_back)(const AgentDevice *device);
 } AgentDeviceOps;
 
 /* What every implementation has first. */
@@ -108,6 +109,12 @@ static inline _must_check_ int agent_device_set(AgentDevice *device, DeviceState
                                                 void *userdata)
 {
         return device->ops->set(device, state, on_done, userdata);
+}
+
+/* What the device read right behind the SET that has just been answered with 0; UNKNOWN: it was not looked at then. */
+static inline DeviceState agent_device_read_back(const AgentDevice *device)
+{
+        return device->ops->read_back ? device->ops->read_back(device) : DEVICE_STATE_UNKNOWN;
 }
 
 static inline _must_check_ int agent_device_reset(AgentDevice *device, DeviceDone on_done, void *userdata)

@@ -169,6 +169,7 @@ static void on_acted(void *userdata, int status)
 {
         Program *p = userdata;
         const char *more = agent_device_explain(p->device);
+        DeviceState state = agent_device_read_back(p->device);
         char doing[64];
 
         if (status < 0) {
@@ -179,6 +180,10 @@ static void on_acted(void *userdata, int status)
                 return;
         }
         p->step = p->step == STEP_SET_RUN ? STEP_RUN_BACK : STEP_READ_BACK;
+        if (state != DEVICE_STATE_UNKNOWN) {
+                on_state(p, 0, state);
+                return;
+        }
         status = agent_device_get(p->device, on_state, p);
         if (status < 0)
                 fail(p, status);

@@ -31,9 +31,10 @@ struct Call {
         bool dropped; /* nobody waits for it any more */
         int fd;       /* the device's, or its data file */
         int status;
-        const char *text; /* more than errno says, or NULL */
-        VfioArc arc;      /* SET; GET: `from` */
-        int data_fd;      /* that a SET has brought, or -1 */
+        const char *text;      /* more than errno says, or NULL */
+        VfioArc arc;           /* SET; GET: `from` */
+        DeviceState read_back; /* SET: in the same breath */
+        int data_fd;           /* that a SET has brought, or -1 */
         DeviceFacts facts;
         void *data; /* the asker's */
         size_t size, done;
@@ -54,8 +55,9 @@ struct VfioDevice {
         AgentDevice device;
         CallWorker *worker;
         int fd, data_fd;
-        DeviceState state; /* as last read or set */
-        bool load_failed;  /* a write of state since it went to RESUMING */
+        DeviceState state;     /* as last read or set */
+        DeviceState read_back; /* behind the call that was answered last, if that was a SET; or UNKNOWN */
+        bool load_failed;      /* a write of state since it went to RESUMING */
         Call *calls;
         uint64_t initial_left, dirty_left; /* of the pre-copy, as last heard */
         const char *text;                  /* of the last failure, or NULL */
@@ -117,8 +119,10 @@ static void run_set(WorkerCall *worker)
         if (call->status < 0)
                 return;
         call->data_fd = state.data_fd;
-        if ((call->data_fd >= 0) == vfio_arc_opens_data(&call->arc))
+        if ((call->data_fd >= 0) == vfio_arc_opens_data(&call->arc)) {
+                (void) get_state(call->fd, &call->read_back);
                 return;
+        }
         call->status = -EPROTO;
         call->text = call->data_fd >= 0 ? "the kernel gave a data file that was not due"
                                         : "the kernel gave no data file";
@@ -310,6 +314,9 @@ static void take_set(VfioDevice *device, Call *call)
         if (call->status < 0)
                 return;
         device->state = call->arc.to;
+        device->read_back = call->read_back;
+        if (call->read_back != DEVICE_STATE_UNKNOWN && !call->dropped)
+                agent_device_see(&device->device, call->read_back, false);
         if (!vfio_arc_keeps_data(&call->arc))
                 close_data(device);
         if (call->data_fd >= 0) {
@@ -325,6 +332,7 @@ static void on_called(WorkerCall *worker)
 
         unlist(call);
         device->text = call->status < 0 ? call->text : NULL;
+        device->read_back = DEVICE_STATE_UNKNOWN;
         if (call->worker.run == run_set)
                 take_set(device, call);
         if (call->worker.run == run_reset && call->status == 0) {
@@ -351,6 +359,7 @@ static Call *call_new(VfioDevice *device, CallKind kind, void (*run)(WorkerCall 
                        .kind = kind,
                        .fd = device->fd,
                        .data_fd = -1,
+                       .read_back = DEVICE_STATE_UNKNOWN,
                        .answer = answer,
                        .userdata = userdata};
         return call;
@@ -589,6 +598,11 @@ static uint64_t device_left(const AgentDevice *agent_device, bool *ret_initial)
         return device->initial_left + device->dirty_left;
 }
 
+static DeviceState device_read_back(const AgentDevice *agent_device)
+{
+        return ((const VfioDevice *) agent_device)->read_back;
+}
+
 static const char *device_explain(const AgentDevice *agent_device)
 {
         const char *text = ((const VfioDevice *) agent_device)->text;
@@ -641,6 +655,7 @@ int vfio_device_new(struct event_base *base, int fd, bool supervised, const Devi
                 .keeps = device_keeps,
                 .left = device_left,
                 .explain = device_explain,
+                .read_back = device_read_back,
         };
         VfioDevice *device = calloc(1, sizeof *device);
         int r;
@@ -660,7 +675,7 @@ int vfio_device_new(struct event_base *base, int fd, bool supervised, const Devi
         memcpy(device->device.facts.memory, memory, device->device.facts.n_memory * sizeof *memory);
         device->fd = fd;
         device->data_fd = -1;
-        device->state = DEVICE_STATE_UNKNOWN;
+        device->state = device->read_back = DEVICE_STATE_UNKNOWN;
         r = call_worker_new(base, &device->worker);
         if (r < 0) {
                 destroy(device);

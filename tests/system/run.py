@@ -143,6 +143,7 @@ STEPS = [
     Step("QEMU", python("qemu.py", "-j", "4"), count_table),
     Step("delegate", python("delegate.py", "-j", "6"), count_table),
     Step("demo", python("demo.py"), count_table),
+    Step("demo, VFIO", python("demo_vfio.py"), count_table),
 ]
 
 

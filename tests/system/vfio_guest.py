@@ -30,16 +30,31 @@ MAX_DEVICES = 8
 LINE = re.compile(rb"C ([0-9A-F]{8})((?: [0-9A-F]{4})*)")
 
 
+def on_host(script, *args, memory=1024, seconds=600, options=()):
+    """Runs a script of this folder in the guest; returns its exit status. Environment variable MIGMGR_GUEST_KERNEL chooses the
+    kernel, and MIGMGR_GUEST_QEMU=newer a newer QEMU than Debian's for that guest. `options`: for vfio-guest/run."""
+    kernel, newer = os.environ.get("MIGMGR_GUEST_KERNEL", "debian"), os.environ.get("MIGMGR_GUEST_QEMU") == "newer"
+    subprocess.run([os.path.join(FOLDER, "prepare"), *(["--iommufd"] if kernel == "iommufd" else []),
+                    *(["--qemu-newer"] if newer else [])], check=True)
+    env = dict(os.environ)
+    if newer:
+        folder = os.path.join(os.environ.get("MIGMGR_GUEST_CACHE", "/var/tmp/migmgr-vfio-guest"), "qemu_newer")
+        env["MIGMGR_QEMU"], options = os.path.join(folder, "qemu-system-x86_64"), [*options, "-s", folder]
+    return subprocess.run([os.path.join(FOLDER, "run"), "-k", kernel, "-m", str(memory), "-t", str(seconds), *options, "--",
+                           "python3", os.path.abspath(script), *args], env=env).returncode
+
+
 def main(memory=1024, seconds=300, share=(), out=None):
-    """For the end of a test file. `memory` in MiB and `seconds` are the guest's; environment variable MIGMGR_GUEST_KERNEL
-    chooses the kernel: debian if not set, or iommufd."""
+    """For the end of a test file. `memory` in MiB and `seconds` are the guest's; see on_host()."""
     if KERNEL:
         unittest.main()
-    kernel = os.environ.get("MIGMGR_GUEST_KERNEL", "debian")
-    subprocess.run([os.path.join(FOLDER, "prepare"), *(["--iommufd"] if kernel == "iommufd" else [])], check=True)
-    options = ["-k", kernel, "-m", str(memory), "-t", str(seconds), *[f"-s{d}" for d in share], *([f"-o{out}"] if out else [])]
-    sys.exit(subprocess.run([os.path.join(FOLDER, "run"), *options, "--", "python3", os.path.abspath(sys.argv[0]),
-                             *sys.argv[1:]]).returncode)
+    options = [*[f"-s{d}" for d in share], *([f"-o{out}"] if out else [])]
+    sys.exit(on_host(sys.argv[0], *sys.argv[1:], memory=memory, seconds=seconds, options=options))
+
+
+def qemu_version():
+    """Of the one that has the devices."""
+    return subprocess.run([QEMU, "--version"], capture_output=True, text=True).stdout.split("\n")[0].split()[3]
 
 
 def load(kind="changed"):
@@ -233,7 +248,8 @@ class VfioGuest(Guest):
     def qemus(self, host=None):
         """Pids of its VMMs, on one host or on all."""
         name = self.name + ",debug-threads=on"
-        return find_processes(lambda argv, pid: argv[:3] == [QEMU, "-name", name] and
+        # A newer QEMU is started by a loader of its own, which stands before it.
+        return find_processes(lambda argv, pid: name in argv and
                               (not host or any(a.startswith(f"socket,id=eye,path={self.eye(host)},") for a in argv)))
 
     def states(self, host):

@@ -11,13 +11,12 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import vfio_guest
-from lab import Lab, Process, new_uuid, wait_for
-from vfio_guest import FOLDER, KERNEL, Mdev, Side, VfioGuest
+from lab import Lab, new_uuid, wait_for
+from vfio_guest import KERNEL, Mdev, Side, VfioGuest, on_host
 
 # What is slow here is the machine: a guest in a guest, without hardware for either.
 DEADLINES = ("check", "prepare", "viommu-grace", "halt", "p2p-grace", "drain", "intake", "handover", "arrival-grace",
@@ -102,49 +101,77 @@ def make_world(lab, devices=2, **kw):
     return World(lab, devices, **kw)
 
 
-def on_host(script, *args, memory=1024, seconds=600):
-    """Runs a script of this folder in the guest; returns its exit status."""
-    kernel = os.environ.get("MIGMGR_GUEST_KERNEL", "debian")
-    subprocess.run([os.path.join(FOLDER, "prepare"), *(["--iommufd"] if kernel == "iommufd" else [])], check=True)
-    return subprocess.run([os.path.join(FOLDER, "run"), "-k", kernel, "-m", str(memory), "-t", str(seconds), "--", "python3",
-                           os.path.abspath(script), *args]).returncode
-
-
 class Stock:
-    """The same VM and as many devices, moved by QEMU alone as anybody would: nobody looks at the devices, and the destination
-    starts by itself."""
+    """The same VM and as many devices with nobody between two QEMUs but an operator, who moves it as QEMU's manual says: what
+    ours is compared with."""
 
     def __init__(self, lab, devices=2, door=None, properties=""):
-        self.lab, self.ends, self.name = lab, [Side(lab, name) for name in "ab"], "stock"
-        self.mdevs = {end.name: [Mdev() for _ in range(devices)] for end in self.ends}
-        self.guest = VfioGuest(lab, self.name, self.mdevs, door=door, properties=properties)
-        self.guest.start(self.ends[0])
+        self.lab, self.sides, self.here, self.n = lab, [Side(lab, name) for name in "ab"], 0, 0
+        self.mdevs = {side.name: [Mdev() for _ in range(devices)] for side in self.sides}
+        self.guest = VfioGuest(lab, "stock", self.mdevs, door=door, properties=properties)
+        self.guest.start(self.source)
 
-    def order(self, end, *words, device=None):
-        for i, mdev in enumerate(self.mdevs[end.name]):
-            if device in (None, i):
-                mdev.order(*words)
+    @property
+    def source(self):
+        return self.sides[self.here]
+
+    @property
+    def destination(self):
+        return self.sides[1 - self.here]
+
+    close, order, states = World.close, World.order, World.states
+
+    def transfer(self):
+        """Until both say that it is completed. Both are told what makes the outage short: the source waits with its last pass
+        until the other one has set its devices up, and sends as fast as it can. Returns their monitors."""
+        self.n += 1
+        self.incoming = self.guest.start_incoming(self.destination)
+        wait_for("the destination's monitor", lambda: os.path.exists(self.guest.eye(self.destination)))
+        source, destination = monitors = [self.guest.look(self.source), self.guest.look(self.destination)]
+        for monitor in monitors:
+            say(monitor, "migrate-set-capabilities", capabilities=[
+                {"capability": c, "state": True} for c in ("events", "return-path", "switchover-ack")])
+        say(source, "migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+        uri = f"unix:{self.lab.dir}/memory{self.n}"
+        say(destination, "migrate-incoming", uri=uri)
+        say(source, "migrate", uri=uri)
+        wait_for_status(destination, "completed")
+        return monitors
 
     def move(self):
-        """Both migration statuses, and the run state at the destination when it has one."""
-        source, destination = self.ends
-        path = os.path.join(self.lab.dir, "stock-migration")
-        argv = self.guest.argv_at(destination) + ["-incoming", "defer"]
-        Process(self.lab, "stock-incoming", argv)
-        with self.guest.look(source) as here, self.guest.look(destination) as there:
-            there.command("migrate-incoming", uri="unix:" + path)
-            here.command("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
-            here.command("migrate", uri="unix:" + path)
-            over = ("completed", "failed")
-            wait_for("the end of a stock migration", lambda: here.command("query-migrate").get("status") in over, 30)
-            wait_for("its other end", lambda: there.command("query-status")["status"] in ("running", "paused"), 30)
-            said = [m.command("query-migrate")["status"] for m in (here, there)] + [there.command("query-status")["status"]]
-            here.command("quit")
-        self.ends.reverse()
-        self.guest.wait_counts(5)
+        """Returns both migration statuses, and the run state at the destination."""
+        source, destination = self.transfer()
+        say(destination, "cont")
+        self.here = 1 - self.here
+        self.guest.wait_counts(5, 60)
+        wait_for("the source to have migrated", lambda: source.command("query-status")["status"] == "postmigrate", 60)
+        said = [m.command("query-migrate")["status"] for m in (source, destination)]
+        said.append(destination.command("query-status")["status"])
+        source.command("quit")
+        source.close()
+        destination.close()
+        wait_for("its end", lambda: not self.guest.qemus(self.destination), 30)
         return said
 
-    close = World.close
+    def judge(self):
+        lost, repeated, bad = self.guest.verdict()
+        assert (lost, repeated) == (0, 0) and not any(bad), (lost, repeated, bad)
+
+
+def say(monitor, command, **arguments):
+    answer = monitor.command(command, **arguments)
+    assert answer == {}, (command, answer)
+
+
+def wait_for_status(monitor, status):
+    """By its events, which come at once."""
+    monitor.s.settimeout(60)
+    seen, events = [], iter(monitor.events)
+    while status not in seen:
+        event = next(events, None) or json.loads(monitor.f.readline())
+        if event.get("event") == "MIGRATION":
+            seen.append(event["data"]["status"])
+            assert seen[-1] not in ("failed", "cancelled"), seen
 
 
 def there_and_back(moves, devices):
@@ -168,11 +195,10 @@ def hole():
     vfio_guest.load()
     with Lab() as lab:
         stock = Stock(lab)
-        stock.order(stock.ends[1], *order, device=1)
+        stock.order(stock.destination, *order, device=1)
         said = stock.move()
         bad = stock.guest.verdict()[2]
         assert said == ["completed", "completed", "running"] and bad[0] == 0 and bad[1] > 0, (said, bad)
-        stock.order(stock.ends[0], "rest")
         stock.close()
     with Lab() as lab:
         world = World(lab)
@@ -191,13 +217,13 @@ def hole():
 def outage_of_stock(devices, arc_ms):
     with Lab() as lab:
         stock = Stock(lab, devices)
-        for end in stock.ends:
-            stock.order(end, "delay", "*>*", arc_ms * 1000)
+        for side in stock.sides:
+            stock.order(side, "delay", "*>*", arc_ms * 1000)
         said = stock.move()
         assert said == ["completed", "completed", "running"], said
         outage = stock.guest.outage()[0]
-        for end in stock.ends:
-            stock.order(end, "rest")
+        for side in stock.sides:
+            stock.order(side, "rest")
         stock.close()
         return round(outage * 1000)
 
@@ -245,7 +271,7 @@ PARTS = {"moves": there_and_back, "blackout": slow_first_arc, "hole": hole, "fas
 
 def main(part="", *numbers):
     """All parts, or one of them with its numbers."""
-    report, holds = {"kernel": KERNEL}, True
+    report, holds = {"kernel": KERNEL, "qemu": vfio_guest.qemu_version()}, True
     for name, run in PARTS.items():
         if part in ("", name):
             args = list(map(int, numbers)) or ([4, 2] if name == "moves" else [])
