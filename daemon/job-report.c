@@ -69,8 +69,9 @@ static const struct {
          "destination may hold a complete copy, paused. Find out why it died, then decide whether "
          "that copy may start; nothing runs now"},
         {SOURCE_UNSEEN,
-         "the VMM here died on the way back, and nobody saw whether it ran again: the destination's "
-         "copy may be out of date. Find out, then decide; nothing runs now"},
+         "the VMM here died on the way back, and nobody saw whether it ran again: if the destination has a "
+         "copy, it may be out of date. Find out, then decide; nothing runs now. It settles by itself when the "
+         "destination says that it has none"},
         {SOURCE_STUCK,
          "the VM belongs to this host again, but its VMM does not resume it: look at the VMM. It is "
          "tried again every second"},

@@ -231,6 +231,20 @@ static void command_device(Job *job, const HalfEffect *effect)
                    effect->interrupt, effect->step, on_device_answered, job);
 }
 
+/* A VMM that had ended before the job began is not the one that it will be: after a restart that would pass for dead. One that
+ * ends in the middle is written down. */
+static bool is_of_job(const ProcessId *process, Owner owner)
+{
+        int fd;
+
+        if (owner != OWNER_PREPARED)
+                return true;
+        fd = process_id_open(process);
+        if (fd >= 0)
+                (void) close(fd);
+        return fd >= 0;
+}
+
 static void write_record(Job *job, const HalfEffect *effect)
 {
         Write *write = malloc(sizeof *write);
@@ -248,7 +262,7 @@ static void write_record(Job *job, const HalfEffect *effect)
         memcpy(record.vm, job->vm_uuid, sizeof record.vm);
         memcpy(record.peer, job->peer, sizeof record.peer);
         memcpy(record.plan_hash, job->plan_hash, sizeof record.plan_hash);
-        if (job->vm)
+        if (job->vm && is_of_job(&job->vm->vmm->process, effect->owner))
                 record.vmm = job->vm->vmm->process;
         if (owner_is_final(effect->owner)) {
                 record.ended_usec = clock_realtime_usec();

@@ -174,6 +174,11 @@ static const HalfRow rows[] = {
          .cause = HALF_CAUSE_PEER},
         {IN(SOURCE_ORPHAN), HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_ASK},
         {IN(SOURCE_ORPHAN), HALF_DEADLINE, .next = SOURCE_ORPHAN},
+
+        /* ... or it died on the way back. Where there is no copy, nothing is left to decide: it does not matter what it did */
+        {IN(SOURCE_UNSEEN), SAID(NOTSTARTED), .when = WHEN_NO_COPY, .next = SOURCE_LOST},
+        {IN(SOURCE_UNSEEN), HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_ASK},
+        {IN(SOURCE_UNSEEN), HALF_DEADLINE, .next = SOURCE_UNSEEN},
 };
 
 const HalfRows half_source_rows = {rows, ARRAY_SIZE(rows)};

@@ -131,8 +131,8 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 "source-orphan", PHASE_HANDOVER, JOB_STATE_IN_DOUBT, .send = MESSAGE_ASK, .time = HALF_TIME_DOUBT,
                 .doc = "The source's VMM died between drain and handover. Without a seal a person decides."},
         [SOURCE_UNSEEN] = {
-                "source-unseen", PHASE_HANDOVER, JOB_STATE_IN_DOUBT,
-                .doc = "The source's VMM died on the way back; nobody saw whether it ran. A person decides."},
+                "source-unseen", PHASE_HANDOVER, JOB_STATE_IN_DOUBT, .send = MESSAGE_ASK, .time = HALF_TIME_DOUBT,
+                .doc = "The source's VMM died on the way back; nobody saw whether it ran. With a copy over there a person decides."},
         [SOURCE_STUCK] = {
                 "source-stuck", PHASE_RUN, JOB_STATE_IN_DOUBT, .vmm = VMM_ACT_RESUME, .time = HALF_TIME_PHASE,
                 .doc = "The source owns the VM, but its VMM does not resume it. Tried again and again."},

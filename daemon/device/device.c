@@ -212,17 +212,6 @@ static void drop_agent(Device *device)
                 loop_timer_set(device->hello_timer, 0);
 }
 
-/* It says nothing, and never will: another one takes its place, and it ends when its call does. */
-static void leave_agent(Device *device)
-{
-        LogAbout a = about(device);
-
-        log_warning(&a,
-                    "its agent does not answer and is left alone: a call on the device hangs in the kernel");
-        drop_agent(device);
-        (void) unlink(device->agent_path);
-}
-
 static int connect_agent(Device *device)
 {
         int fd = socket_connect(device->agent_path, SOCK_SEQPACKET), r;
@@ -273,6 +262,30 @@ static int send_packet(Device *device, AgentPacket *packet, int fd)
                 log_warning(&a, "agent does not take a command: %s", strerror(-r));
         }
         return r;
+}
+
+static void tell_to_close(Device *device)
+{
+        AgentPacket packet = {.run = {.head.type = AGENT_RUN,
+                                      .seq = ++device->seq,
+                                      .n_ops = 1,
+                                      .ops = {{.type = DEVICE_OP_CLOSE}}}};
+
+        memcpy(packet.run.job, device->vm, sizeof packet.run.job); /* any UUID will do */
+        (void) send_packet(device, &packet, -1);
+}
+
+/* It says nothing, and perhaps never will: another one takes its place, and it ends when its call does, or at once if it was
+ * only slow. Nobody could find it any more. */
+static void leave_agent(Device *device)
+{
+        LogAbout a = about(device);
+
+        log_warning(&a,
+                    "its agent does not answer and is left alone: a call on the device hangs in the kernel");
+        tell_to_close(device);
+        drop_agent(device);
+        (void) unlink(device->agent_path);
 }
 
 /* ---- opening ------------------------------------------------------------------------------------------------- */
@@ -811,19 +824,12 @@ void device_attach(Device *device, const char *job, int fd)
 
 void device_close(Device *device)
 {
-        AgentPacket packet = {.run = {.head.type = AGENT_RUN,
-                                      .seq = ++device->seq,
-                                      .n_ops = 1,
-                                      .ops = {{.type = DEVICE_OP_CLOSE}}}};
-
         device_forget(device);
         if (device->opening != OPENING_NOT)
                 opening_done(device, -ECANCELED, "closed");
         if (device->agent_fd >= 0 ||
-            (device->definition.type == DEVICE_TYPE_VFIO && connect_agent(device) == 0)) {
-                memcpy(packet.run.job, device->vm, sizeof packet.run.job); /* any UUID will do */
-                (void) send_packet(device, &packet, -1);
-        }
+            (device->definition.type == DEVICE_TYPE_VFIO && connect_agent(device) == 0))
+                tell_to_close(device);
         agent_closed(device);
 }
 

@@ -146,9 +146,9 @@ class Host:
         self.bus = Process(self.lab, self.name + "-bus", ["dbus-daemon", "--config-file=" + path, "--nofork", "--nopidfile"])
         wait_for("bus of " + self.name, lambda: connects(os.path.join(self.dir, "bus")))
 
-    def start_helper(self):
+    def start_helper(self, wrap=()):
         self.helper = Process(self.lab, self.name + "-helper",
-                              [program("migmgr-helper"), "--runtime-dir=" + self.runtime,
+                              [*wrap, program("migmgr-helper"), "--runtime-dir=" + self.runtime,
                                "--agent=" + program("migmgr-agent")])
         wait_for("helper of " + self.name,
                  lambda: connects(os.path.join(self.runtime, "helper.sock"), socket.SOCK_SEQPACKET))

@@ -95,6 +95,13 @@ TCP_KILLS = (r"^(link in source-(prepare|connect|drain|intake|go)|(source|destin
              r"|source-agent in source-drain|destination-agent in destination-take-in)( \(.*\))?$")
 TCP_QEMU = "^success|^kill: (source|destination) daemon in source-drain|^kill: the link|read:corrupt"
 
+# A spread over what a driver can do, and the places where it bites; all of them are in tests/bench/vfio.
+VFIO_FAULTS = (r"^source p2p,pre-copy (PRE_COPY_P2P>STOP_COPY refuse once|STOP_COPY>STOP hang)$|^destination p2p,pre-copy "
+               r"(RESUMING>STOP (refuse once|hang)|STOP>RUNNING_P2P error once|RUNNING_P2P>RUNNING refuse (once|always))$"
+               r"|^back p2p,pre-copy STOP>RUNNING_P2P refuse always$|^destination write-error at 40|STOP_COPY$")
+VFIO_KILLS = (r"^kill (source's (QEMU in source-drain|agent in source-go|daemon in source-go)"
+              r"|destination's (QEMU in destination-intake|daemon in destination-(take-in|intake)))$|source's helper may not")
+
 # What git knows and `make dist` forgets.
 TARBALL = r"""
 have=$(tar tf build/migmgr-*.tar.xz | sed 's|^[^/]*/||' | sort)
@@ -131,6 +138,8 @@ STEPS = [
     Step("VFIO guest", python("test_vfio_guest.py"), count_unittest),
     Step("VFIO owned", python("test_vfio_owned.py", "ByHand", "Moves", "Delegated", "Resets", "Kills"), count_unittest),
     Step("VFIO delegate", python("test_vfio_delegate.py"), count_unittest),
+    Step("VFIO faults", python("vfio_faults.py", "-j", "2", VFIO_FAULTS), count_table),
+    Step("VFIO kills", python("vfio_kills.py", VFIO_KILLS), count_table),
     Step("QEMU", python("qemu.py", "-j", "4"), count_table),
     Step("delegate", python("delegate.py", "-j", "6"), count_table),
     Step("demo", python("demo.py"), count_table),

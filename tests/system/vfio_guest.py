@@ -262,9 +262,10 @@ class VfioGuest(Guest):
     def count(self):
         return self.reader.lines[-1].count if self.reader.lines else 0
 
-    def verdict(self):
-        """(counts lost, counts repeated, [of each device: lines in which it was not as the guest had left it])"""
-        lines, lost, repeated = self.lines(), 0, 0
+    def verdict(self, since=0):
+        """(counts lost, counts repeated, [of each device: lines in which it was not as the guest had left it]), all from that
+        line on."""
+        lines, lost, repeated = self.lines()[since:], 0, 0
         for a, b in zip(lines, lines[1:]):
             lost += max(0, b.count - a.count - 1)
             repeated += max(0, a.count + 1 - b.count)

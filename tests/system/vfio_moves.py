@@ -27,11 +27,11 @@ STOCK = {"supervised-grace": "off", "supervised-push": "off"}
 
 class World:
     """Two hosts and the VM, which runs on the first, with `devices` supervised devices on each. `config`: of both daemons,
-    beside CONFIG; `mdevs`: {name of the host: [Mdev, ...]}, if they are there already."""
+    beside CONFIG; `mdevs`: {name of the host: [Mdev, ...]} and `hosts`: [a, b], if they are there already."""
 
-    def __init__(self, lab, devices=2, config=None, door=None, properties="", mdevs=None):
-        self.lab, self.uuid, self.name = lab, new_uuid(), "vm"
-        self.hosts = [lab.host(name, config={**CONFIG, **(config or {})}) for name in "ab"]
+    def __init__(self, lab, devices=2, config=None, door=None, properties="", mdevs=None, hosts=None, name="vm"):
+        self.lab, self.uuid, self.name = lab, new_uuid(), name
+        self.hosts = hosts or [lab.host(n, config={**CONFIG, **(config or {})}) for n in "ab"]
         self.mdevs = mdevs or {h.name: [Mdev() for _ in range(devices)] for h in self.hosts}
         self.guest = VfioGuest(lab, self.name, self.mdevs, door=door, properties=properties)
         self.here = 0
@@ -39,11 +39,15 @@ class World:
         self.source.register(self.definition(self.source))
         self.destination.register(self.definition(self.destination), incoming=True)
 
-    def close(self):
-        """Ends the VM and takes its devices away."""
+    def end(self):
+        """Ends the VM."""
         for pid in self.guest.qemus():
             os.kill(pid, signal.SIGKILL)
         wait_for("the end of the VM", lambda: not self.guest.qemus(), 10)
+
+    def close(self):
+        """Ends the VM and takes its devices away."""
+        self.end()
         for mdev in sum(self.mdevs.values(), []):
             mdev.remove()
 

@@ -1146,6 +1146,25 @@ static void test_a_vmm_that_dies_sealed_takes_its_devices_with_it_and_no_more(vo
         rig_deinit(&rig);
 }
 
+/* Nobody saw whether it ran again: with a copy over there a person decides, without one nothing is left to decide. */
+static void test_a_vmm_that_dies_unseen_is_lost_where_there_is_no_copy(void **state)
+{
+        for (int copy = 0; copy < 2; copy++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_SOURCE, mixed);
+                rig_until(&rig, SOURCE_DRAIN);
+                rig_message(&rig, MESSAGE_FAILED, PHASE_DRAIN);
+                rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+                assert_int_equal(rig.half.state, SOURCE_UNSEEN);
+                assert_true(rig_said(&rig, MESSAGE_ASK));
+                rig_event(&rig, (HalfEvent){HALF_MESSAGE, .message = MESSAGE_NOTSTARTED, .copy = copy});
+                assert_int_equal(rig.half.state, copy ? SOURCE_UNSEEN : SOURCE_LOST);
+                assert_int_equal(half_result(&rig.half), copy ? JOB_RESULT_IN_DOUBT : JOB_RESULT_LOST);
+                rig_deinit(&rig);
+        }
+}
+
 static void test_a_push_that_fails_leaves_it_to_the_vmm(void **state)
 {
         Rig rig;
@@ -1452,6 +1471,7 @@ int main(void)
                 cmocka_unit_test(test_a_vmm_that_dies_after_it_was_told_to_begin_may_have_run),
                 cmocka_unit_test(test_a_vmm_that_dies_before_it_was_told_to_begin_has_not_run),
                 cmocka_unit_test(test_a_vmm_that_dies_sealed_takes_its_devices_with_it_and_no_more),
+                cmocka_unit_test(test_a_vmm_that_dies_unseen_is_lost_where_there_is_no_copy),
                 cmocka_unit_test(test_a_push_that_fails_leaves_it_to_the_vmm),
                 cmocka_unit_test(test_a_device_that_does_not_run_behind_its_vmm_is_named),
                 cmocka_unit_test(
