@@ -119,7 +119,7 @@ class Stock:
     def destination(self):
         return self.sides[1 - self.here]
 
-    close, order, states = World.close, World.order, World.states
+    end, close, order, states = World.end, World.close, World.order, World.states
 
     def transfer(self):
         """Until both say that it is completed. Both are told what makes the outage short: the source waits with its last pass
