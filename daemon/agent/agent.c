@@ -167,6 +167,13 @@ static void drop_device(Agent *agent)
         agent->place.device = agent_device_free(agent->place.device);
 }
 
+/* Before it is said: whoever hears it may give the device to another VMM at once. */
+static void let_go(Agent *agent)
+{
+        (void) current_flags(agent); /* they are kept */
+        drop_device(agent);
+}
+
 static void on_device_gone(void *userdata, int status, const char *text)
 {
         Agent *agent = userdata;
@@ -383,6 +390,8 @@ static void on_program_end(void *userdata, const AgentResultPacket *packet)
         memmove(agent->queue, agent->queue + 1, --agent->n_queue * sizeof agent->queue[0]);
         if (agent->gone)
                 drop_device(agent);
+        else if (agent->closing)
+                let_go(agent);
         if (result.status == 0 && has_op(&run, DEVICE_OP_DIRTY))
                 say_dirty(agent);
         /* First the reason, then what others see of it: the other half gives up at once when the connection ends, and
@@ -431,6 +440,7 @@ static int run_program(Agent *agent, const AgentRun *run)
                                             .op = 1,
                                             .state = (uint32_t) agent->state};
 
+                let_go(agent);
                 say_result(agent, &result);
                 (void) event_base_loopbreak(agent->base);
                 return 0;

@@ -558,6 +558,12 @@ static void device_result(Step *s)
                 device->lost = true;
         if (found && act == DEVICE_ACT_SETTLE && ask_again(s, event->device))
                 return; /* it was only looked for so far */
+        /* What can't be reset is let go all the same: kept open it would be in the way of the next VMM. */
+        if (event->status < 0 && act == DEVICE_ACT_DISCARD && !device->gone) {
+                device->gone = true;
+                if (ask_again(s, event->device))
+                        return;
+        }
         if (may_retry(s, device)) {
                 device->retries_left--;
                 if (ask_again(s, event->device))

@@ -572,6 +572,28 @@ static void test_a_refused_state_at_the_destination_is_told_and_discarded(void *
         rig_deinit(&rig);
 }
 
+/* Kept open it would be in the way of the next VMM, which may reset it better. */
+static void test_a_discarded_device_that_cannot_be_reset_is_let_go(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_DESTINATION);
+        rig_until(&rig, DESTINATION_INTAKE);
+        rig_vmm(&rig, 0);
+        rig_device_ok(&rig, 0);
+        rig_device_fails(&rig, 1, DEVICE_STATE_RESUMING, DEVICE_STATE_STOP, DEVICE_STATE_RESUMING);
+        assert_int_equal(rig.half.state, DESTINATION_DISCARD);
+        rig_device_fails(&rig, 1, DEVICE_STATE_RESUMING, DEVICE_STATE_RESUMING, DEVICE_STATE_RESUMING);
+        assert_true(rig.has[1]);
+        assert_int_equal(rig.asked[1].program.n, 1);
+        assert_int_equal(rig.asked[1].program.ops[0].type, DEVICE_OP_CLOSE);
+        /* Once: one that does not even let go is given up. */
+        rig_device_fails(&rig, 1, DEVICE_STATE_RESUMING, DEVICE_STATE_RESUMING, DEVICE_STATE_RESUMING);
+        assert_false(rig.has[1]);
+        rig_until(&rig, DESTINATION_GONE);
+        rig_deinit(&rig);
+}
+
 static void test_no_device_running_yet_means_back_and_one_running_means_forward(void **state)
 {
         for (uint32_t running = 0; running < 2; running++) {
@@ -1445,6 +1467,7 @@ int main(void)
                 cmocka_unit_test(test_a_source_device_in_error_is_reset_and_the_job_says_degraded),
                 cmocka_unit_test(test_a_transition_that_moved_nothing_is_tried_as_often_as_policy_says),
                 cmocka_unit_test(test_a_refused_state_at_the_destination_is_told_and_discarded),
+                cmocka_unit_test(test_a_discarded_device_that_cannot_be_reset_is_let_go),
                 cmocka_unit_test(test_no_device_running_yet_means_back_and_one_running_means_forward),
                 cmocka_unit_test(test_nobody_promises_for_a_device_that_hangs),
                 cmocka_unit_test(test_the_first_cause_is_kept),
