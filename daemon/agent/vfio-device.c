@@ -67,18 +67,19 @@ struct VfioDevice {
 
 static int feature(int fd, uint32_t flags, void *data, size_t size)
 {
-        struct {
+        union {
                 struct vfio_device_feature head;
-                uint8_t data[FEATURE_DATA_MAX];
-        } __attribute__((aligned(8)))
-        arg = {.head = {.argsz = (uint32_t) (sizeof arg.head + size), .flags = flags}};
+                uint8_t bytes[sizeof(struct vfio_device_feature) + FEATURE_DATA_MAX];
+        } __attribute__((aligned(8))) arg = {};
 
+        arg.head.argsz = (uint32_t) (sizeof arg.head + size);
+        arg.head.flags = flags;
         if (size > 0)
-                memcpy(arg.data, data, size);
+                memcpy(arg.head.data, data, size);
         if (ioctl(fd, VFIO_DEVICE_FEATURE, &arg) < 0)
                 return -errno;
         if (size > 0)
-                memcpy(data, arg.data, size);
+                memcpy(data, arg.head.data, size);
         return 0;
 }
 

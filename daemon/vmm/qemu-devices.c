@@ -53,7 +53,8 @@ static off_t log_end(const Qemu *q)
 void qemu_set_course(Qemu *q, QemuCourse course)
 {
         qemu_make_devices(q);
-        if (q->course == QEMU_COURSE_RUNNING)
+        /* On the way back, too: what fails there QEMU tells in no other way. */
+        if (q->course != QEMU_COURSE_NONE)
                 qemu_read_log(q);
         if (q->course != course)
                 q->log_from = log_end(q);

@@ -539,7 +539,7 @@ static json_object *yank_arguments(void)
 void qemu_resume(Qemu *q)
 {
         vmm_cut_memory(&q->vmm);
-        qemu_set_course(q, QEMU_COURSE_NONE);
+        qemu_set_course(q, QEMU_COURSE_BACK);
         if (qemu_has_oob(q))
                 qemu_call_oob(q, "yank", yank_arguments(), on_yanked);
         else

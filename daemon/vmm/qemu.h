@@ -21,6 +21,7 @@ typedef void (*QemuAnswer)(Qemu *q, int status, json_object *result, const char 
 typedef enum QemuCourse {
         QEMU_COURSE_NONE,
         QEMU_COURSE_LEAVING, /* it migrates, and nothing has ended that yet */
+        QEMU_COURSE_BACK, /* its migration is ended, and has it run again: only its log tells what comes of that */
         QEMU_COURSE_RUNNING, /* it was told to run, its devices being in STOP or RESUMING */
 } QemuCourse;
 
