@@ -41,8 +41,9 @@ void plan_view(json_object *plan, bool legend, FILE *f)
         }
         table_print(table, legend, f);
         if (client_number(plan, "push"))
-                fprintf(f, "\nDevices that QEMU drives are taken through their last states together%s.\n",
-                        client_number(plan, "grace") ? ", and quieted while the VM still runs" : "");
+                fprintf(f, "\nDevices that QEMU drives are taken through their last states together.\n");
+        if (client_number(plan, "grace"))
+                fprintf(f, "\nDevices that QEMU drives are quieted together while the VM still runs.\n");
         if (client_number(plan, "logs_dma"))
                 fprintf(f, "\nDevices write the VM's memory: what they write meanwhile is %s.\n",
                         client_number(plan, "copies_pages") ? "copied by their agents" : "given to the VMM");

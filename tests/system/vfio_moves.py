@@ -36,6 +36,8 @@ class World:
         self.guest = VfioGuest(lab, self.name, self.mdevs, door=door, properties=properties)
         self.here = 0
         self.guest.start(self.source)
+        # What it prints is where migmgrd looks for it, as of a QEMU that migmgr starts.
+        os.link(self.guest.process.log_path, os.path.join(self.source.runtime, f"vmm-{self.uuid}.log"))
         self.source.register(self.definition(self.source))
         self.destination.register(self.definition(self.destination), incoming=True)
 
