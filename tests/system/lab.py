@@ -19,6 +19,10 @@ import tempfile
 import time
 import uuid
 
+# A shell has what it starts in the background ignore Ctrl-C, and that is inherited by all that is started here.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 QEMU = os.environ.get("MIGMGR_QEMU", "/usr/bin/qemu-system-x86_64")
 BUILD = os.environ.get("MIGMGR_BUILD", os.path.join(TOP, "build"))
