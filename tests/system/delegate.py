@@ -273,7 +273,7 @@ for side, fault, allowed, text, device_fault in (
         # It dies in it.
         *(("source", f"die={m}", LOST, ENDED, None) for m in ("Prepare", "Save", "Pause")),
         ("source", "die=Seal", ["lost", "in-doubt"], ENDED, None),
-        ("source", "die=Resume", ["in-doubt"], "d0", INTAKE_FAILS),
+        ("source", "die=Resume", LOST, "d0", INTAKE_FAILS),
         ("source", "die=Discard", DONE, "", None),
         ("destination", "die=Prepare", FAILED, ENDED, None),
         ("destination", "die=Load", FAILED, ENDED + "|connection is cut", None),

@@ -96,7 +96,7 @@ TCP_KILLS = (r"^(link in source-(prepare|connect|drain|intake|go)|(source|destin
 TCP_QEMU = "^success|^kill: (source|destination) daemon in source-drain|^kill: the link|read:corrupt"
 
 # A spread over what a driver can do, and the places where it bites; all of them are in tests/bench/vfio.
-VFIO_FAULTS = (r"^source p2p,pre-copy (PRE_COPY_P2P>STOP_COPY refuse once|STOP_COPY>STOP hang)$|^destination p2p,pre-copy "
+VFIO_FAULTS = (r"^source p2p,pre-copy PRE_COPY_P2P>STOP_COPY refuse once$|^destination p2p,pre-copy "
                r"(RESUMING>STOP (refuse once|hang)|STOP>RUNNING_P2P error once|RUNNING_P2P>RUNNING refuse (once|always))$"
                r"|^back p2p,pre-copy STOP>RUNNING_P2P refuse always$|^destination write-error at 40|STOP_COPY$")
 VFIO_KILLS = (r"^kill (source's (QEMU in source-drain|agent in source-go|daemon in source-go)"
