@@ -164,6 +164,42 @@ static void first_refusal(const Job *job, char *ret, size_t size)
                         there[0] ? " at the destination" : "", remedy);
 }
 
+/* A participant has failed, or was too late. */
+static void participant_text(const Job *job, char *ret, size_t size)
+{
+        const HalfFailure *f = &job->half->failure;
+        const char *device = f->device < job->n_devices ? job->ids[f->device] : "";
+
+        switch (failed_who(job)) {
+        case HALF_WHO_DEVICE:
+                if (f->cause != HALF_CAUSE_DEADLINE && !job->devices[f->device].text[0]) {
+                        /* It was not even asked. */
+                        (void) snprintf(ret, size, "device %s: there is no way on from its state, %s", device,
+                                        device_state_to_string(job_device_state(job, f->device)));
+                        return;
+                }
+                (void) snprintf(ret, size, "device %s: %s", device,
+                                f->cause == HALF_CAUSE_DEADLINE ? "no answer in time"
+                                                                : job->devices[f->device].text);
+                return;
+        case HALF_WHO_VMM:
+                (void) snprintf(ret, size, "the VMM: %s",
+                                f->cause == HALF_CAUSE_DEADLINE ? "no answer in time" : job->vmm_text);
+                return;
+        case HALF_WHO_PEER:
+                (void) snprintf(ret, size, "the destination: %s",
+                                job->peer_text[0] ? job->peer_text : "no answer in time");
+                return;
+        case HALF_WHO_RECORD:
+                (void) snprintf(ret, size,
+                                "the record can't be written: %s; make room in the state directory",
+                                job->record_text);
+                return;
+        case HALF_WHO_MAX:
+        case HALF_WHO_INVALID: break;
+        }
+}
+
 /* What happened, without where. */
 static void cause_text(const Job *job, char *ret, size_t size)
 {
@@ -203,35 +239,7 @@ static void cause_text(const Job *job, char *ret, size_t size)
         case HALF_CAUSE_DEADLINE:
         case HALF_CAUSE_NONE:
         case HALF_CAUSE_MAX:
-        case HALF_CAUSE_INVALID: break;
-        }
-        switch (failed_who(job)) {
-        case HALF_WHO_DEVICE:
-                if (f->cause != HALF_CAUSE_DEADLINE && !job->devices[f->device].text[0]) {
-                        /* It was not even asked. */
-                        (void) snprintf(ret, size, "device %s: there is no way on from its state, %s", device,
-                                        device_state_to_string(job_device_state(job, f->device)));
-                        return;
-                }
-                (void) snprintf(ret, size, "device %s: %s", device,
-                                f->cause == HALF_CAUSE_DEADLINE ? "no answer in time"
-                                                                : job->devices[f->device].text);
-                return;
-        case HALF_WHO_VMM:
-                (void) snprintf(ret, size, "the VMM: %s",
-                                f->cause == HALF_CAUSE_DEADLINE ? "no answer in time" : job->vmm_text);
-                return;
-        case HALF_WHO_PEER:
-                (void) snprintf(ret, size, "the destination: %s",
-                                job->peer_text[0] ? job->peer_text : "no answer in time");
-                return;
-        case HALF_WHO_RECORD:
-                (void) snprintf(ret, size,
-                                "the record can't be written: %s; make room in the state directory",
-                                job->record_text);
-                return;
-        case HALF_WHO_MAX:
-        case HALF_WHO_INVALID: break;
+        case HALF_CAUSE_INVALID: participant_text(job, ret, size); return;
         }
 }
 
@@ -302,43 +310,12 @@ Outcome job_error(const Job *job, char *ret, size_t size)
 
 /* ---- JSON ---------------------------------------------------------------------------------------------------- */
 
-/* Of a device that the VMM drives little is asked, and nearly all of that whatever it reads. */
-static bool supervised_takes_part(const Job *job, DeviceAct act, uint32_t flags)
-{
-        DeviceProgram program;
-
-        if ((act == DEVICE_ACT_PUSH && !job->plan.push) || (act == DEVICE_ACT_P2P && job->plan.push))
-                return false;
-        return device_program(act, DEVICE_STATE_RUNNING, flags, false, &program) == 0 && program.n > 0;
-}
-
-static bool is_for_supervised(DeviceAct act)
-{
-        return act == DEVICE_ACT_GRACE || act == DEVICE_ACT_SEALED || act == DEVICE_ACT_ADOPT ||
-               act == DEVICE_ACT_CLEAN || act == DEVICE_ACT_PUSH || act == DEVICE_ACT_SETTLE;
-}
-
-static bool takes_part(const Job *job, DeviceAct act, uint32_t flags)
-{
-        bool p2p = flags & DEVICE_MIGRATION_P2P;
-
-        if (flags & DEVICE_SUPERVISED)
-                return supervised_takes_part(job, act, flags);
-        if (is_for_supervised(act))
-                return false;
-        if (act == DEVICE_ACT_P2P || act == DEVICE_ACT_ARRIVE)
-                return p2p;
-        if (act == DEVICE_ACT_STOP_REST)
-                return !p2p;
-        return act != DEVICE_ACT_NONE;
-}
-
 /* Something is asked of the device in that phase, at either end, when all goes well. */
 static bool is_in_phase(const Job *job, uint32_t device, Phase phase)
 {
         for (HalfState s = 0; s < HALF_STATE_MAX; s++)
                 if (half_states[s].phase == phase && half_states[s].job == JOB_STATE_RUNNING &&
-                    takes_part(job, half_states[s].device, job->half->devices[device].flags))
+                    plan_asks(&job->plan, half_states[s].device, job->half->devices[device].flags))
                         return true;
         return false;
 }

@@ -49,32 +49,42 @@ static void on_timer(void *userdata)
         end(clearing);
 }
 
-static void run(VmClearing *clearing, uint32_t index, DeviceOpType type, DeviceAnswered answered)
+static void run(VmClearing *clearing, uint32_t index, DeviceAct act, bool gone, DeviceAnswered answered)
 {
-        DeviceProgram program = {.n = 1, .ops = {{.type = type}}};
+        Device *device = clearing->vm->devices[index];
+        DeviceProgram program;
 
+        if (device_program(act, device_state(device), device_flags(device), gone, &program) < 0) {
+                close_one(clearing, index);
+                return;
+        }
         /* No job's: any UUID will do. What it did for one is of no more use. */
-        device_run(clearing->vm->devices[index], clearing->vm->definition->uuid, &program,
-                   &(TransferLimits){}, CLEAR_USEC, true, 0, answered, clearing);
+        device_run(device, clearing->vm->definition->uuid, &program, &(TransferLimits){}, CLEAR_USEC, true, 0,
+                   answered, clearing);
 }
 
-static void on_reset(void *userdata, uint32_t index, uint32_t step, const AgentResultPacket *result)
+static void on_let_go(void *userdata, uint32_t index, uint32_t step, const AgentResultPacket *result)
+{
+        close_one(userdata, index);
+}
+
+static void on_cleared(void *userdata, uint32_t index, uint32_t step, const AgentResultPacket *result)
 {
         VmClearing *clearing = userdata;
 
-        if (result->status < 0)
-                log_warning(LOG_ABOUT(.vm = clearing->vm->definition->name,
-                                      .device = clearing->vm->definition->devices[index].id),
-                            "its VMM has ended, and it can't be reset: %s", result->text);
-        close_one(clearing, index);
+        if (result->status == 0) {
+                close_one(clearing, index);
+                return;
+        }
+        log_warning(LOG_ABOUT(.vm = clearing->vm->definition->name,
+                              .device = clearing->vm->definition->devices[index].id),
+                    "its VMM has ended, and it can't be reset: %s", result->text);
+        run(clearing, index, DEVICE_ACT_CLEAR, true, on_let_go);
 }
 
-static void on_state(void *userdata, uint32_t index, uint32_t step, const AgentResultPacket *result)
+static void on_looked(void *userdata, uint32_t index, uint32_t step, const AgentResultPacket *result)
 {
-        if (result->status == 0 && result->state == DEVICE_STATE_STOP)
-                close_one(userdata, index);
-        else
-                run(userdata, index, DEVICE_OP_RESET, on_reset);
+        run(userdata, index, DEVICE_ACT_CLEAR, false, on_cleared);
 }
 
 int vm_clear_supervised(Vm *vm, LoopCallback done)
@@ -104,7 +114,7 @@ int vm_clear_supervised(Vm *vm, LoopCallback done)
         loop_timer_set(clearing->timer, CLEAR_USEC);
         for (uint32_t i = 0; i < vm->definition->n_devices; i++)
                 if (device_is_supervised(vm->devices[i]) && device_is_open(vm->devices[i]))
-                        run(clearing, i, DEVICE_OP_GET, on_state);
+                        run(clearing, i, DEVICE_ACT_LOOK, false, on_looked);
         return 0;
 }
 

@@ -11,7 +11,7 @@
 #include "vm.h"
 
 /* The agent keeps the deadline by itself; this much later nobody believes in it any more. */
-#define GRACE_USEC USEC_PER_SEC
+#define LATE_USEC USEC_PER_SEC
 /* The helper waits for the kernel for so long, and may have others to serve before. */
 #define FUNCTION_USEC (12 * USEC_PER_SEC)
 
@@ -182,7 +182,7 @@ static void run(VmReset *reset, DeviceAct act)
                 failed(reset, -EINVAL, "there is no way from this state to one in which it can be reset");
                 return;
         }
-        loop_timer_set(reset->timer, usec + GRACE_USEC);
+        loop_timer_set(reset->timer, usec + LATE_USEC);
         /* No job's: any UUID will do. */
         device_run(device, reset->vm->definition->uuid, &program, &(TransferLimits){}, usec, false, 0,
                    on_answered, reset);

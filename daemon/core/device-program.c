@@ -48,6 +48,7 @@ static const char *const device_act_names[DEVICE_ACT_MAX] = {
         [DEVICE_ACT_UNLOG] = "unlog",
         [DEVICE_ACT_UNARRIVE] = "back-to-stop",
         [DEVICE_ACT_DISCARD] = "discard",
+        [DEVICE_ACT_CLEAR] = "clear",
         [DEVICE_ACT_CLOSE] = "close",
         [DEVICE_ACT_RESET] = "reset",
 };
@@ -341,6 +342,11 @@ static int plan_supervised(DeviceAct act, DeviceState state, uint32_t flags, boo
                         add(program, DEVICE_OP_RESET);
                 add(program, DEVICE_OP_CLOSE);
                 return 0;
+        case DEVICE_ACT_CLEAR:
+                if (!gone && state != DEVICE_STATE_STOP)
+                        add(program, DEVICE_OP_RESET);
+                add(program, DEVICE_OP_CLOSE);
+                return 0;
         case DEVICE_ACT_CLOSE: add(program, DEVICE_OP_CLOSE); return 0;
         /* All this its VMM does. */
         case DEVICE_ACT_RECEIVE:
@@ -379,6 +385,7 @@ static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, Dev
         case DEVICE_ACT_CLEAN:
         case DEVICE_ACT_PUSH:
         case DEVICE_ACT_SETTLE:
+        case DEVICE_ACT_CLEAR:
         case DEVICE_ACT_MAX:
         case DEVICE_ACT_INVALID: return 0;
         case DEVICE_ACT_LOOK: add(program, gone ? DEVICE_OP_REOPEN : DEVICE_OP_GET); return 0;

@@ -72,6 +72,7 @@ typedef enum DeviceAct {
         DEVICE_ACT_UNLOG,    /* its DMA need not be logged any more */
         DEVICE_ACT_UNARRIVE, /* back to STOP without having run */
         DEVICE_ACT_DISCARD,  /* abort the resuming and let go */
+        DEVICE_ACT_CLEAR,    /* the VMM that drove it has ended: reset, unless it stands, and let go */
         DEVICE_ACT_CLOSE,    /* let go as it is */
         DEVICE_ACT_RESET,    /* somebody wants it reset, wherever it is */
         DEVICE_ACT_MAX,

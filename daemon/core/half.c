@@ -245,11 +245,8 @@ static bool skips_device(const Step *s, const HalfDevice *device)
 {
         DeviceAct act = desc(s)->device;
 
-        /* Where the VMM is overtaken, its word is enough that all are in P2P: to look takes as long as the arc in which it
-         * has one of them by then. */
-        if (act == DEVICE_ACT_P2P && (device->flags & DEVICE_SUPERVISED) && s->plan->push)
-                return true;
-        return device->dead && act != DEVICE_ACT_CLOSE && act != DEVICE_ACT_DISCARD;
+        return plan_takes_vmms_word(s->plan, act, device->flags) ||
+               (device->dead && act != DEVICE_ACT_CLOSE && act != DEVICE_ACT_DISCARD);
 }
 
 /* Gives every device its part. First all are planned: a device that has no way fails the barrier before any other

@@ -45,7 +45,7 @@ static bool may_have_p2p(uint32_t flags)
         return (flags & DEVICE_MIGRATION_P2P) || !(flags & DEVICE_MIGRATION_STOP_COPY);
 }
 
-static void plan_supervised(Plan *plan, const Manifest *manifest, const Policy *policy)
+static void plan_grace_and_push(Plan *plan, const Manifest *manifest, const Policy *policy)
 {
         bool any_p2p = false, all_p2p = true;
 
@@ -62,6 +62,27 @@ static void plan_supervised(Plan *plan, const Manifest *manifest, const Policy *
         plan->push = policy->push && any_p2p;
         plan->grace = policy->grace && plan->p2p && manifest->vmm.can_hold &&
                       kernel_refuses_blocked_arcs(manifest->kernel);
+}
+
+/* Where the VMM is overtaken, its word is enough that all are in P2P: to look takes as long as the arc in which it has one
+ * of them by then. */
+bool plan_takes_vmms_word(const Plan *plan, DeviceAct act, uint32_t flags)
+{
+        return act == DEVICE_ACT_P2P && (flags & DEVICE_SUPERVISED) && plan->push;
+}
+
+bool plan_asks(const Plan *plan, DeviceAct act, uint32_t flags)
+{
+        /* A state from which there is a way in any act: of what is asked forward the state decides only how. */
+        static const DeviceState from[] = {DEVICE_STATE_RUNNING, DEVICE_STATE_RESUMING, DEVICE_STATE_STOP};
+        DeviceProgram program;
+
+        if (plan_takes_vmms_word(plan, act, flags) || (act == DEVICE_ACT_PUSH && !plan->push))
+                return false;
+        for (size_t i = 0; i < ARRAY_SIZE(from); i++)
+                if (device_program(act, from[i], flags, false, &program) == 0 && program.n > 0)
+                        return true;
+        return false;
 }
 
 void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
@@ -84,7 +105,7 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
                         plan.n_senders++;
                 plan.logs_dma |= (flags & DEVICE_HAS_DMA) != 0;
         }
-        plan_supervised(&plan, manifest, policy);
+        plan_grace_and_push(&plan, manifest, policy);
         if (manifest->vmm.type != VMM_TYPE_NONE)
                 plan.n_senders++;
         plan.copies_pages = plan.logs_dma && !manifest->vmm.takes_dirty_pages;

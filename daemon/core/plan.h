@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/macros.h"
+#include "device-program.h"
 #include "manifest.h"
 #include "phase.h"
 #include "policy.h"
@@ -45,6 +46,12 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy);
  * does not loop for ever with the device's lock held: where two set states, one can be late. Only versions known to be good
  * are: 6.12 from 6.12.107 on, and 7.2 and later. */
 bool kernel_refuses_blocked_arcs(const char *release);
+
+/* Whether it is the VMM that says that a device with these flags (DeviceFlags) has done `act`, and the device is not asked. */
+bool plan_takes_vmms_word(const Plan *plan, DeviceAct act, uint32_t flags);
+
+/* Whether anything is asked of a device with these flags in `act`, when all goes well. */
+bool plan_asks(const Plan *plan, DeviceAct act, uint32_t flags);
 
 /* Divides `bandwidth` (bytes a second; 0: no limit) evenly among all that send while the VM runs. */
 void plan_divide_bandwidth(Plan *plan, uint64_t bandwidth);

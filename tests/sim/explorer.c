@@ -901,42 +901,79 @@ static void check_asking(World *w)
                 flaw(w, ASKED_IN_VAIN);
 }
 
+static void start(World *w)
+{
+        Daemon *d = &w->side[S];
+
+        w->started = 1;
+        half_init(&d->half, SIDE_SOURCE, 1, false);
+        begin_device(d);
+        d->exists = 1;
+        event(w, S, &(HalfEvent){.type = HALF_LINKED});
+        event(w, S, &(HalfEvent){.type = HALF_START});
+}
+
+static void act(World *w, int side, int who)
+{
+        Command *c = &w->side[side].commands[who];
+
+        if (who == HALF_WHO_DEVICE)
+                act_device(w, side, -1);
+        else if (who == HALF_WHO_VMM)
+                act_vmm(w, side, false);
+        else if (who == HALF_WHO_RECORD)
+                act_record(w, side, false, false);
+        else
+                c->phase = ACTED;
+        if (c->phase == ACTED && moves_nothing(c, who))
+                answer(w, side, who);
+}
+
+static void act_and_fail(World *w, Move m)
+{
+        w->faults += !is_hanging(&w->side[m.side], m.who);
+        if (m.who == HALF_WHO_DEVICE)
+                act_device(w, m.side, m.at);
+        else if (m.who == HALF_WHO_VMM)
+                act_vmm(w, m.side, true);
+        else if (m.who == HALF_WHO_RECORD)
+                act_record(w, m.side, true, false);
+}
+
+static void host_dies(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+
+        w->crashes++;
+        daemon_dies(w, side);
+        d->vmm = V_DEAD;
+        d->device = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
+        d->late = 0;
+        d->stream = d->pages = d->loaded = 0;
+}
+
+static void see_death(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+
+        d->unseen_death = 0;
+        if (supervised)
+                clear_device(w, side);
+        event(w, side, &(HalfEvent){.type = HALF_VMM_GONE});
+        if (supervised && d->exists)
+                event(w, side, &(HalfEvent){.type = HALF_DEVICE_GONE, .state = DEVICE_STATE_UNKNOWN});
+}
+
 static void make_move(World *w, Move m)
 {
         Daemon *d = &w->side[m.side];
 
         switch (m.what) {
-        case M_START:
-                w->started = 1;
-                half_init(&d->half, SIDE_SOURCE, 1, false);
-                begin_device(d);
-                d->exists = 1;
-                event(w, S, &(HalfEvent){.type = HALF_LINKED});
-                event(w, S, &(HalfEvent){.type = HALF_START});
-                break;
+        case M_START: start(w); break;
         case M_DELIVER: deliver(w, m.side); break;
-        case M_ACT:
-                if (m.who == HALF_WHO_DEVICE)
-                        act_device(w, m.side, -1);
-                else if (m.who == HALF_WHO_VMM)
-                        act_vmm(w, m.side, false);
-                else if (m.who == HALF_WHO_RECORD)
-                        act_record(w, m.side, false, false);
-                else
-                        d->commands[m.who].phase = ACTED;
-                if (d->commands[m.who].phase == ACTED && moves_nothing(&d->commands[m.who], m.who))
-                        answer(w, m.side, m.who);
-                break;
+        case M_ACT: act(w, m.side, m.who); break;
         case M_LATE: land(w, m.side); break;
-        case M_ACT_FAIL:
-                w->faults += !is_hanging(d, m.who);
-                if (m.who == HALF_WHO_DEVICE)
-                        act_device(w, m.side, m.at);
-                else if (m.who == HALF_WHO_VMM)
-                        act_vmm(w, m.side, true);
-                else if (m.who == HALF_WHO_RECORD)
-                        act_record(w, m.side, true, false);
-                break;
+        case M_ACT_FAIL: act_and_fail(w, m); break;
         case M_ACT_FAIL_DURABLE:
                 w->faults++;
                 act_record(w, m.side, true, true);
@@ -972,23 +1009,8 @@ static void make_move(World *w, Move m)
                 d->vmm = V_DEAD;
                 d->unseen_death = d->up && d->exists;
                 break;
-        case M_HOST_DIES:
-                w->crashes++;
-                daemon_dies(w, m.side);
-                d->vmm = V_DEAD;
-                d->device = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
-                d->late = 0;
-                d->stream = d->pages = d->loaded = 0;
-                break;
-        case M_SEE_DEATH:
-                d->unseen_death = 0;
-                if (supervised)
-                        clear_device(w, m.side);
-                event(w, m.side, &(HalfEvent){.type = HALF_VMM_GONE});
-                if (supervised && d->exists)
-                        event(w, m.side,
-                              &(HalfEvent){.type = HALF_DEVICE_GONE, .state = DEVICE_STATE_UNKNOWN});
-                break;
+        case M_HOST_DIES: host_dies(w, m.side); break;
+        case M_SEE_DEATH: see_death(w, m.side); break;
         case M_QEMU_RESUMES:
                 w->faults++;
                 if (supervised)

@@ -369,7 +369,7 @@ class Row:
         """The VM moves again, when nothing is wrong any more."""
         if self.over:
             return None
-        if self.result == "degraded":
+        if self.result == "degraded" or self.unseen:
             self.stage.end()
             return None
         self.stage.rest(self.flags)

@@ -174,6 +174,13 @@ static const struct {
         {DEVICE_ACT_DISCARD, "stop", DRIVEN | 3, false, "reset close"},
         {DEVICE_ACT_DISCARD, "unknown", DRIVEN | 3, true, "close"},
         {DEVICE_ACT_RESET, "stop-copy", DRIVEN | 3, false, "reset"},
+        {DEVICE_ACT_CLEAR, "stop", DRIVEN | 3, false, "close"},
+        {DEVICE_ACT_CLEAR, "running", DRIVEN | 3, false, "reset close"},
+        {DEVICE_ACT_CLEAR, "stop-copy", DRIVEN | 7, false, "reset close"},
+        {DEVICE_ACT_CLEAR, "resuming", DRIVEN | 1, false, "reset close"},
+        {DEVICE_ACT_CLEAR, "unknown", DRIVEN | 3, false, "reset close"},
+        {DEVICE_ACT_CLEAR, "running", DRIVEN | 3, true, "close"},
+        {DEVICE_ACT_CLEAR, "running", 3, false, ""},
 };
 
 static void test_programs_are_these(void **state)

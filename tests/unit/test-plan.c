@@ -186,6 +186,51 @@ static void test_what_the_vmm_drives_sends_nothing_of_ours(void **state)
         assert_true(plan.phases[PHASE_ARRIVAL_GRACE].planned);
 }
 
+/* A device that the VMM drives is asked for nothing that moves state, ours for nothing that the VMM's need. */
+static void test_who_is_asked_in_which_act(void **state)
+{
+        static const struct {
+                DeviceAct act;
+                uint32_t flags;
+                bool push, asked, vmms_word;
+        } asks[] = {
+                {DEVICE_ACT_NONE, 3, false, false, false},
+                {DEVICE_ACT_P2P, 3, false, true, false},
+                {DEVICE_ACT_P2P, 1, false, false, false},
+                {DEVICE_ACT_ARRIVE, 3, false, true, false},
+                {DEVICE_ACT_ARRIVE, 1, false, false, false},
+                {DEVICE_ACT_STOP_REST, 3, false, false, false},
+                {DEVICE_ACT_STOP_REST, 1, false, true, false},
+                {DEVICE_ACT_PRECOPY, 3, false, false, false},
+                {DEVICE_ACT_PRECOPY, 7, false, true, false},
+                {DEVICE_ACT_LOG, 3, false, false, false},
+                {DEVICE_ACT_LOG, 3 | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA, false, true, false},
+                {DEVICE_ACT_DRAIN, 3, false, true, false},
+                {DEVICE_ACT_INTAKE, 3, false, true, false},
+                {DEVICE_ACT_RUN, 3, false, true, false},
+                {DEVICE_ACT_ADOPT, 3, false, false, false},
+                {DEVICE_ACT_PUSH, 3, true, false, false},
+                {DEVICE_ACT_CLEAR, 3, true, false, false},
+                {DEVICE_ACT_P2P, DRIVEN | 3, false, true, false},
+                {DEVICE_ACT_P2P, DRIVEN | 3, true, false, true},
+                {DEVICE_ACT_PUSH, DRIVEN | 3, false, false, false},
+                {DEVICE_ACT_PUSH, DRIVEN | 3, true, true, false},
+                {DEVICE_ACT_ADOPT, DRIVEN | 3, true, true, false},
+                {DEVICE_ACT_SETTLE, DRIVEN | 3, true, true, false},
+                {DEVICE_ACT_INTAKE, DRIVEN | 3, true, true, false},
+                {DEVICE_ACT_DRAIN, DRIVEN | 7, true, false, false},
+                {DEVICE_ACT_RUN, DRIVEN | 3, true, false, false},
+                {DEVICE_ACT_PRECOPY, DRIVEN | 7, true, false, false},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(asks); i++) {
+                Plan plan = {.push = asks[i].push};
+
+                assert_int_equal(plan_asks(&plan, asks[i].act, asks[i].flags), asks[i].asked);
+                assert_int_equal(plan_takes_vmms_word(&plan, asks[i].act, asks[i].flags), asks[i].vmms_word);
+        }
+}
+
 /* docs/vm-definition.md: 5 s a participant and phase, 2 s to connect, 60 s drain and pre-copy, retries 0, in doubt after 10 s. */
 static void test_the_defaults_are_those_that_were_agreed(void **state)
 {
@@ -270,6 +315,7 @@ int main(void)
                 cmocka_unit_test(test_only_kernels_that_are_known_to_be_good_are_good),
                 cmocka_unit_test(test_grace_and_push_need_what_they_need),
                 cmocka_unit_test(test_what_the_vmm_drives_sends_nothing_of_ours),
+                cmocka_unit_test(test_who_is_asked_in_which_act),
                 cmocka_unit_test(test_who_moves_what_devices_write),
                 cmocka_unit_test(test_a_pre_copy_ends_before_its_phase_does),
                 cmocka_unit_test(test_bandwidth_is_shared_by_those_who_send),
