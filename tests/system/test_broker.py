@@ -473,6 +473,7 @@ class Holding(Case):
 
     def test_commands_wait_until_it_runs(self):
         vmm = self.vmm()
+        self.server.log.clear()  # what the agent has read when it opened the device
         self.agent.set(RUNNING, STOP)
         vmm.start_peek(0, 8)
         vmm.post(16, b"posted")
@@ -485,6 +486,7 @@ class Holding(Case):
 
     def test_at_most_four_seconds(self):
         vmm = self.vmm()
+        self.server.log.clear()  # what the agent has read when it opened the device
         self.agent.set(RUNNING, STOP)
         error = self.took(ANSWER, lambda: vmm.refusal(GET_INFO, struct.pack("=IIII", 16, 0, 0, 0)))
         self.assertEqual(error, errno.EBUSY)
