@@ -451,7 +451,8 @@ static void on_region_reply(void *userdata, int status, size_t size)
         VfioUserDevice *device = userdata;
         uint32_t *windows = &device->device.facts.identity.windows;
 
-        if (status < 0 || size < sizeof device->region_reply)
+        if (status < 0 || size < sizeof device->region_reply ||
+            device->region_reply.argsz > device->region_info.argsz)
                 device->refused = true;
         else if (device->region_reply.size > 0 && (device->region_reply.flags & VFIO_USER_REGION_FLAG_MMAP))
                 *windows = DEVICE_WINDOWS_SOME;
@@ -466,7 +467,8 @@ static void on_region_reply(void *userdata, int status, size_t size)
                 device->on_done(device->done_userdata, status);
 }
 
-/* What a server does not tell is not known: it is no reason to refuse the device here. */
+/* What a server does not tell is not known: it is no reason to refuse the device here. With room for what it adds where a region
+ * can be mapped: without, servers leave the flag out, too. */
 static int look_at_region(VfioUserDevice *device)
 {
         VfioUserCall call = {
@@ -482,8 +484,8 @@ static int look_at_region(VfioUserDevice *device)
                 .userdata = device,
         };
 
-        device->region_info =
-                (VfioUserRegionInfo){.argsz = sizeof device->region_info, .index = device->region};
+        device->region_info = (VfioUserRegionInfo){
+                .argsz = sizeof device->region_info + sizeof device->capabilities, .index = device->region};
         return vfio_user_client_call(device->client, &call);
 }
 
