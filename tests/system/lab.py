@@ -126,7 +126,8 @@ class Host:
         self.runtime = os.path.join(self.dir, "run")
         self.state = os.path.join(self.dir, "state")
         self.vms = os.path.join(self.dir, "vms.d")
-        for d in (self.dir, self.runtime, self.vms):
+        self.policies = os.path.join(self.dir, "policies.d")
+        for d in (self.dir, self.runtime, self.vms, self.policies):
             os.makedirs(d, exist_ok=True)
         self.bus_address = "unix:path=" + os.path.join(self.dir, "bus")
         self.config = os.path.join(self.dir, "migmgrd.json")
@@ -135,7 +136,7 @@ class Host:
             self.dest = f"tcp://127.0.0.1:{free_port()}"
             listen = {"listen": [self.dest]}
         with open(self.config, "w") as f:
-            json.dump({"vms-dir": self.vms, **listen, **(config or {})}, f)
+            json.dump({"vms-dir": self.vms, "policies-dirs": [self.policies], **listen, **(config or {})}, f)
         self.bus = self.helper = self.daemon = None
 
     def start(self):
@@ -143,6 +144,11 @@ class Host:
         self.start_helper()
         self.start_daemon()
         return self
+
+    def write_policy(self, name, *rules, **rest):
+        """A policy file of that name, which holds from the daemon's start on, or from when it is told to read them again."""
+        with open(os.path.join(self.policies, name + ".json"), "w") as f:
+            json.dump({"rules": rules, **rest}, f, indent=1)
 
     def start_bus(self):
         path = os.path.join(self.dir, "bus.conf")
