@@ -259,8 +259,11 @@ static void take_compat(const PolicyRules *rules, uint32_t rule, PolicyView *vie
 
 static void take_rule(const PolicyRules *rules, uint32_t rule, PolicyView *view)
 {
+        bool of_vm = policy_match_is_of_vm(&rules->rules[rule].match);
+
         for (PolicyKey key = 0; key < POLICY_KEY_MAX; key++)
-                if (rules->rules[rule].sets[key] && outweighs(rules, rule, view->rules[key])) {
+                if (rules->rules[rule].sets[key] && (of_vm || keys[key].scope != POLICY_SCOPE_VM) &&
+                    outweighs(rules, rule, view->rules[key])) {
                         view->values[key] = rules->rules[rule].values[key];
                         view->rules[key] = rule;
                 }

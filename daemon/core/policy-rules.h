@@ -194,9 +194,11 @@ typedef struct PolicyView {
         uint32_t compat_rules[POLICY_FACTS_MAX];
 } PolicyView;
 
-/* What holds for a VM: keys of scope VM and BOTH; those of devices are their defaults. `vm` gives its labels. */
+/* What holds for a VM: keys of scope VM and BOTH, and those of devices as rules say that ask for nothing of a device.
+ * `vm` gives its labels. */
 void policy_of_vm(const PolicyRules *rules, const Manifest *vm, PolicyView *ret);
 
-/* What holds for one of its devices: keys of scope DEVICE and BOTH; the others are those of its VM. */
+/* What holds for one of its devices: keys of scope DEVICE and BOTH; the others are those of its VM, whatever a rule about
+ * devices says. */
 void policy_of_device(const PolicyRules *rules, const Manifest *vm, const ManifestDevice *device,
                       PolicyView *ret);
