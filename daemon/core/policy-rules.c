@@ -206,6 +206,12 @@ bool policy_match_is_of_vm(const PolicyMatch *match)
                !match->id[0] && !match->plugin[0];
 }
 
+bool policy_match_fits(const PolicyMatch *match, const Manifest *vm, const ManifestDevice *device)
+{
+        return fits_label(match, vm) &&
+               (policy_match_is_of_vm(match) || (device && fits_device(match, device)));
+}
+
 uint32_t policy_match_weight(const PolicyMatch *match)
 {
         const struct {
@@ -278,7 +284,7 @@ void policy_of_vm(const PolicyRules *rules, const Manifest *vm, PolicyView *ret)
                 ret->rules[key] = POLICY_NO_RULE;
         }
         for (uint32_t i = 0; i < rules->n; i++)
-                if (policy_match_is_of_vm(&rules->rules[i].match) && fits_label(&rules->rules[i].match, vm))
+                if (policy_match_fits(&rules->rules[i].match, vm, NULL))
                         take_rule(rules, i, ret);
 }
 
@@ -288,7 +294,7 @@ void policy_of_device(const PolicyRules *rules, const Manifest *vm, const Manife
         policy_of_vm(rules, vm, ret);
         for (uint32_t i = 0; i < rules->n; i++)
                 if (!policy_match_is_of_vm(&rules->rules[i].match) &&
-                    fits_label(&rules->rules[i].match, vm) && fits_device(&rules->rules[i].match, device))
+                    policy_match_fits(&rules->rules[i].match, vm, device))
                         take_rule(rules, i, ret);
 }
 

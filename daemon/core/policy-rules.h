@@ -177,6 +177,9 @@ void policy_rules_deinit(PolicyRules *rules);
 /* Whether a rule that matches so may set keys of VMs: it asks for nothing of a device. */
 bool policy_match_is_of_vm(const PolicyMatch *match);
 
+/* Whether a rule that matches so is about that device of the VM, or, where that is NULL, about the VM itself. */
+bool policy_match_fits(const PolicyMatch *match, const Manifest *vm, const ManifestDevice *device);
+
 /* The more of a device a rule names, the more specific it is: 0 for one that fits all. A larger number wins. In this
  * order: id, id with wildcards, subsystem, device, device with wildcard, plugin, driver, label, kind; one of these
  * outweighs all that come after it together. */
