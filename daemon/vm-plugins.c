@@ -6,19 +6,33 @@
 
 #include "vm.h"
 
+static void add_attribute(VmDescription *description, const char *name, const char *value)
+{
+        PluginDevice *device = &description->device;
+
+        if (value[0] && device->n_attributes < MIGMGR_ATTRIBUTES_MAX)
+                description->attributes[device->n_attributes++] = (struct migmgr_text){name, value};
+}
+
 void vm_describe(const Vm *vm, uint32_t index, VmDescription *ret)
 {
         const Device *device = vm->devices[index];
+        const ManifestDevice *known = device_known(device);
+        const DeviceIdentity *identity = device_identity(device);
         const char *type = device_type_to_string(device_type(device));
-        const char *sysfs = device_sysfs(device);
 
         *ret = (VmDescription){.device = {.vm = vm->definition->uuid,
                                           .id = device_id(device),
                                           .type = type ? type : "",
-                                          .driver = device_driver(device),
-                                          .attributes = ret->attributes}};
-        if (sysfs[0])
-                ret->attributes[ret->device.n_attributes++] = (struct migmgr_text){"sysfs", sysfs};
+                                          .driver = known->driver,
+                                          .attributes = ret->attributes,
+                                          .config_size = MIN(identity->n_config, (uint32_t) DEVICE_CONFIG_MAX),
+                                          .config = identity->config}};
+        add_attribute(ret, "sysfs", device_sysfs(device));
+        add_attribute(ret, "device", known->device);
+        add_attribute(ret, "subsystem", known->subsystem);
+        for (uint32_t i = 0; i < known->n_facts; i++)
+                add_attribute(ret, known->facts[i].key, known->facts[i].value);
 }
 
 /* One that has nothing to ask costs nothing. */

@@ -117,9 +117,10 @@ class Process:
 
 
 class Host:
-    """One migmgrd with its helper and its bus."""
+    """One migmgrd with its helper and its bus. `daemon_program`: another one in its place."""
 
-    def __init__(self, lab, name, config=None, wrap=()):
+    def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd"):
+        self.daemon_program = program(daemon_program)
         self.lab, self.name, self.wrap = lab, name, list(wrap)
         self.dir = os.path.join(lab.dir, name)
         self.runtime = os.path.join(self.dir, "run")
@@ -174,7 +175,7 @@ class Host:
 
     def start_daemon(self, wait=True):
         self.daemon = Process(self.lab, self.name + "-migmgrd",
-                              self.wrap + [program("migmgrd"), "--runtime-dir=" + self.runtime,
+                              self.wrap + [self.daemon_program, "--runtime-dir=" + self.runtime,
                                            "--state-dir=" + self.state, "--config=" + self.config,
                                            "--bus-address=" + self.bus_address,
                                            "--plugin-host=" + program("migmgr-plugin-host")])
