@@ -13,6 +13,7 @@ typedef struct Host {
         Loop *loop;
         HelperClient *helper;
         Store *store;
+        PolicyRules rules; /* owned */
         const char *host_id; /* never changes; what peers know us by */
         char boot_id[UUID_TEXT_MAX + 1];
 } Host;

@@ -189,13 +189,16 @@ int main(int argc, char **argv)
                 config_deinit(&d.host.config);
                 return 1;
         }
-        r = start(&d);
+        r = policy_make_rules(&d.host.config.policy, &d.host.rules);
+        if (r >= 0)
+                r = start(&d);
         if (r >= 0) {
                 (void) sd_notify(0, "READY=1");
                 log_info(NULL, "ready, host id %s", d.host.host_id);
                 r = loop_run(d.host.loop);
         }
         stop(&d);
+        policy_rules_deinit(&d.host.rules);
         config_deinit(&d.host.config);
         return r < 0 ? 1 : d.status;
 }

@@ -19,7 +19,7 @@
 #include "common/uuid.h"
 #include "daemon/core/device-memory.h"
 #include "daemon/core/device-program.h"
-#include "daemon/core/policy.h"
+#include "daemon/core/transfer-limits.h"
 
 #define AGENT_MAGIC      0x3147414du /* "MAG1" */
 #define AGENT_PACKET_MAX 1024

@@ -7,14 +7,8 @@
 #include <stdint.h>
 
 #include "phase.h"
-
-/* How fast a device's state goes out while it runs, and when that has gone on long enough. */
-typedef struct TransferLimits {
-        uint64_t bandwidth;     /* bytes a second; 0: as fast as it goes. Not in the blackout */
-        uint64_t precopy_usec;  /* at most so long; 0 for none, as below */
-        uint64_t precopy_bytes; /* at most so much */
-        uint64_t precopy_rate;  /* until the device gives less than this, in bytes a second */
-} TransferLimits;
+#include "policy-rules.h"
+#include "transfer-limits.h"
 
 typedef struct Policy {
         uint64_t deadline_usec[PHASE_MAX]; /* for each participant in that phase */
@@ -28,3 +22,6 @@ typedef struct Policy {
 } Policy;
 
 extern const Policy policy_default;
+
+/* The same as one rule for all VMs and devices. -ENOMEM. */
+int policy_make_rules(const Policy *policy, PolicyRules *ret) _must_check_;
