@@ -11,7 +11,8 @@
 
 #define CONFIG_MAX       (256 * 1024)
 #define DEADLINE_MAX_SEC 3600
-#define PRECOPY_MAX_MIB  (1024 * 1024)
+#define CONNECT_USEC     (2 * USEC_PER_SEC)
+#define DOUBT_USEC       (10 * USEC_PER_SEC)
 
 const Config config_default = {
         .runtime_dir = MIGMGR_RUNTIME_DIR,
@@ -20,15 +21,16 @@ const Config config_default = {
         .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
 };
 
-static void forget_listen(Config *config)
+static void forget(uint32_t *n, char **texts)
 {
-        for (; config->n_listen > 0; config->n_listen--)
-                free(config->listen[config->n_listen - 1]);
+        for (; *n > 0; (*n)--)
+                free(texts[*n - 1]);
 }
 
 void config_deinit(Config *config)
 {
-        forget_listen(config);
+        forget(&config->n_listen, config->listen);
+        forget(&config->n_policies_dirs, config->policies_dirs);
         if (config->vms_dir != config_default.vms_dir)
                 free((char *) config->vms_dir);
         config->vms_dir = config_default.vms_dir;
@@ -42,66 +44,44 @@ static uint64_t read_msec(JsonReader *reader, json_object *object, const char *k
                USEC_PER_MSEC;
 }
 
-static void read_deadlines(JsonReader *reader, json_object *object, Policy *policy)
+static const char *wrong_address(const char *text)
 {
-        const char *keys[PHASE_MAX + 1] = {};
+        const char *reason = NULL;
 
-        for (Phase p = 0; p < PHASE_MAX; p++) {
-                keys[p] = phase_to_string(p);
-                policy->deadline_usec[p] = read_msec(reader, object, keys[p], policy->deadline_usec[p]);
-        }
-        json_only(reader, object, keys);
+        return address_check(text, &reason) < 0 ? reason : NULL;
 }
 
-/* 0 in any of them: no such limit. */
-static void read_precopy(JsonReader *reader, json_object *root, TransferLimits *limits)
+static const char *wrong_dir(const char *text)
 {
-        limits->precopy_usec =
-                (uint64_t) json_number(reader, root, "precopy-msec", 0, DEADLINE_MAX_SEC * 1000,
-                                       (int64_t) (limits->precopy_usec / USEC_PER_MSEC)) *
-                USEC_PER_MSEC;
-        limits->precopy_bytes = (uint64_t) json_number(reader, root, "precopy-mib", 0, PRECOPY_MAX_MIB,
-                                                       (int64_t) (limits->precopy_bytes / MIB)) *
-                                MIB;
-        limits->precopy_rate =
-                (uint64_t) json_number(reader, root, "precopy-rate-kib", 0, PRECOPY_MAX_MIB * 1024,
-                                       (int64_t) (limits->precopy_rate / 1024)) *
-                1024;
+        return *text == '/' ? NULL : "it is no absolute path";
 }
 
-/* "auto": where it is safe. */
-static bool read_auto(JsonReader *reader, json_object *root, const char *key, bool value)
+/* An array of at most `most` texts, of which `wrong` says what is wrong with one, or NULL. Replaces what an earlier file
+ * said. */
+static void read_texts(JsonReader *reader, json_object *root, const char *key, const char *what,
+                       const char *(*wrong)(const char *text), uint32_t most, uint32_t *n, char **texts)
 {
-        const char *text = json_string(reader, root, key, false);
+        json_object *array = json_member(reader, root, key, json_type_array, false);
 
-        if (!text)
-                return value;
-        if (!streq(text, "auto") && !streq(text, "off"))
-                json_fail(reader, "\"%s\" is \"%.40s\", not \"auto\" or \"off\"", key, text);
-        return streq(text, "auto");
-}
-
-static void read_listen(JsonReader *reader, json_object *array, Config *config)
-{
-        size_t n = json_object_array_length(array);
-
-        forget_listen(config); /* what an earlier file said */
-        if (n > CONFIG_LISTEN_MAX)
-                json_fail(reader, "\"listen\": more than %d addresses", CONFIG_LISTEN_MAX);
-        for (size_t i = 0; i < n && !reader->failed; i++) {
+        if (!array)
+                return;
+        forget(n, texts);
+        if (json_object_array_length(array) > most)
+                json_fail(reader, "\"%s\": more than %u %s", key, most, what);
+        for (size_t i = 0; i < json_object_array_length(array) && !reader->failed; i++) {
                 json_object *item = json_object_array_get_idx(array, i);
-                const char *text = json_object_get_string(item), *reason = "it is no text";
+                const char *text = json_object_get_string(item);
+                const char *reason =
+                        json_object_is_type(item, json_type_string) ? wrong(text) : "it is no text";
 
-                if (!json_object_is_type(item, json_type_string) || address_check(text, &reason) < 0) {
-                        json_fail(reader, "\"listen\": %.100s: %s", text ? text : "null", reason);
-                        return;
-                }
-                config->listen[config->n_listen] = strdup(text);
-                if (!config->listen[config->n_listen])
-                        json_fail(reader, "out of memory");
+                if (reason)
+                        json_fail(reader, "\"%s\": %.100s: %s", key, text ? text : "null", reason);
                 else
-                        config->n_listen++;
+                        texts[(*n)++] = strdup(text);
         }
+        for (uint32_t i = 0; i < *n; i++)
+                if (!texts[i])
+                        json_fail(reader, "out of memory");
 }
 
 static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
@@ -115,30 +95,20 @@ static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",          "listen",          "deadlines-msec",
-                                           "connect-msec",     "doubt-msec",      "retries",
-                                           "precopy-msec",     "precopy-mib",     "precopy-rate-kib",
-                                           "supervised-grace", "supervised-push", NULL};
-        json_object *deadlines, *listen;
+        static const char *const keys[] = {"vms-dir",      "policies-dirs", "listen",
+                                           "connect-msec", "doubt-msec",    NULL};
         const char *vms_dir;
 
         json_only(reader, root, keys);
         vms_dir = json_string(reader, root, "vms-dir", false);
         if (vms_dir && !reader->failed)
                 read_vms_dir(reader, vms_dir, config);
-        listen = json_member(reader, root, "listen", json_type_array, false);
-        if (listen)
-                read_listen(reader, listen, config);
-        deadlines = json_member(reader, root, "deadlines-msec", json_type_object, false);
-        if (deadlines)
-                read_deadlines(reader, deadlines, &config->policy);
-        read_precopy(reader, root, &config->policy.limits);
-        config->policy.grace = read_auto(reader, root, "supervised-grace", config->policy.grace);
-        config->policy.push = read_auto(reader, root, "supervised-push", config->policy.push);
-        config->policy.connect_usec = read_msec(reader, root, "connect-msec", config->policy.connect_usec);
-        config->policy.doubt_usec = read_msec(reader, root, "doubt-msec", config->policy.doubt_usec);
-        config->policy.retries =
-                (uint32_t) json_number(reader, root, "retries", 0, 100, (int64_t) config->policy.retries);
+        read_texts(reader, root, "listen", "addresses", wrong_address, CONFIG_LISTEN_MAX, &config->n_listen,
+                   config->listen);
+        read_texts(reader, root, "policies-dirs", "folders", wrong_dir, CONFIG_POLICIES_DIRS_MAX,
+                   &config->n_policies_dirs, config->policies_dirs);
+        config->connect_usec = read_msec(reader, root, "connect-msec", config->connect_usec);
+        config->doubt_usec = read_msec(reader, root, "doubt-msec", config->doubt_usec);
 }
 
 static int read_one(Config *config, const char *path, bool needed, char *ret_error)
@@ -171,6 +141,18 @@ static int is_json(const struct dirent *entry)
         return entry->d_name[0] != '.' && n > 5 && streq(entry->d_name + n - 5, ".json");
 }
 
+static void default_policies_dirs(Config *config)
+{
+        static const char *const dirs[] = {MIGMGR_POLICIES_DIR, MIGMGR_CONFIG_DIR "/policies.d"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+                config->policies_dirs[i] = strdup(dirs[i]);
+                if (!config->policies_dirs[i])
+                        abort();
+                config->n_policies_dirs++;
+        }
+}
+
 int config_read(Config *config, char *ret_error)
 {
         struct dirent **names = NULL;
@@ -178,7 +160,9 @@ int config_read(Config *config, char *ret_error)
         size_t stem = strlen(config->config_file);
         int r, n;
 
-        config->policy = policy_default;
+        config->connect_usec = CONNECT_USEC;
+        config->doubt_usec = DOUBT_USEC;
+        default_policies_dirs(config);
         r = read_one(config, config->config_file, false, ret_error);
         if (r < 0)
                 return r;

@@ -4,9 +4,12 @@
 /* What the administrator sets: options of the command line, then migmgrd.json and the files beside it. Read once at
  * start, owned by main, read-only after that. */
 
-#include "daemon/core/policy.h"
+#include <stdint.h>
 
-#define CONFIG_LISTEN_MAX 8
+#include "common/macros.h"
+
+#define CONFIG_LISTEN_MAX        8
+#define CONFIG_POLICIES_DIRS_MAX 8
 
 typedef struct Config {
         const char *runtime_dir; /* sockets */
@@ -16,7 +19,10 @@ typedef struct Config {
         const char *bus_address; /* NULL: the system bus */
         uint32_t n_listen;
         char *listen[CONFIG_LISTEN_MAX]; /* addresses, beside peer.sock; owned */
-        Policy policy;
+        uint32_t n_policies_dirs;
+        char *policies_dirs[CONFIG_POLICIES_DIRS_MAX]; /* of policy files, least important first; owned */
+        uint64_t connect_usec; /* connecting to a device server and its VERSION answer */
+        uint64_t doubt_usec;   /* GO without an answer for this long: the job is in doubt */
 } Config;
 
 extern const Config config_default;

@@ -580,7 +580,7 @@ int job_make_plan(Job *job)
 
         if (r < 0)
                 return r;
-        r = plan_build(&plan, &manifest, &job->host->rules, job->host->config.policy.doubt_usec);
+        r = plan_build(&plan, &manifest, &job->host->policies->rules, job->host->config.doubt_usec);
         manifest_deinit(&manifest);
         if (r < 0)
                 return r;

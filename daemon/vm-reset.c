@@ -179,7 +179,8 @@ static uint64_t reset_usec(const VmReset *reset)
 
         if (vm_manifest(reset->vm, &manifest) < 0)
                 return 5 * USEC_PER_SEC;
-        policy_of_device(&reset->vm->host->rules, &manifest, &manifest.devices[reset->device], &view);
+        policy_of_device(&reset->vm->host->policies->rules, &manifest, &manifest.devices[reset->device],
+                         &view);
         manifest_deinit(&manifest);
         return view.values[POLICY_DEADLINE + PHASE_PREPARE] * USEC_PER_MSEC;
 }
