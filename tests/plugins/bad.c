@@ -62,28 +62,29 @@ static void *idle(void *unused)
         return NULL;
 }
 
-/* Everything that a plugin may not do; what it could do is counted. */
-static int try_to_escape(char *ret_what, size_t size)
+/* Everything that a plugin may not do, ever; and what it may do only while it is loaded. Says what it could do. */
+static int try_to_escape(bool loading, char *ret_what, size_t size)
 {
         static char *const argv[] = {"/bin/true", NULL};
+        static char page[4096] __attribute__((aligned(4096)));
         pthread_t thread;
         int n = 0;
 
-#define TRY(expression)                                                        \
-        do {                                                                   \
-                if ((long) (expression) >= 0) {                                \
+#define TRY(expression)                                                           \
+        do {                                                                      \
+                if ((long) (expression) >= 0) {                                   \
                         (void) snprintf(ret_what, size, "could %s", #expression); \
-                        n++;                                                   \
-                }                                                              \
+                        n++;                                                      \
+                }                                                                 \
         } while (0)
-        TRY(open("/etc/passwd", O_RDONLY));
         TRY(open("/tmp/migmgr-escaped", O_WRONLY | O_CREAT, 0600));
+        TRY(open("/etc/shadow", O_RDONLY));
+        TRY(open("/dev/null", O_RDWR));
         TRY(syscall(SYS_openat2, AT_FDCWD, "/etc/passwd", NULL, 0));
         TRY(syscall(SYS_io_uring_setup, 8, NULL));
         TRY(socket(AF_UNIX, SOCK_STREAM, 0));
         TRY(socket(AF_INET, SOCK_STREAM, 0));
         TRY(shutdown(PLUGIN_SOCKET_FD, SHUT_RDWR));
-        TRY(close(PLUGIN_SOCKET_FD));
         TRY(dup(PLUGIN_SOCKET_FD));
         TRY(send(PLUGIN_SOCKET_FD, "x", 1, 0));
         TRY(syscall(SYS_fork));
@@ -96,17 +97,22 @@ static int try_to_escape(char *ret_what, size_t size)
         TRY(kill(-1, SIGKILL));
         TRY(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
         TRY(syscall(SYS_process_vm_readv, getppid(), NULL, 0, NULL, 0, 0));
-        TRY(prctl(PR_SET_DUMPABLE, 1));
         TRY(setuid(0));
         TRY(syscall(SYS_capset, NULL, NULL));
         TRY(chdir("/"));
         TRY(unlink("/tmp/migmgr-nothing"));
+        TRY(write(STDERR_FILENO, "escaped\n", 8));
+        TRY(malloc(GIB) ? 0 : -1);
+        if (loading)
+                return n;
+        TRY(open("/etc/passwd", O_RDONLY));
+        TRY(close(PLUGIN_SOCKET_FD));
+        TRY(prctl(PR_SET_DUMPABLE, 1));
         TRY(mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
                             MAP_FAILED
                     ? -1
                     : 0);
-        TRY(write(STDERR_FILENO, "escaped\n", 8));
-        TRY(malloc(GIB) ? 0 : -1);
+        TRY(mprotect(page, sizeof page, PROT_READ | PROT_WRITE | PROT_EXEC));
 #undef TRY
         return n;
 }
@@ -156,13 +162,16 @@ static int misbehave(const char *where, struct migmgr_reply *reply, int content)
                 for (int i = 0; i < 100000; i++)
                         reply->log(reply, "again and again");
         else if (strcmp(DO, "escape") == 0)
-                return try_to_escape(reply->reason, sizeof reply->reason) ? MIGMGR_NO : content;
+                return try_to_escape(strcmp(where, "load") == 0, reply->reason, sizeof reply->reason)
+                               ? MIGMGR_NO
+                               : content;
         else if (strcmp(DO, "no-end") == 0) {
                 memset(reply->reason, '\xff', sizeof reply->reason);
                 memset(reply->remedy, '\n', sizeof reply->remedy);
                 return MIGMGR_NO;
         } else if (strcmp(DO, "refuse") == 0) {
-                (void) snprintf(reply->reason, sizeof reply->reason, "state-version is 2 at the source, 1 here");
+                (void) snprintf(reply->reason, sizeof reply->reason,
+                                "state-version is 2 at the source, 1 here");
                 (void) snprintf(reply->remedy, sizeof reply->remedy, "update it");
                 return MIGMGR_NO;
         } else if (strcmp(DO, "degrade") == 0) {
@@ -183,8 +192,8 @@ static void __attribute__((constructor)) on_load(void)
 {
         struct migmgr_reply reply = {.size = sizeof reply};
 
-        if (strcmp(IN, "load") == 0 && misbehave("load", &reply, 0) != 0 && strcmp(DO, "escape") == 0)
-                abort();
+        if (misbehave("load", &reply, MIGMGR_YES) == MIGMGR_NO)
+                abort(); /* it could do what it must not */
 }
 
 static int match(const struct migmgr_device *device, struct migmgr_reply *reply)

@@ -74,6 +74,11 @@ class Case(unittest.TestCase):
     def at_a(self):
         return self.a.vm("vm")["presence"] == "here"
 
+    def listed(self, host):
+        status, plugins = host.json("plugin", "list")
+        self.assertEqual(status, 0, plugins)
+        return {p["name"]: p for p in plugins}
+
     def check(self):
         """Of the VM, from where it is: (status, report)."""
         ends = (self.a, self.b) if self.at_a() else (self.b, self.a)
@@ -101,6 +106,14 @@ class Good(Case):
         pairs = [[(how, phase) for phase in phases for how in ("before", "after")]
                  for phases in (["p2p-grace", "drain"], ["prepare", "intake", "arrival-grace", "run-devices"])]
         self.assertEqual(calls, pairs)
+
+    def test_list(self):
+        source, destination = self.restart("plugins/recorder.so")
+        recorder = self.listed(source)["recorder"]
+        self.assertEqual([recorder[k] for k in ("version", "file", "state", "restarts", "text")],
+                         ["1", "recorder.so", "ready", 0, ""])
+        self.assertIn({"phase": "drain", "before_msec": 20, "after_msec": 20, "error_msec": 20}, recorder["phases"])
+        self.assertRegex(source.migctl("plugin", "list")[1], r"(?m)^recorder +1 +recorder.so +ready +0 +prepare,precopy,")
 
     def test_check_prints_the_budget(self):
         source, destination = self.restart("plugins/recorder.so")
@@ -197,8 +210,6 @@ class Process(Case):
         for where in ("load", "match", "check"):
             with self.subTest(where=where):
                 self.restart(build(self.lab, "escape", IN=where, DO="escape"))
-                if where == "load":
-                    continue  # while it is loaded it may read files: it says so by its end, see below
                 status, report = self.check()
                 self.assertEqual(status, 0, report)
         self.assertFalse(os.path.exists("/tmp/migmgr-escaped"))
@@ -281,6 +292,9 @@ class Bad(Case):
                 source, destination = self.restart(destination=[build(self.lab, "bad", **defines)])
                 wait_for("it is told", lambda: text in destination.daemon.output())
                 self.assert_refused_by("bad")
+                plugin = self.listed(destination)["bad"]
+                self.assertIn(plugin["state"], ("starting", "ended") if defines.get("IN") else ("refused",))
+                self.assertIn(text, plugin["text"])
 
     def test_files_that_others_may_write(self):
         source, destination = self.restart(destination=["plugins/recorder.so"])
