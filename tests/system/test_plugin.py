@@ -61,6 +61,8 @@ class Case(unittest.TestCase):
         """With these plugins, at both ends or one. Returns (source, destination) as the VM stands."""
         ends = (self.a, self.b) if self.at_a() else (self.b, self.a)
         for host, more in zip(ends, (source, destination)):
+            if not (plugins or more or os.listdir(host.plugins)):
+                continue  # as it is
             host.daemon.kill(signal.SIGTERM)
             for old in os.listdir(host.plugins):
                 os.unlink(os.path.join(host.plugins, old))
@@ -164,6 +166,20 @@ class Good(Case):
                     self.assertEqual(job["result"], "failed", job)
                     self.assertIn("plugin bad: state-version is 2 at the source, 1 here", job["error"]["text"])
                     self.assertEqual(source.vm("vm")["presence"], "here")
+
+    def test_a_cancelled_wait(self):
+        """Nobody waits for it any more, and the device is as it was."""
+        source, destination = self.restart(build(self.lab, "long", IN="before", DO="wait", PHASE="MIGMGR_PREPARE",
+                                                 BUDGET=2500, WAIT_MS=2400))
+        migrating = source.migctl_start("--json=short", "migrate", "vm", destination.dest)
+        wait_for("prepare", lambda: "-> destination-prepare" in destination.daemon.output())
+        begin = time.monotonic()
+        self.assertEqual(source.migctl("cancel", source.vm("vm")["job"])[0], 0)
+        job = json.loads(migrating.communicate(timeout=20)[0])
+        self.assertEqual(job["result"], "cancelled", job)
+        self.assertLess(time.monotonic() - begin, 1.5 * PACE)
+        source, destination = self.restart("plugins/recorder.so")
+        self.assertEqual(source.migrate("vm", destination)[1]["result"], "done")
 
     def test_a_retry_that_helps(self):
         source, destination = self.restart(build(self.lab, "retry", IN="on_error", DO="retry", PHASE="MIGMGR_INTAKE"))
@@ -330,9 +346,10 @@ class Bad(Case):
     def test_blackout_ends_as_without_it(self):
         source, destination = self.restart()
         plain = source.migrate("vm", destination)[1]["blackout_usec"]
-        for phase in ("P2P_GRACE", "DRAIN", "INTAKE", "ARRIVAL_GRACE", "RUN_DEVICES"):
-            for where, what in (("before", "crash"), ("before", "hang"), ("after", "exit"), ("after", "hang"),
-                                ("before", "wrong-value"), ("after", "flood"), ("before", "gibibyte")):
+        for n, phase in enumerate(("P2P_GRACE", "DRAIN", "INTAKE", "ARRIVAL_GRACE", "RUN_DEVICES")):
+            for where, what in (("before", "hang"), ("before", "crash") if n % 2 else ("after", "hang"),
+                                (("after", "exit"), ("before", "wrong-value"), ("after", "flood"), ("before", "gibibyte"),
+                                 ("after", "out-of-order"))[n]):
                 with self.subTest(phase=phase, where=where, what=what):
                     source, destination = self.restart(build(self.lab, "bad", IN=where, DO=what, PHASE="MIGMGR_" + phase,
                                                              BUDGET=50))
