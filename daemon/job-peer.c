@@ -142,6 +142,8 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
                 abort();
         findings_to_json(&findings, job->findings);
         findings_take(theirs, job->findings);
+        json_object_put(job->peer_host);
+        job->peer_host = job_host_take(json_member(reader, report, "host", json_type_object, false));
         job->more_findings = (uint32_t) json_number(reader, report, "more", 0, INT32_MAX, 0);
         ok &= !findings_refuse(&findings);
         findings_deinit(&findings);
