@@ -273,7 +273,7 @@ static int check_supervised(const Manifest *manifest, Side side, Findings *findi
                 r = check_p2p(manifest, findings);
         if (r == 0)
                 r = notice_qemu(&manifest->vmm, side, findings);
-        if (r == 0 && side == SIDE_SOURCE && manifest->vmm.status == 0)
+        if (r == 0 && side == SIDE_SOURCE && manifest->vmm.type == VMM_TYPE_QMP && manifest->vmm.status == 0)
                 r = notice_grace(manifest, findings);
         return r;
 }
