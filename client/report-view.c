@@ -53,6 +53,14 @@ static void blackout_view(json_object *blackout, bool legend, FILE *f)
                         words_of(client_text(blackout, "basis")));
 }
 
+/* What they may do there is bounded, whatever they do. */
+static void plugins_view(json_object *report, FILE *f)
+{
+        if (client_number(report, "plugins_msec") > 0)
+                fprintf(f, "Plugins may add up to %lld ms to that.\n",
+                        (long long) client_number(report, "plugins_msec"));
+}
+
 static void guarantees_view(json_object *guarantees, FILE *f)
 {
         for (int holds = 1; holds >= 0; holds--) {
@@ -102,6 +110,7 @@ void report_view(json_object *report, bool legend, FILE *f)
         (void) json_object_object_get_ex(report, "hosts", &hosts);
         fputc('\n', f);
         blackout_view(blackout, legend, f);
+        plugins_view(report, f);
         guarantees_view(array_of(report, "guarantees"), f);
         fputc('\n', f);
         hosts_view(hosts, legend, f);

@@ -163,6 +163,7 @@ json_object *job_report(const Job *job)
                       !findings_json_first_refusal(job->findings) && job_result(job) == JOB_RESULT_DONE);
         json_add(report, "findings", json_object_get(job->findings));
         json_add_number(report, "more_findings", job->more_findings);
+        json_add_number(report, "plugins_msec", (int64_t) vm_plugins_blackout_ms(job->vm));
         json_add(report, "plan", job_plan_report(job));
         json_add(report, "blackout", forecast_to_json(job, &manifest));
         json_add(report, "guarantees", guarantees_to_json(job, &manifest));
