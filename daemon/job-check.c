@@ -95,7 +95,7 @@ static json_object *guarantees_to_json(const Job *job, const Manifest *manifest)
         GuaranteeFacts facts = {.source = manifest,
                                 .plan = &job->plan,
                                 .peer_known = strncmp(job->peer, "unix:", 5) == 0,
-                                .blackout_limited = job->limits.max_blackout_usec > 0};
+                                .blackout_limited = job->plan.max_blackout_usec > 0};
         json_object *array = json_new_array();
 
         look_at_policies(job, manifest, &facts);
