@@ -152,6 +152,16 @@ static json_object *hosts_to_json(const Job *job, const Manifest *manifest)
         return o;
 }
 
+/* What a policy can match and compare. */
+static json_object *devices_to_json(const Manifest *manifest)
+{
+        json_object *array = json_new_array();
+
+        for (uint32_t i = 0; i < manifest->n_devices; i++)
+                json_append(array, manifest_identity_to_json(&manifest->devices[i]));
+        return array;
+}
+
 json_object *job_report(const Job *job)
 {
         json_object *report = json_new_object();
@@ -168,6 +178,7 @@ json_object *job_report(const Job *job)
         json_add(report, "blackout", forecast_to_json(job, &manifest));
         json_add(report, "guarantees", guarantees_to_json(job, &manifest));
         json_add(report, "hosts", hosts_to_json(job, &manifest));
+        json_add(report, "devices", devices_to_json(&manifest));
         manifest_deinit(&manifest);
         return report;
 }

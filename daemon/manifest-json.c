@@ -78,24 +78,31 @@ static json_object *labels_to_json(const Manifest *manifest)
         return o;
 }
 
-static json_object *device_to_json(const ManifestDevice *device)
+json_object *manifest_identity_to_json(const ManifestDevice *device)
 {
         json_object *o = json_new_object();
 
         json_add_string(o, "id", device->id);
+        add_text(o, "driver", device->driver);
+        json_add_string(o, "device", device->device);
+        json_add_string(o, "subsystem", device->subsystem);
+        json_add_string(o, "isolation", device_isolation_to_string(device->isolation));
+        json_add(o, "facts", facts_to_json(device));
+        json_add(o, "plugins", plugins_to_json(device));
+        return o;
+}
+
+static json_object *device_to_json(const ManifestDevice *device)
+{
+        json_object *o = manifest_identity_to_json(device);
+
         json_add_string(o, "type", device_type_to_string(device->type));
         json_add_number(o, "flags", device->migration_flags);
         json_add_string(o, "state", device_state_to_string(device->state));
         json_add_number(o, "status", device->status);
         add_text(o, "text", device->text);
         add_text(o, "sysfs", device->sysfs);
-        add_text(o, "driver", device->driver);
-        json_add_string(o, "device", device->device);
-        json_add_string(o, "subsystem", device->subsystem);
-        json_add_string(o, "isolation", device_isolation_to_string(device->isolation));
         json_add_number(o, "state-bytes", (int64_t) device->state_bytes);
-        json_add(o, "facts", facts_to_json(device));
-        json_add(o, "plugins", plugins_to_json(device));
         return o;
 }
 

@@ -8,6 +8,9 @@
 
 json_object *manifest_to_json(const Manifest *manifest);
 
+/* Of that, what a device is, as policies match it and compare it. */
+json_object *manifest_identity_to_json(const ManifestDevice *device);
+
 /* Reads what another host sent; bounded and strict. Fails the reader, or -ENOMEM. */
 int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret) _must_check_;
 
