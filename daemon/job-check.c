@@ -127,22 +127,6 @@ json_object *job_host_json(const Manifest *manifest)
         return o;
 }
 
-json_object *job_host_take(json_object *from)
-{
-        static const char *const keys[] = {"migmgrd", "kernel", "vmm", "machine"};
-        JsonReader reader = {.where = "CHECKED"};
-        json_object *o = json_new_object();
-        char printable[FINDING_VALUE_MAX];
-
-        for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-                const char *value = json_string(&reader, from, keys[i], false);
-
-                json_add_string(o, keys[i], log_printable(value ? value : "", printable, sizeof printable));
-        }
-        json_add_number(o, "free_bytes", json_number(&reader, from, "free_bytes", -1, INT64_MAX, -1));
-        return o;
-}
-
 static json_object *hosts_to_json(const Job *job, const Manifest *manifest)
 {
         json_object *o = json_new_object();

@@ -111,7 +111,7 @@ struct Job {
         char vmm_text[JSON_TEXT_MAX], peer_text[JSON_TEXT_MAX], record_text[JSON_TEXT_MAX];
         json_object *findings;               /* of check, from both sides */
         uint32_t more_findings;              /* that the destination has, and has not sent */
-        json_object *peer_host;              /* what it says of itself with them, or NULL */
+        json_object *peer_host;              /* what it is, or NULL: it did not look */
         char peer_device[DEVICE_ID_MAX + 1]; /* what FAILED named */
         bool peer_lost;                      /* STARTED says that devices have lost their state */
         uint64_t predicted_usec;
@@ -222,9 +222,8 @@ uint64_t job_vmm_only_usec(const Job *job);
 /* job-check.c */
 /* How long the VM will stand still; 0: nobody knows. */
 uint64_t job_predict(const Job *job, const Manifest *manifest);
-/* What a host tells the other of itself, and what the other takes of that. */
+/* What a host is, for the report. */
 json_object *job_host_json(const Manifest *manifest);
-json_object *job_host_take(json_object *from);
 
 /* job-report.c */
 /* The plan that the run has, with the devices of each phase. */

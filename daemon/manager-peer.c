@@ -215,7 +215,7 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings, const Manife
         json_add(report, "findings", findings);
         json_add_number(report, "more", (int64_t) more);
         if (mine)
-                json_add(report, "host", job_host_json(mine));
+                json_add(message, "manifest", manifest_to_json(mine));
         json_add(message, "report", report);
         for (Caller *caller = inquiry->manager->callers; caller; caller = caller->next)
                 if (link_is_up(caller->link) && streq(link_host(caller->link), inquiry->host)) {
