@@ -18,7 +18,7 @@ import random
 import sys
 import time
 
-from lab import PACE, Lab, wait_for
+from lab import PACE, Lab, new_uuid, wait_for
 from moves import World
 
 SPEC = "worker=on,mailbox=on,size=64K"
@@ -52,6 +52,13 @@ class Apart:
     def clear(self):
         for server in self.servers.values():
             server.clear()
+
+    def replace(self, device, spec):
+        """Another server in its place, at the same path."""
+        server = self.servers[device]
+        server.stop()
+        server.specs = {device: spec}
+        server.start()
 
     def stop(self):
         for server in self.servers.values():
@@ -149,6 +156,30 @@ def breaks(moves, specs, barrier):
         return "nothing was counted"
 
 
+def notices():
+    """A device's server is replaced by one that can less, at either end: check says so, and a job refuses before it has touched
+    anything. With the server as it was the VM moves."""
+    with Lab() as lab:
+        a, b = (lab.host(name) for name in "ab")
+        servers, vm = {}, new_uuid()
+        for host in (a, b):
+            servers[host] = Apart(lab, host.name, {d: "" for d in ("d0", "d1")})
+            host.register({"name": "vm", "uuid": vm, "vmm": {"type": "none"}, "devices": [
+                {"id": d, "type": "vfio-user", "socket": servers[host].socket(d)} for d in ("d0", "d1")]}, host is b)
+        for host, can, word in ((a, "migration=off", "migration"), (b, "migration=off", "migration"), (b, "p2p=off", "p2p"),
+                                (a, "", ""), (b, "", "")):
+            servers[host].replace("d1", can)
+            status, report, _ = a.migctl("check", "vm", b.dest)
+            _, job = a.migrate("vm", b)
+            logs = [e for h in (a, b) for e in servers[h].servers["d0"].log("d0")]
+            if not can:
+                assert status == 0 and job["result"] == "done", (host.name, status, report, job)
+                a, b = b, a
+            elif status != 6 or "d1" not in report or word not in report or job["result"] != "refused" or logs:
+                return f"{host.name}, {can}: {status} {report} {job} {logs}"
+        return ""
+
+
 def one_slow(n, **kw):
     """All are quick but the last, whose arcs from and to running take long."""
     specs = devices(n, slow=0.1, **kw)
@@ -164,6 +195,7 @@ ROWS = [
     ("eight devices", lambda n: holds(n, devices(8, seed=2))),
     ("three devices with PRE_COPY", lambda n: holds(n, devices(3, seed=3, pre_copy=range(3)))),
     ("jobs that turn back", lambda n: turns_back(n, devices(4, seed=7), BACK)),
+    ("a server that can less is noticed", lambda n: notices()),
     ("must fail: the barrier on the way out is left out", lambda n: breaks(n, one_slow(3), "p2p-grace")),
     ("must fail: the same, with PRE_COPY", lambda n: breaks(n, one_slow(3, pre_copy=range(3)), "p2p-grace")),
     ("must fail: the barrier on the way in is left out", lambda n: breaks(n, one_slow(3), "arrival-grace")),
