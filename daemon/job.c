@@ -226,6 +226,8 @@ static void command_device(Job *job, const HalfEffect *effect)
 {
         Device *device = job->vm->devices[job->devices[effect->device].vm_index];
 
+        if (effect->program.n > 0 && effect->program.ops[0].type == DEVICE_OP_LOG_START)
+                device_tell_others(device, job->vm->devices, job->vm->definition->n_devices);
         job->devices[effect->device].program = effect->program;
         device_run(device, job->id, &effect->program, &job->plan.limits, effect->deadline_usec,
                    effect->interrupt, effect->step, on_device_answered, job);

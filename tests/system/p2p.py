@@ -194,6 +194,7 @@ ROWS = [
     ("two devices", lambda n: holds(n, devices(2))),
     ("eight devices", lambda n: holds(n, devices(8, seed=2))),
     ("three devices with PRE_COPY", lambda n: holds(n, devices(3, seed=3, pre_copy=range(3)))),
+    ("five, some with PRE_COPY, pages by agents", lambda n: holds(n, devices(5, seed=4, pre_copy=(1, 2)), ("--no-dirty-pages",))),
     ("jobs that turn back", lambda n: turns_back(n, devices(4, seed=7), BACK)),
     ("a server that can less is noticed", lambda n: notices()),
     ("must fail: the barrier on the way out is left out", lambda n: breaks(n, one_slow(3), "p2p-grace")),

@@ -217,14 +217,6 @@ Vm *vm_free(Vm *vm)
         return NULL;
 }
 
-bool vm_is_device_memory(const Vm *vm, uint64_t address, uint64_t n)
-{
-        uint64_t size = vm->n_devices * (uint64_t) WORKER_MAILBOX_SIZE;
-
-        return address >= VM_MAILBOX_ADDRESS(0) && address - VM_MAILBOX_ADDRESS(0) < size &&
-               n <= size - (address - VM_MAILBOX_ADDRESS(0));
-}
-
 void vm_run(Vm *vm)
 {
         Vcpu *c = vm->vcpu;

@@ -48,9 +48,6 @@ int vm_new(const VmConfig *config, int cancel_fd, int notify_fd, Vm **ret, char 
 Vm *vm_free(Vm *vm);
 DEFINE_CLEANUP(Vm *, vm_free);
 
-/* Whether that is memory of its devices, which moves with them. */
-bool vm_is_device_memory(const Vm *vm, uint64_t address, uint64_t n);
-
 /* The vCPU runs. */
 void vm_run(Vm *vm);
 
