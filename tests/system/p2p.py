@@ -166,25 +166,22 @@ def notices():
             servers[host] = Apart(lab, host.name, {d: "" for d in ("d0", "d1")})
             host.register({"name": "vm", "uuid": vm, "vmm": {"type": "none"}, "devices": [
                 {"id": d, "type": "vfio-user", "socket": servers[host].socket(d)} for d in ("d0", "d1")]}, host is b)
-        for host, can, word in ((a, "migration=off", "migration"), (b, "migration=off", "migration"), (b, "p2p=off", "p2p"),
-                                (a, "", ""), (b, "", "")):
+        for host, can, word in ((a, "migration=off", "migration"), (b, "migration=off", "migration"), (b, "p2p=off", "p2p")):
             servers[host].replace("d1", can)
             status, report, _ = a.migctl("check", "vm", b.dest)
             _, job = a.migrate("vm", b)
-            logs = [e for h in (a, b) for e in servers[h].servers["d0"].log("d0")]
-            if not can:
-                assert status == 0 and job["result"] == "done", (host.name, status, report, job)
-                a, b = b, a
-            elif status != 6 or "d1" not in report or word not in report or job["result"] != "refused" or logs:
-                return f"{host.name}, {can}: {status} {report} {job} {logs}"
-        return ""
+            logs = [e for h in (a, b) for e in servers[h].servers["d0"].log("d0") if e["what"] != "connect"]
+            if status != 6 or "d1" not in report or word not in report or job["result"] != "refused" or logs:
+                return f"{host.name}, {can}: {status} {report} {job['result']} {job['error']} {logs}"
+            servers[host].replace("d1", "")
+        result = a.migrate("vm", b)[1]["result"]
+        return "" if result == "done" else result
 
 
-def one_slow(n, **kw):
-    """All are quick but the last, whose arcs from and to running take long."""
-    specs = devices(n, slow=0.1, **kw)
-    last = f"d{n - 1}"
-    specs[last] += "".join(f",delay={arc}:{BROKEN_MS * PACE:.0f}" for arc in ("running>running-p2p", "stop>running-p2p"))
+def slow_without_p2p(n):
+    """One without P2P states takes long to run, when its peers are quick to write to it."""
+    specs = devices(n, slow=0.1, without_p2p=(1,))
+    specs["d1"] += f",delay=stop>running:{BROKEN_MS * PACE:.0f}"
     return specs
 
 
@@ -195,7 +192,11 @@ ROWS = [
     ("eight devices", lambda n: holds(n, devices(8, seed=2))),
     ("three devices with PRE_COPY", lambda n: holds(n, devices(3, seed=3, pre_copy=range(3)))),
     ("five, some with PRE_COPY, pages by agents", lambda n: holds(n, devices(5, seed=4, pre_copy=(1, 2)), ("--no-dirty-pages",))),
+    ("four, one without P2P states", lambda n: holds(n, devices(4, seed=5, without_p2p=(1,)))),
+    ("three, one without P2P states and slow to run", lambda n: holds(n, slow_without_p2p(3))),
+    ("four, one without P2P states, with PRE_COPY", lambda n: holds(n, devices(4, seed=6, without_p2p=(2,), pre_copy=range(4)))),
     ("jobs that turn back", lambda n: turns_back(n, devices(4, seed=7), BACK)),
+    ("jobs that turn back, one without P2P states", lambda n: turns_back(n, devices(4, seed=8, without_p2p=(2,)), BACK)),
     ("a server that can less is noticed", lambda n: notices()),
     ("must fail: the barrier on the way out is left out", lambda n: breaks(n, one_slow(3), "p2p-grace")),
     ("must fail: the same, with PRE_COPY", lambda n: breaks(n, one_slow(3, pre_copy=range(3)), "p2p-grace")),
