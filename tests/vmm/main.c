@@ -123,7 +123,7 @@ static int set_option(const char *option, char *value)
         else if (streq(option, "no-dirty-pages"))
                 arg_config.takes_dirty_pages = false;
         else if (streq(option, "viommu"))
-                arg_config.viommu = true;
+                arg_config.vm.viommu = true;
         else if (streq(option, "isolated")) {
                 if (arg_config.n_isolated == VM_DEVICES_MAX)
                         return complain("--isolated: at most %d", VM_DEVICES_MAX);

@@ -21,6 +21,7 @@ typedef struct VmConfig {
                 char id[DEVICE_ID_MAX + 1];
                 const char *path; /* of the server's socket */
         } devices[VM_DEVICES_MAX];
+        bool viommu;           /* see Ram.vcpus_serve */
         uint64_t connect_usec; /* how long servers that do not listen yet are waited for */
 } VmConfig;
 
