@@ -47,7 +47,7 @@ static const char usage[] =
         "  --vfio=ID=SYSFS        repeatable: a VFIO device of the kernel that the VM has, by its directory there\n"
         "  --incoming             do not make the VM, it will come from elsewhere\n"
         "  --no-dirty-pages       take no pages that devices have written\n"
-        "  --viommu               say that the VM has a virtual IOMMU\n"
+        "  --viommu               the VM has a virtual IOMMU: DMA by message waits until a vCPU runs\n"
         "  --isolated=DEVICE      repeatable: say that no other device reaches this one: its socket, or id of --vfio\n"
         "  --control=PATH         listen for orders there, one JSON object a line\n"
         "  --ready-fd=N           write \"ready\" and a newline there when the bus has its name\n"
