@@ -189,7 +189,7 @@ def behind_viommu(moves, ndma):
         return holds(moves, specs, ("--viommu",), config)
     with Lab() as lab:
         world = make(lab, specs, options=("--viommu",), config=config)
-        for _ in range(max(moves, 4)):
+        for _ in range(max(moves, 30)):  # something has to be under way just then
             text = move(world, ("failed", "done"))
             jobs = world.source.host.jobs()
             if text or jobs[-1]["Result"] == "failed":
