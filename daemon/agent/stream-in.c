@@ -94,7 +94,7 @@ static int recv_piece(Stream *stream, uint8_t *to, size_t size, size_t *done)
         return *done == size;
 }
 
-/* The source's memory instead of ours, which nothing has been put into yet. */
+/* The source's memory instead of ours, which is empty. */
 static void take_memory(Stream *stream)
 {
         const uint8_t *slots;
@@ -105,7 +105,6 @@ static void take_memory(Stream *stream)
                 stream->memory = MEMORY_SHARED;
         }
         say(stream, taken ? FRAME_MEMORY_TAKEN : FRAME_MEMORY_REFUSED);
-        stream->n_header = 0;
 }
 
 /* A source that uses a slot again which was not returned would change state that the device has not taken. */
@@ -131,7 +130,7 @@ static void take_buffer(Stream *stream, Buffer *buffer)
 }
 
 /* Returns whether a frame of that type is due. */
-static bool take_frame(Stream *stream, bool first)
+static bool take_frame(Stream *stream)
 {
         const Frame *frame = &stream->frame;
         Buffer *buffer = &stream->buffers[stream->head % STREAM_BUFFERS];
@@ -148,13 +147,17 @@ static bool take_frame(Stream *stream, bool first)
         case FRAME_MARK:
                 if (stream->marked)
                         return false;
-                stream->marked = stream->ack_owed = true;
+                stream->marked = true;
+                stream->owed = FRAME_MARK;
                 stream->n_header = 0;
                 return true;
         case FRAME_MEMORY:
-                if (first)
-                        take_memory(stream);
-                return first;
+                if (!stream->may_share)
+                        return false;
+                stream->may_share = false;
+                stream->owed = FRAME_MEMORY;
+                stream->n_header = 0;
+                return true;
         case FRAME_SLOT:
                 if (stream->memory != MEMORY_SHARED || is_in_use(stream, frame->slot))
                         return false;
@@ -168,12 +171,9 @@ static bool take_frame(Stream *stream, bool first)
 
 static void take_header(Stream *stream)
 {
-        bool first = !stream->begun;
-
-        stream->begun = true;
         if (frame_decode(stream->header, &stream->frame) < 0 || stream->frame.offset != stream->offset)
                 stream_end(stream, -EBADMSG, "the other side sent a frame that makes no sense");
-        else if (!take_frame(stream, first))
+        else if (!take_frame(stream))
                 stream_end(stream, -EBADMSG,
                            "the other side sent what was not due: memory, a second mark, or a slot in use");
 }
@@ -187,16 +187,18 @@ static void take_payload(Stream *stream, Buffer *buffer)
         take_buffer(stream, buffer);
 }
 
-/* What came before a mark is in the device: the source is told so before anything else is read. Returns whether there
- * is nothing to wait for. */
-static bool answer_mark(Stream *stream)
+/* First all that came before is in the device, and nothing else is read. Returns whether there is nothing to wait for. */
+static bool answer(Stream *stream)
 {
-        if (!stream->ack_owed)
+        if (stream->owed == 0)
                 return true;
         if (stream->tail != stream->head || stream->transfers > 0)
                 return false;
-        stream->ack_owed = false;
-        say(stream, FRAME_ACK);
+        if (stream->owed == FRAME_MARK)
+                say(stream, FRAME_ACK);
+        else
+                take_memory(stream);
+        stream->owed = 0;
         return true;
 }
 
@@ -206,7 +208,7 @@ static void read_frames(Stream *stream)
         while (stream->status == 0 && !stream->at_end) {
                 Buffer *buffer = &stream->buffers[stream->head % STREAM_BUFFERS];
 
-                if (!answer_mark(stream))
+                if (!answer(stream))
                         return;
                 if (buffer->use == BUFFER_FULL) {
                         (void) event_del(stream->readable); /* until the device has taken something */
@@ -241,5 +243,9 @@ static void pump_in(Stream *stream)
 int stream_in_new(struct event_base *base, AgentDevice *device, int fd, StreamEnd on_end, void *userdata,
                   Stream **ret)
 {
-        return stream_new(base, device, fd, pump_in, on_end, userdata, ret);
+        int r = stream_new(base, device, fd, pump_in, on_end, userdata, ret);
+
+        if (r >= 0)
+                (*ret)->may_share = true;
+        return r;
 }

@@ -10,8 +10,10 @@
 
 /* Larger pieces save no more time, and a device server need not take more than 64 KiB in one. */
 #define STREAM_CHUNK_MAX (256 * 1024)
-/* A small state must not pay for a large one. */
+/* A small state must not pay for a large one: neither for large buffers, */
 #define STREAM_CHUNK_FIRST (16 * 1024)
+/* ... nor for memory that is shared. */
+#define STREAM_SHARED_FROM (512 * 1024)
 /* The device works on two; two others are on their way. */
 #define STREAM_BUFFERS FRAME_SLOTS
 
@@ -62,8 +64,9 @@ struct Stream {
         AgentDevice *device;
         int fd;
         Memory memory;
+        bool may_share; /* no memory has been offered, and, out, the other agent may be on this host */
         uint8_t *slots;
-        int slots_fd; /* out: while offered; in: a file that came with the header, or -1 */
+        int slots_fd; /* out: while offered; in: a file that came with a header, or -1 */
         struct event *readable, *writable, *kick;
         Buffer buffers[STREAM_BUFFERS];
         uint32_t head, tail; /* ring: filled at head, emptied at tail */
@@ -72,11 +75,10 @@ struct Stream {
         uint64_t offset;     /* of the next frame */
         uint64_t bytes;
         bool at_end;     /* out: the device has no more; in: the end frame is in */
-        bool in_control; /* out: the end frame or a mark is being sent */
+        bool in_control; /* out: a frame without payload is being sent */
         bool end_sent;
-        bool begun;      /* in: a header has come */
-        bool marked;     /* in: the mark has come, */
-        bool ack_owed;   /* ... and is not answered */
+        bool marked;     /* in: the mark has come */
+        FrameType owed;  /* in: what came, a mark or memory, is not answered; or 0 */
         size_t n_header; /* in: bytes of the next header that are in; out: of the control frame that are out */
         uint8_t header[FRAME_HEADER_SIZE];
         Frame frame; /* in: whose payload is being read */

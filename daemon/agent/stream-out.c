@@ -64,13 +64,19 @@ static bool must_wait(Stream *stream)
         return p->empty || p->held;
 }
 
+/* What comes from now on is to lie in memory that both agents map: first all that lies in our own has to go out. */
+static bool wants_to_share(const Stream *stream)
+{
+        return stream->may_share && stream->offset >= STREAM_SHARED_FROM && !stream->at_end;
+}
+
 static void fill_from_device(Stream *stream)
 {
         size_t chunk_max = stream->memory == MEMORY_SHARED ? FRAME_SLOT_SIZE : STREAM_CHUNK_MAX;
         size_t most = MIN(agent_device_facts(stream->device)->transfer_max, chunk_max);
 
         while (!stream->at_end && stream->transfers < DEVICE_TRANSFERS_MAX && stream->status == 0 &&
-               !must_wait(stream)) {
+               !must_wait(stream) && !wants_to_share(stream)) {
                 Buffer *buffer = &stream->buffers[stream->head % STREAM_BUFFERS];
                 size_t chunk = MIN(stream->chunk, most);
                 int r;
@@ -150,6 +156,20 @@ static bool send_mark(Stream *stream)
                 p->mark_sent = true;
         }
         return send_control(stream);
+}
+
+/* If something stands between that passes no files, the other agent says so. Nothing of ours is under way. */
+static void offer_memory(Stream *stream)
+{
+        uint8_t *slots;
+
+        stream->may_share = false;
+        if (slots_new_file(&slots, &stream->slots_fd) < 0)
+                return;
+        stream_set_slots(stream, slots);
+        stream->memory = MEMORY_OFFERED;
+        begin_control(stream, FRAME_MEMORY);
+        (void) send_control(stream);
 }
 
 static bool send_buffer(Stream *stream, Buffer *buffer)
@@ -307,6 +327,8 @@ static void pump_out(Stream *stream)
         all_out = stream->status == 0 && send_buffers(stream);
         if (stream->status != 0)
                 return;
+        if (all_out && wants_to_share(stream))
+                offer_memory(stream);
         fill_from_device(stream); /* sending has made room */
         look_at_convergence(stream);
         if (!all_out || !stream->at_end || stream->transfers > 0)
@@ -319,19 +341,12 @@ static void pump_out(Stream *stream)
                 stream_end(stream, 0, "");
 }
 
-/* The other agent may be on this host; if something stands between that passes no files, it says so. */
-static void offer_memory(Stream *stream)
+static bool is_unix(int fd)
 {
         int domain;
         socklen_t size = sizeof domain;
-        uint8_t *slots;
 
-        if (getsockopt(stream->fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0 || domain != AF_UNIX ||
-            slots_new_file(&slots, &stream->slots_fd) < 0)
-                return;
-        stream_set_slots(stream, slots);
-        begin_control(stream, FRAME_MEMORY);
-        stream->memory = MEMORY_OFFERED;
+        return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX;
 }
 
 int stream_out_new(struct event_base *base, AgentDevice *device, int fd, StreamEnd on_end, void *userdata,
@@ -340,7 +355,7 @@ int stream_out_new(struct event_base *base, AgentDevice *device, int fd, StreamE
         int r = stream_new(base, device, fd, pump_out, on_end, userdata, ret);
 
         if (r >= 0)
-                offer_memory(*ret);
+                (*ret)->may_share = is_unix(fd);
         return r;
 }
 

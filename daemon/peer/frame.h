@@ -8,9 +8,9 @@
  * came before it, the receiver says so with the one byte FRAME_ACK. After a stream, pages of the VM's memory may follow,
  * and an end frame whose offset is their number of bytes.
  *
- * On one host payloads need not go through the connection: the sender's first frame brings a memory file of FRAME_SLOTS
- * slots, and if the receiver takes it, slot frames say in which of them the next bytes of the stream lie. The receiver
- * returns each slot when the device has taken these. docs/wire.md.
+ * On one host payloads need not go through the connection: once, between data frames, the sender may offer a memory file of
+ * FRAME_SLOTS slots. If the receiver takes it, slot frames say from then on in which of them the next bytes of the stream
+ * lie; the receiver returns each slot when the device has taken these. docs/wire.md.
  *
  *   offset size
  *        0    4  magic "MGD1"
