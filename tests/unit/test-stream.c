@@ -12,111 +12,18 @@
 #include "daemon/agent/slots.h"
 #include "daemon/agent/stream.h"
 #include "daemon/peer/frame.h"
+#include "fake-device.h"
 #include "test.h"
 
 #define STATE_SIZE (9 * FRAME_SLOT_SIZE + 4711)
 #define ROUNDS     100000 /* of the loop, each as soon as it can be: what has not come by then does not come */
 
-/* ---- a device ------------------------------------------------------------------------------------------------- */
-
-typedef struct Transfer {
-        uint8_t *data;
-        size_t size;
-        DeviceRead on_read;
-        DeviceDone on_done;
-        void *userdata;
-} Transfer;
-
-typedef struct Fake {
-        AgentDevice device;
-        struct event *kick;
-        uint8_t *state; /* what it gives, or has taken */
-        size_t size, at;
-        Transfer open[DEVICE_TRANSFERS_MAX];
-        uint32_t n_open;
-        bool hangs; /* answers nothing, for now */
-        bool last_first;
-} Fake;
-
 static struct event_base *base;
-
-static void on_kick(evutil_socket_t fd, short what, void *userdata)
-{
-        Fake *fake = userdata;
-        uint32_t i = fake->last_first && fake->n_open > 0 ? fake->n_open - 1 : 0;
-        Transfer t = fake->open[i];
-        size_t n;
-
-        if (fake->hangs || fake->n_open == 0)
-                return;
-        memmove(&fake->open[i], &fake->open[i + 1], (--fake->n_open - i) * sizeof t);
-        if (fake->n_open > 0)
-                event_active(fake->kick, EV_TIMEOUT, 0);
-        n = MIN(t.size, fake->size - fake->at);
-        if (t.on_read) {
-                memcpy(t.data, fake->state + fake->at, n);
-                fake->at += n;
-                t.on_read(t.userdata, 0, n);
-                return;
-        }
-        assert_int_equal(n, t.size);
-        memcpy(fake->state + fake->at, t.data, n);
-        fake->at += n;
-        t.on_done(t.userdata, 0);
-}
-
-static int fake_transfer(AgentDevice *device, Transfer transfer)
-{
-        Fake *fake = (Fake *) device;
-
-        assert_true(fake->n_open < DEVICE_TRANSFERS_MAX);
-        assert_true(transfer.size > 0 && transfer.size <= device->facts.transfer_max);
-        fake->open[fake->n_open++] = transfer;
-        event_active(fake->kick, EV_TIMEOUT, 0);
-        return 0;
-}
-
-static int fake_read(AgentDevice *device, void *data, size_t size, DeviceRead on_read, void *userdata)
-{
-        return fake_transfer(
-                device, (Transfer){.data = data, .size = size, .on_read = on_read, .userdata = userdata});
-}
-
-static int fake_write(AgentDevice *device, const void *data, size_t size, DeviceDone on_done, void *userdata)
-{
-        return fake_transfer(
-                device,
-                (Transfer){.data = (void *) data, .size = size, .on_done = on_done, .userdata = userdata});
-}
-
-static void fake_abandon(AgentDevice *device)
-{
-        ((Fake *) device)->n_open = 0;
-}
-
-static void fake_init(Fake *fake, size_t size)
-{
-        static const AgentDeviceOps ops = {
-                .read = fake_read, .write = fake_write, .abandon_transfers = fake_abandon};
-
-        *fake = (Fake){.device = {.ops = &ops, .facts.transfer_max = DEVICE_TRANSFER_MAX},
-                       .kick = event_new(base, -1, 0, on_kick, fake),
-                       .state = calloc(1, size + 1),
-                       .size = size};
-        for (size_t i = 0; i < size; i++)
-                fake->state[i] = (uint8_t) (i * 2654435761u >> 13);
-}
-
-static void fake_deinit(Fake *fake)
-{
-        event_free(fake->kick);
-        free(fake->state);
-}
 
 /* ---- a stream, and who is at its other end ----------------------------------------------------------------------- */
 
 typedef struct End {
-        Fake fake;
+        FakeDevice fake;
         Stream *stream;
         int fd;
         bool ended;
@@ -134,9 +41,7 @@ static void on_end(void *userdata, int status, const char *text)
 static void end_init(End *end, bool out, size_t size, int fd)
 {
         *end = (End){.fd = fd};
-        fake_init(&end->fake, size);
-        if (!out)
-                memset(end->fake.state, 0, size);
+        fake_device_init(&end->fake, base, size, out);
         assert_int_equal((out ? stream_out_new : stream_in_new)(base, &end->fake.device, fd, on_end, end,
                                                                 &end->stream),
                          0);
@@ -145,7 +50,7 @@ static void end_init(End *end, bool out, size_t size, int fd)
 static void end_deinit(End *end)
 {
         stream_free(end->stream);
-        fake_deinit(&end->fake);
+        fake_device_deinit(&end->fake);
         (void) close(end->fd);
 }
 
