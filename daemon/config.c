@@ -18,20 +18,30 @@ const Config config_default = {
         .state_dir = MIGMGR_STATE_DIR,
         .config_file = MIGMGR_CONFIG_DIR "/migmgrd.json",
         .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
+        .plugins_dir = MIGMGR_PLUGINS_DIR,
+        .plugin_host = MIGMGR_PLUGIN_HOST_PATH,
 };
 
-static void forget_listen(Config *config)
+static void forget(uint32_t *n, char **texts)
 {
-        for (; config->n_listen > 0; config->n_listen--)
-                free(config->listen[config->n_listen - 1]);
+        for (; *n > 0; (*n)--)
+                free(texts[*n - 1]);
+}
+
+/* What is not the default is owned. */
+static void replace(const char **text, const char *standard, const char *with)
+{
+        if (*text != standard)
+                free((char *) *text);
+        *text = with;
 }
 
 void config_deinit(Config *config)
 {
-        forget_listen(config);
-        if (config->vms_dir != config_default.vms_dir)
-                free((char *) config->vms_dir);
-        config->vms_dir = config_default.vms_dir;
+        forget(&config->n_listen, config->listen);
+        forget(&config->n_policies_dirs, config->policies_dirs);
+        replace(&config->vms_dir, config_default.vms_dir, config_default.vms_dir);
+        replace(&config->plugins_dir, config_default.plugins_dir, config_default.plugins_dir);
 }
 
 static uint64_t read_msec(JsonReader *reader, json_object *object, const char *key, uint64_t usec)
@@ -81,54 +91,76 @@ static bool read_auto(JsonReader *reader, json_object *root, const char *key, bo
         return streq(text, "auto");
 }
 
-static void read_listen(JsonReader *reader, json_object *array, Config *config)
+static const char *wrong_address(const char *text)
 {
-        size_t n = json_object_array_length(array);
+        const char *reason = NULL;
 
-        forget_listen(config); /* what an earlier file said */
-        if (n > CONFIG_LISTEN_MAX)
-                json_fail(reader, "\"listen\": more than %d addresses", CONFIG_LISTEN_MAX);
-        for (size_t i = 0; i < n && !reader->failed; i++) {
-                json_object *item = json_object_array_get_idx(array, i);
-                const char *text = json_object_get_string(item), *reason = "it is no text";
-
-                if (!json_object_is_type(item, json_type_string) || address_check(text, &reason) < 0) {
-                        json_fail(reader, "\"listen\": %.100s: %s", text ? text : "null", reason);
-                        return;
-                }
-                config->listen[config->n_listen] = strdup(text);
-                if (!config->listen[config->n_listen])
-                        json_fail(reader, "out of memory");
-                else
-                        config->n_listen++;
-        }
+        return address_check(text, &reason) < 0 ? reason : NULL;
 }
 
-static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
+static const char *wrong_dir(const char *text)
 {
-        if (config->vms_dir != config_default.vms_dir)
-                free((char *) config->vms_dir); /* what an earlier file said */
-        config->vms_dir = strdup(text);
-        if (!config->vms_dir)
+        return *text == '/' ? NULL : "it is no absolute path";
+}
+
+/* An array of at most `most` texts, of which `wrong` says what is wrong with one, or NULL. Replaces what an earlier file
+ * said. */
+static void read_texts(JsonReader *reader, json_object *root, const char *key, const char *what,
+                       const char *(*wrong)(const char *text), uint32_t most, uint32_t *n, char **texts)
+{
+        json_object *array = json_member(reader, root, key, json_type_array, false);
+
+        if (!array)
+                return;
+        forget(n, texts);
+        if (json_object_array_length(array) > most)
+                json_fail(reader, "\"%s\": more than %u %s", key, most, what);
+        for (size_t i = 0; i < json_object_array_length(array) && !reader->failed; i++) {
+                json_object *item = json_object_array_get_idx(array, i);
+                const char *text = json_object_get_string(item);
+                const char *reason =
+                        json_object_is_type(item, json_type_string) ? wrong(text) : "it is no text";
+
+                if (reason)
+                        json_fail(reader, "\"%s\": %.100s: %s", key, text ? text : "null", reason);
+                else
+                        texts[(*n)++] = strdup(text);
+        }
+        for (uint32_t i = 0; i < *n; i++)
+                if (!texts[i])
+                        json_fail(reader, "out of memory");
+}
+
+static void read_text(JsonReader *reader, json_object *root, const char *key, const char *standard,
+                      const char **ret)
+{
+        const char *text = json_string(reader, root, key, false);
+
+        if (!text || reader->failed)
+                return;
+        replace(ret, standard, strdup(text)); /* of what an earlier file said */
+        if (!*ret)
                 json_fail(reader, "out of memory");
 }
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",          "listen",          "deadlines-msec",
-                                           "connect-msec",     "doubt-msec",      "retries",
-                                           "precopy-msec",     "precopy-mib",     "precopy-rate-kib",
-                                           "supervised-grace", "supervised-push", NULL};
-        json_object *deadlines, *listen;
-        const char *vms_dir;
+        static const char *const keys[] = {"vms-dir",          "policies-dirs",
+                                           "plugins-dir",      "listen",
+                                           "deadlines-msec",   "connect-msec",
+                                           "doubt-msec",       "retries",
+                                           "precopy-msec",     "precopy-mib",
+                                           "precopy-rate-kib", "supervised-grace",
+                                           "supervised-push",  NULL};
+        json_object *deadlines;
 
         json_only(reader, root, keys);
-        vms_dir = json_string(reader, root, "vms-dir", false);
-        if (vms_dir && !reader->failed)
-                read_vms_dir(reader, vms_dir, config);
-        listen = json_member(reader, root, "listen", json_type_array, false);
-        if (listen)
-                read_listen(reader, listen, config);
+        read_text(reader, root, "vms-dir", config_default.vms_dir, &config->vms_dir);
+        read_text(reader, root, "plugins-dir", config_default.plugins_dir, &config->plugins_dir);
+        read_texts(reader, root, "listen", "addresses", wrong_address, CONFIG_LISTEN_MAX, &config->n_listen,
+                   config->listen);
+        read_texts(reader, root, "policies-dirs", "folders", wrong_dir, CONFIG_POLICIES_DIRS_MAX,
+                   &config->n_policies_dirs, config->policies_dirs);
         deadlines = json_member(reader, root, "deadlines-msec", json_type_object, false);
         if (deadlines)
                 read_deadlines(reader, deadlines, &config->policy);
@@ -171,6 +203,18 @@ static int is_json(const struct dirent *entry)
         return entry->d_name[0] != '.' && n > 5 && streq(entry->d_name + n - 5, ".json");
 }
 
+static void default_policies_dirs(Config *config)
+{
+        static const char *const dirs[] = {MIGMGR_POLICIES_DIR, MIGMGR_CONFIG_DIR "/policies.d"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+                config->policies_dirs[i] = strdup(dirs[i]);
+                if (!config->policies_dirs[i])
+                        abort();
+                config->n_policies_dirs++;
+        }
+}
+
 int config_read(Config *config, char *ret_error)
 {
         struct dirent **names = NULL;
@@ -179,6 +223,7 @@ int config_read(Config *config, char *ret_error)
         int r, n;
 
         config->policy = policy_default;
+        default_policies_dirs(config);
         r = read_one(config, config->config_file, false, ret_error);
         if (r < 0)
                 return r;

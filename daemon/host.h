@@ -6,6 +6,8 @@
 #include "config.h"
 #include "helper-client.h"
 #include "loop.h"
+#include "plugin/plugins.h"
+#include "policy-files.h"
 #include "store/store.h"
 
 typedef struct Host {
@@ -13,6 +15,9 @@ typedef struct Host {
         Loop *loop;
         HelperClient *helper;
         Store *store;
+        Plugins *plugins;
+        PolicyFiles *
+                policies; /* in force; they change as a whole, and a job that runs keeps what it began with */
         const char *host_id; /* never changes; what peers know us by */
         char boot_id[UUID_TEXT_MAX + 1];
 } Host;

@@ -16,6 +16,7 @@
 
 typedef struct Daemon {
         Host host;
+        PolicyFiles policies;
         Manager *manager;
         Bus *bus;
         int signal_fd;
@@ -27,6 +28,7 @@ static const struct option options[] = {{"runtime-dir", required_argument, NULL,
                                         {"state-dir", required_argument, NULL, 's'},
                                         {"config", required_argument, NULL, 'c'},
                                         {"bus-address", required_argument, NULL, 'b'},
+                                        {"plugin-host", required_argument, NULL, 'p'},
                                         {"debug", no_argument, NULL, 'd'},
                                         {"help", no_argument, NULL, 'h'},
                                         {"version", no_argument, NULL, 'V'},
@@ -40,10 +42,12 @@ static void help(void)
                "  --state-dir=DIR     records (default %s)\n"
                "  --config=FILE       settings (default %s)\n"
                "  --bus-address=ADDR  D-Bus to serve on, instead of the system bus\n"
+               "  --plugin-host=FILE  the program in which a plugin runs (default %s)\n"
                "  --debug             log each event of a job, and what it asks for\n"
                "  --help              this text\n"
                "  --version           version\n",
-               config_default.runtime_dir, config_default.state_dir, config_default.config_file);
+               config_default.runtime_dir, config_default.state_dir, config_default.config_file,
+               config_default.plugin_host);
 }
 
 /* Returns -1 to go on, else the exit status. */
@@ -57,6 +61,7 @@ static int read_options(Daemon *d, int argc, char **argv)
                 case 's': d->host.config.state_dir = optarg; break;
                 case 'c': d->host.config.config_file = optarg; break;
                 case 'b': d->host.config.bus_address = optarg; break;
+                case 'p': d->host.config.plugin_host = optarg; break;
                 case 'd': log_set_level(LOG_LEVEL_DEBUG); break;
                 case 'h': help(); return 0;
                 case 'V': printf("migmgrd %s\n", PACKAGE_VERSION); return 0;
@@ -79,14 +84,44 @@ static void log_to_journal(LogLevel level, const LogAbout *about, const char *te
                                a->device ? a->device : "", "MIGMGR_PHASE=%s", a->phase ? a->phase : "", NULL);
 }
 
+static void reload_policies(Daemon *d)
+{
+        const Config *config = &d->host.config;
+        char error[JSON_TEXT_MAX];
+
+        if (policy_files_reload(config->policies_dirs, config->n_policies_dirs, &d->policies, error) < 0)
+                log_error(NULL, "the policies stay as they were: %s", error);
+        else
+                log_info(NULL, "policies: %u files, %u rules", d->policies.n, d->policies.rules.n);
+}
+
 static void on_signal(void *userdata)
 {
         Daemon *d = userdata;
         struct signalfd_siginfo info;
 
-        if (read(d->signal_fd, &info, sizeof info) == sizeof info)
-                log_info(NULL, "ending; VMs, agents and jobs stay as they are");
+        if (read(d->signal_fd, &info, sizeof info) != sizeof info)
+                return;
+        if (info.ssi_signo == SIGHUP) {
+                reload_policies(d);
+                return;
+        }
+        log_info(NULL, "ending; VMs, agents and jobs stay as they are");
         loop_quit(d->host.loop);
+}
+
+static int read_settings(Daemon *d)
+{
+        Config *config = &d->host.config;
+        char error[JSON_TEXT_MAX];
+        int r = config_read(config, error);
+
+        if (r >= 0)
+                r = policy_files_read(config->policies_dirs, config->n_policies_dirs, &d->policies, error);
+        if (r < 0)
+                log_error(NULL, "%s", error);
+        d->host.policies = &d->policies;
+        return r;
 }
 
 static void on_bus_end(void *userdata)
@@ -105,6 +140,7 @@ static int watch_signals(Daemon *d)
         (void) sigemptyset(&set);
         (void) sigaddset(&set, SIGTERM);
         (void) sigaddset(&set, SIGINT);
+        (void) sigaddset(&set, SIGHUP);
         if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
                 return -errno;
         d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -139,7 +175,9 @@ static int start(Daemon *d)
                 return r;
         }
         host->host_id = store_host_id(host->store);
-        r = helper_client_new(host->loop, host->config.runtime_dir, &host->helper);
+        r = plugins_new(host->loop, host->config.plugins_dir, host->config.plugin_host, &host->plugins);
+        if (r >= 0)
+                r = helper_client_new(host->loop, host->config.runtime_dir, &host->helper);
         if (r >= 0)
                 r = manager_new(host, &d->manager);
         if (r < 0) {
@@ -165,6 +203,7 @@ static void stop(Daemon *d)
         manager_free(d->manager);
         bus_free(d->bus);
         helper_client_free(d->host.helper);
+        plugins_free(d->host.plugins);
         store_close(d->host.store);
         loop_io_free(d->signal_io);
         if (d->signal_fd >= 0)
@@ -175,7 +214,6 @@ static void stop(Daemon *d)
 int main(int argc, char **argv)
 {
         Daemon d = {.host.config = config_default, .signal_fd = -1};
-        char error[JSON_TEXT_MAX];
         int r = read_options(&d, argc, argv);
 
         if (r >= 0)
@@ -183,9 +221,8 @@ int main(int argc, char **argv)
         if (getenv("JOURNAL_STREAM"))
                 log_set_sink(log_to_journal);
         (void) signal(SIGPIPE, SIG_IGN);
-        r = config_read(&d.host.config, error);
+        r = read_settings(&d);
         if (r < 0) {
-                log_error(NULL, "%s", error);
                 config_deinit(&d.host.config);
                 return 1;
         }
@@ -196,6 +233,7 @@ int main(int argc, char **argv)
                 r = loop_run(d.host.loop);
         }
         stop(&d);
+        policy_files_deinit(&d.policies);
         config_deinit(&d.host.config);
         return r < 0 ? 1 : d.status;
 }

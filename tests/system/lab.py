@@ -117,15 +117,18 @@ class Process:
 
 
 class Host:
-    """One migmgrd with its helper and its bus."""
+    """One migmgrd with its helper and its bus. `daemon_program`: another one in its place."""
 
-    def __init__(self, lab, name, config=None, wrap=()):
+    def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd"):
+        self.daemon_program = program(daemon_program)
         self.lab, self.name, self.wrap = lab, name, list(wrap)
         self.dir = os.path.join(lab.dir, name)
         self.runtime = os.path.join(self.dir, "run")
         self.state = os.path.join(self.dir, "state")
         self.vms = os.path.join(self.dir, "vms.d")
-        for d in (self.dir, self.runtime, self.vms):
+        self.policies = os.path.join(self.dir, "policies.d")
+        self.plugins = os.path.join(self.dir, "plugins")
+        for d in (self.dir, self.runtime, self.vms, self.policies, self.plugins):
             os.makedirs(d, exist_ok=True)
         self.bus_address = "unix:path=" + os.path.join(self.dir, "bus")
         self.config = os.path.join(self.dir, "migmgrd.json")
@@ -134,7 +137,8 @@ class Host:
             self.dest = f"tcp://127.0.0.1:{free_port()}"
             listen = {"listen": [self.dest]}
         with open(self.config, "w") as f:
-            json.dump({"vms-dir": self.vms, **listen, **(config or {})}, f)
+            json.dump({"vms-dir": self.vms, "policies-dirs": [self.policies], "plugins-dir": self.plugins, **listen,
+                       **(config or {})}, f)
         self.bus = self.helper = self.daemon = None
 
     def start(self):
@@ -142,6 +146,18 @@ class Host:
         self.start_helper()
         self.start_daemon()
         return self
+
+    def write_policy(self, name, *rules, **rest):
+        """A policy file of that name, which holds from the daemon's start on, or from when it is told to read them again."""
+        with open(os.path.join(self.policies, name + ".json"), "w") as f:
+            json.dump({"rules": rules, **rest}, f, indent=1)
+
+    def add_plugin(self, path, name=None):
+        """A copy of a plugin, which is loaded from the daemon's start on. A path that is not absolute is one of the build."""
+        copy = os.path.join(self.plugins, name or os.path.basename(path))
+        shutil.copyfile(program(path), copy)
+        os.chmod(copy, 0o644)
+        return copy
 
     def start_bus(self):
         path = os.path.join(self.dir, "bus.conf")
@@ -159,9 +175,10 @@ class Host:
 
     def start_daemon(self, wait=True):
         self.daemon = Process(self.lab, self.name + "-migmgrd",
-                              self.wrap + [program("migmgrd"), "--runtime-dir=" + self.runtime,
+                              self.wrap + [self.daemon_program, "--runtime-dir=" + self.runtime,
                                            "--state-dir=" + self.state, "--config=" + self.config,
-                                           "--bus-address=" + self.bus_address])
+                                           "--bus-address=" + self.bus_address,
+                                           "--plugin-host=" + program("migmgr-plugin-host")])
         if wait:
             self.wait_ready()
 
