@@ -208,9 +208,7 @@ static void read_frames(Stream *stream)
         while (stream->status == 0 && !stream->at_end) {
                 Buffer *buffer = &stream->buffers[stream->head % STREAM_BUFFERS];
 
-                if (!answer(stream))
-                        return;
-                if (buffer->use == BUFFER_FULL) {
+                if (!answer(stream) || buffer->use == BUFFER_FULL) {
                         (void) event_del(stream->readable); /* until the device has taken something */
                         return;
                 }
