@@ -103,7 +103,7 @@ static void on_device_dirty(void *userdata, uint32_t vm_index, const AgentDirty 
 /* From the moment in which the VM stood, not from that in which we heard of it. */
 static void watch_blackout(Job *job)
 {
-        uint64_t most = job->limits.max_blackout_usec, usec = job_blackout_usec(job);
+        uint64_t most = job->plan.max_blackout_usec, usec = job_blackout_usec(job);
 
         if (most > 0 && usec > 0 && !job->watches_blackout) {
                 job->watches_blackout = true;
@@ -227,8 +227,8 @@ void job_run_device(Job *job, const HalfEffect *effect)
 {
         Device *device = job->vm->devices[job->devices[effect->device].vm_index];
 
-        device_run(device, job->id, &effect->program, &job->plan.limits, effect->deadline_usec,
-                   effect->interrupt, effect->step, on_device_answered, job);
+        device_run(device, job->id, &effect->program, &job->plan.devices[effect->device].limits,
+                   effect->deadline_usec, effect->interrupt, effect->step, on_device_answered, job);
 }
 
 static void command_device(Job *job, const HalfEffect *effect)
@@ -464,6 +464,7 @@ Job *job_free(Job *job)
         loop_timer_free(job->blackout_timer);
         loop_timer_free(job->post_timer);
         half_effects_deinit(&job->effects);
+        plan_deinit(&job->plan);
         timeline_deinit(&job->timeline);
         json_object_put(job->findings);
         free(job->queue);
@@ -548,11 +549,33 @@ static int set_all_devices(Job *job)
 
 static void tell_limits(const Job *job)
 {
-        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.limits.bandwidth,
-                                                  .blackout_usec = job->limits.max_blackout_usec,
+        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.bandwidth_share,
+                                                  .blackout_usec = job->plan.max_blackout_usec,
                                                   .grace = job->plan.grace,
                                                   .push = job->plan.push,
                                                   .p2p = job->plan.p2p});
+}
+
+/* What is known now, with the devices in the plan's order, which is the source's. */
+static int job_manifest(const Job *job, Manifest *ret)
+{
+        Manifest manifest;
+        ManifestDevice *sorted;
+        int r = vm_manifest(job->vm, &manifest);
+
+        if (r < 0)
+                return r;
+        sorted = calloc(job->n_devices + 1, sizeof *sorted);
+        if (!sorted) {
+                manifest_deinit(&manifest);
+                return -ENOMEM;
+        }
+        for (uint32_t i = 0; i < job->n_devices; i++)
+                sorted[i] = manifest.devices[job->devices[i].vm_index];
+        free(manifest.devices);
+        manifest.devices = sorted;
+        *ret = manifest;
+        return 0;
 }
 
 int job_make_plan(Job *job)
@@ -561,13 +584,18 @@ int job_make_plan(Job *job)
         unsigned char digest[EVP_MAX_MD_SIZE];
         const char *text;
         Manifest manifest;
-        int r = vm_manifest(job->vm, &manifest);
+        Plan plan;
+        int r = job_manifest(job, &manifest);
 
         if (r < 0)
                 return r;
-        plan_build(&job->plan, &manifest, &job->host->config.policy);
+        r = plan_build(&plan, &manifest, &job->host->policies->rules, job->host->config.doubt_usec);
         manifest_deinit(&manifest);
-        plan_divide_bandwidth(&job->plan, job->limits.bandwidth);
+        if (r < 0)
+                return r;
+        plan_deinit(&job->plan);
+        job->plan = plan;
+        plan_take_limits(&job->plan, job->limits.bandwidth, job->limits.max_blackout_usec);
         tell_limits(job);
         json = job_plan_json(job);
         text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);

@@ -413,7 +413,7 @@ static int make_devices(Vm *vm)
                              vm->host->loop,
                              vm->host->helper,
                              vm->host->config.runtime_dir,
-                             vm->host->config.policy.connect_usec};
+                             vm->host->config.connect_usec};
         uint32_t n = vm->definition->n_devices;
         int r = 0;
 

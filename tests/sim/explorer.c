@@ -1451,12 +1451,13 @@ static void set_plan(bool dma, bool its_vmm)
                 flags |= DEVICE_MIGRATION_PRE_COPY | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA;
         if (supervised)
                 flags |= DEVICE_SUPERVISED | DEVICE_KERNEL;
-        plan_build(&plan,
-                   &(Manifest){.vmm = {.type = VMM_TYPE_QMP, .can_hold = true},
-                               .kernel = "6.12.107",
-                               .n_devices = 1,
-                               .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
-                   &policy_default);
+        if (plan_build(&plan,
+                       &(Manifest){.vmm = {.type = VMM_TYPE_QMP, .can_hold = true},
+                                   .kernel = "6.12.107",
+                                   .n_devices = 1,
+                                   .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
+                       &(PolicyRules){}, USEC_PER_SEC) < 0)
+                exit(2);
 }
 
 #include "broken.h"
