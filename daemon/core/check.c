@@ -273,9 +273,26 @@ static int check_supervised(const Manifest *manifest, Side side, Findings *findi
                 r = check_p2p(manifest, findings);
         if (r == 0)
                 r = notice_qemu(&manifest->vmm, side, findings);
-        if (r == 0 && side == SIDE_SOURCE && manifest->vmm.status == 0)
+        if (r == 0 && side == SIDE_SOURCE && manifest->vmm.type == VMM_TYPE_QMP && manifest->vmm.status == 0)
                 r = notice_grace(manifest, findings);
         return r;
+}
+
+/* ---- what a host needs ------------------------------------------------------------------------------------------- */
+
+/* A job's records are a few pages. On a disk that is full they fail in the middle of it. */
+#define ROOM_NEEDED (4 * INT64_C(1024) * 1024)
+
+static int check_room(const Manifest *manifest, Side side, Findings *findings)
+{
+        char text[32];
+
+        if (manifest->free_bytes < 0 || manifest->free_bytes >= ROOM_NEEDED)
+                return 0;
+        (void) snprintf(text, sizeof text, "%lld KiB free", (long long) (manifest->free_bytes / 1024));
+        return add_here(
+                findings, side, "", "room for records", text,
+                "free 4 MiB on that host where migmgrd keeps its records: /var/lib/migmgr, or --state-dir");
 }
 
 int check_side(const Manifest *manifest, Side side, Findings *findings)
@@ -296,6 +313,55 @@ int check_side(const Manifest *manifest, Side side, Findings *findings)
         }
         if (r == 0)
                 r = check_supervised(manifest, side, findings);
+        if (r == 0)
+                r = check_room(manifest, side, findings);
+        return r;
+}
+
+/* ---- the two together -------------------------------------------------------------------------------------------- */
+
+/* "10.0" behind the last "-". */
+static bool has_version(const char *machine)
+{
+        const char *end = strrchr(machine, '-');
+        size_t n = end ? strspn(end + 1, "0123456789.") : 0;
+
+        return n > 0 && end[1 + n] == 0;
+}
+
+/* QEMU has short names for the newest of a kind, which is another one in another version of QEMU: "q35" for "pc-q35-10.0". */
+static bool is_short_for(const char *name, const char *machine)
+{
+        static const struct {
+                const char *name, *kind;
+        } others[] = {{"pc", "pc-i440fx"}, {"q35", "pc-q35"}};
+        const char *kind = name;
+        size_t n;
+
+        for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+                if (streq(others[i].name, name))
+                        kind = others[i].kind;
+        n = strlen(kind);
+        return has_version(machine) && strncmp(machine, kind, n) == 0 && machine[n] == '-' &&
+               has_version(machine + n) && !strchr(machine + n + 1, '-');
+}
+
+/* The one lives, and the other is only described. */
+static int check_machine(const ManifestVmm *source, const ManifestVmm *destination, Findings *findings)
+{
+        int r;
+
+        if (source->type != VMM_TYPE_QMP || destination->type != VMM_TYPE_QMP || !source->machine[0] ||
+            streq(source->machine, destination->machine))
+                return 0;
+        if (destination->machine[0] && !is_short_for(destination->machine, source->machine))
+                return add(findings, "", "machine type", source->machine, destination->machine,
+                           "start it at the destination with the machine type that it has at the source");
+        r = add(findings, "", "machine type", source->machine,
+                destination->machine[0] ? destination->machine : "not said",
+                "which one that is depends on QEMU's version there: say the full name in incoming.argv");
+        if (r == 0)
+                findings->items[findings->n - 1].weight = FINDING_NOTICE;
         return r;
 }
 
@@ -336,6 +402,8 @@ int check_pair(const Manifest *source, const Manifest *destination, Findings *fi
         if (source->vmm.type != destination->vmm.type)
                 r = add(findings, "", "vmm", vmm_type_to_string(source->vmm.type),
                         vmm_type_to_string(destination->vmm.type), "define the same VMM on both hosts");
+        if (r == 0)
+                r = check_machine(&source->vmm, &destination->vmm, findings);
         for (uint32_t i = 0; i < source->n_devices && r == 0; i++) {
                 const ManifestDevice *other = manifest_find(destination, source->devices[i].id);
 

@@ -855,6 +855,35 @@ class Moves(Case):
         status, report = self.b.json("migrate", "--dry-run", f"dry{n}", self.a.dest)
         self.assertEqual(report["plan"]["predicted_blackout_usec"], 0)
 
+    def test_what_a_check_foretells(self):
+        """Nothing is known before the first move; then it is, also to a daemon that was started anew."""
+        vm = self.vm(here="delay=*>*:20")
+        report = self.a.json("check", vm, self.b.dest)[1]
+        self.assertEqual(report["blackout"], {"usec": 0, "basis": "unknown", "bytes": 0, "devices": [
+            {"id": "nic", "usec": 0, "basis": "unknown", "bytes": 0}]})
+        self.assertIn("Nobody knows yet", self.ends(0, "check", vm, self.b.dest))
+        gaps = {g["guarantee"] for g in report["guarantees"] if not g["holds"]}
+        self.assertEqual(gaps, {"blackout-limit"} | ({"peer-known"} if self.b.dest.startswith("tcp") else set()) |
+                         (gaps & {"compatible"}))
+        self.assertTrue(all(g["promise"] and bool(g["gap"]) != g["holds"] for g in report["guarantees"]))
+        limited = self.a.json("--max-blackout=1000", "check", vm, self.b.dest)[1]
+        self.assertTrue({g["guarantee"]: g["holds"] for g in limited["guarantees"]}["blackout-limit"])
+        for host in report["hosts"].values():
+            self.assertRegex(host["migmgrd"], r"^[0-9.]+$")
+            self.assertEqual(host["kernel"], os.uname().release)
+            self.assertGreater(host["free_bytes"], 0)
+        job = self.a.migrate(vm, self.b)[1]
+        self.assertEqual(self.b.migrate(vm, self.a)[0], 0)
+        self.a.daemon.kill()
+        self.a.start_daemon()
+        wait_for("the VM", lambda: self.a.vm(vm)["presence"] == "here")
+        blackout = self.a.json("check", vm, self.b.dest)[1]["blackout"]
+        self.assertEqual((blackout["basis"], blackout["usec"]), ("measured", job["blackout_usec"]))
+        device, = blackout["devices"]
+        self.assertEqual((device["basis"], device["bytes"]), ("measured", job["devices"][0]["bytes"]))
+        self.assertTrue(60000 <= device["usec"] <= blackout["usec"], blackout)
+        self.assertIn("as last time", self.ends(0, "check", vm, self.b.dest))
+
     def test_a_dry_run_that_is_refused(self):
         vm = self.vm()
         status, out, _ = self.a.migctl("migrate", "--dry-run", vm, self.a.dest)
