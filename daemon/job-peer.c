@@ -137,7 +137,8 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
         Findings findings = {};
         Manifest manifest;
 
-        if (vm_manifest(job->vm, &manifest) < 0 || check_side(&manifest, SIDE_SOURCE, &findings) < 0)
+        if (vm_manifest(job->vm, &manifest) < 0 ||
+            check_side(&manifest, &job->host->policies->rules, SIDE_SOURCE, &findings) < 0)
                 abort();
         findings_to_json(&findings, job->findings);
         job_add_plugin_findings(job);
