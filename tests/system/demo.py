@@ -167,6 +167,21 @@ def move(demo, rates):
                 "devices": len(DEVICES)}
 
 
+def explain(demo):
+    """An operator gives the GPU more time than the others, and asks who said so."""
+    a, key = demo.a, "deadline-ms.drain"
+    a.write_policy("site", {"set": {"deadline-ms": {"drain": 30000}}},
+                   {"match": {"id": "gpu"}, "set": {"deadline-ms": {"drain": 90000}}}, description="what this site says")
+    status, _ = migctl(a, "policy", "reload")
+    listed, _ = migctl(a, "policy", "list")
+    print("$ migctl policy explain web1 gpu | grep " + key, flush=True)
+    rows = a.migctl("policy", "explain", "web1", "gpu")[1].splitlines()
+    row, = [line for line in rows if line.startswith(key + " ")]
+    print(row, flush=True)
+    said = re.split(r"  +", row)
+    return status == listed == 0 and said[1] == "90000" and said[2].endswith("/site.json:10") and said[3] == "30000 (site.json:3)"
+
+
 def refuse(demo):
     """Now from the destination back, and there the GPU refuses the state it is given."""
     a, b, guest = demo.b, demo.a, demo.guest
@@ -195,13 +210,15 @@ def main():
         demo.register()
         rates = Rates(DEVICES)
         print(f"link: {rates.one / 1e6:.0f} MB/s one stream, {rates.all / 1e6:.0f} MB/s all four, in a plain loop")
+        say("What holds for a device, and who says so")
+        explained = explain(demo)
         say("The guest of QEMU moves with its devices")
         moved, more = move(demo, rates)
         line |= more
         say("Again, the other way; this time the GPU there refuses its state")
         rolled_back, more = refuse(demo)
         print()
-        lab.failed = not (loaded and moved and rolled_back)
+        lab.failed = not (loaded and explained and moved and rolled_back)
         print(json.dumps({**line, **more, "holds": not lab.failed}), flush=True)
         return 1 if lab.failed else 0
 
