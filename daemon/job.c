@@ -227,6 +227,8 @@ void job_run_device(Job *job, const HalfEffect *effect)
 {
         Device *device = job->vm->devices[job->devices[effect->device].vm_index];
 
+        if (effect->program.n > 0 && effect->program.ops[0].type == DEVICE_OP_LOG_START)
+                device_tell_others(device, job->vm->devices, job->vm->definition->n_devices);
         device_run(device, job->id, &effect->program, &job->plan.devices[effect->device].limits,
                    effect->deadline_usec, effect->interrupt, effect->step, on_device_answered, job);
 }

@@ -399,7 +399,11 @@ static void take_check(Caller *caller, const char *job, json_object *body)
                 return;
         }
         memcpy(inquiry->vm, inquiry->source.uuid, sizeof inquiry->vm);
-        look_at_vm(inquiry);
+        if (caller->manager->host->policies->error[0])
+                answer_one_finding(inquiry, "policies", "", caller->manager->host->policies->error,
+                                   "correct the file at the destination, then there: migctl policy reload");
+        else
+                look_at_vm(inquiry);
 }
 
 /* ---- prepare, at the destination ----------------------------------------------------------------------------- */

@@ -665,14 +665,31 @@ class Policy(Case):
         for text in ("\0", "x" * 300000):
             self.ends(2, "policy", "check", self.file(text))
 
-    def test_a_daemon_does_not_start_with_a_wrong_file(self):
+    def test_no_move_begins_before_a_wrong_file_is_corrected(self):
+        """Neither from a host that was started with one, nor to it; the daemon lives, for jobs that had not ended."""
         with Lab() as lab:
-            host = lab.host("wrong")
-            host.daemon.kill()
-            host.write_policy("p", {"set": {"nonsense": 1}})
-            host.start_daemon(wait=False)
-            self.assertEqual(host.daemon.p.wait(20), 1)
-            self.assertIn('p.json:5: "nonsense" is no key; allowed: p2p, ', host.daemon.output())
+            a, b = (lab.host(name, config=CONFIG) for name in "ab")
+            uuid = new_uuid()
+            for host in (a, b):
+                host.register(definition("vm", uuid, lab.server("server-" + host.name, {"nic": ""}), ["nic"]), incoming=host is b)
+            says = r'p\.json:5: "nonsense" is no key; allowed: p2p, '
+            for host in (a, b):
+                host.daemon.kill()
+                host.write_policy("p", {"set": {"nonsense": 1}})
+                host.start_daemon()
+                self.assertRegex(host.daemon.output(), says + r".*Until then no move begins")
+                for args in (["policy", "list"], ["policy", "show", "p"], ["policy", "explain", "vm"], ["policy", "reload"]):
+                    self.ends(2, *args, says=".*" + says, host=host)
+                if host is a:
+                    self.ends(2, "check", "vm", b.dest, says=".*" + says + ".*migctl policy reload", host=a)
+                    self.ends(2, "migrate", "vm", b.dest, says=".*" + says, host=a)
+                else:
+                    status, report = a.json("check", "vm", b.dest)
+                    self.assertEqual((status, [f["property"] for f in report["findings"]]), (6, ["policies"]))
+                    self.assertRegex(report["findings"][0]["destination"], says)
+                host.write_policy("p", {"set": {"retry": 1}})
+                self.ends(0, "policy", "reload", host=host)
+            self.assertEqual(a.migrate("vm", b)[0], 0)
 
 
 class Terminal(Case):
