@@ -400,8 +400,7 @@ static void take_check(Caller *caller, const char *job, json_object *body)
         }
         memcpy(inquiry->vm, inquiry->source.uuid, sizeof inquiry->vm);
         if (caller->manager->host->policies->error[0])
-                answer_one_finding(inquiry, "policies", "", caller->manager->host->policies->error,
-                                   "correct the file at the destination, then there: migctl policy reload");
+                answer_one_finding(inquiry, FINDING_POLICIES, "", caller->manager->host->policies->error);
         else
                 look_at_vm(inquiry);
 }

@@ -162,6 +162,8 @@ static const FindingDesc descs[FINDING_ID_MAX] = {
         [FINDING_BUSY] = REFUSAL("job", "wait for the end of that job"),
         [FINDING_PRESENCE_BOTH] = REFUSAL("presence",
                 "the VM is at the destination already: unregister it where it is not"),
+        [FINDING_POLICIES] = REFUSAL("policies",
+                "correct the file on that host, then there: migctl policy reload"),
         [FINDING_MANIFEST] = REFUSAL("manifest", "use the same version of migmgr on both hosts"),
 };
 /* clang-format on */

@@ -88,6 +88,7 @@ typedef enum FindingId {
         FINDING_BUSY,
         FINDING_PRESENCE_BOTH,
         FINDING_MANIFEST,
+        FINDING_POLICIES,
         FINDING_ID_MAX,
         FINDING_ID_INVALID = -EINVAL,
 } FindingId;

@@ -1022,8 +1022,8 @@ static void test_each_finding_has_its_text_and_was_reached(void **state)
         assert_null(finding_desc(FINDING_ID_INVALID));
         for (FindingId id = 0; id < FINDING_ID_MAX; id++) {
                 const FindingDesc *desc = finding_desc(id);
-                bool of_daemon = id == FINDING_NOT_REGISTERED || id == FINDING_BUSY ||
-                                 id == FINDING_PRESENCE_BOTH || id == FINDING_MANIFEST;
+                bool of_daemon = id == FINDING_NOT_REGISTERED || id == FINDING_POLICIES ||
+                                 id == FINDING_BUSY || id == FINDING_PRESENCE_BOTH || id == FINDING_MANIFEST;
 
                 assert_true(desc->property && desc->property[0] && desc->remedy && desc->remedy[0]);
                 /* Those the daemon says by itself: tests/system has them. */
