@@ -138,7 +138,7 @@ static void judge_theirs(Job *job, JsonReader *reader, json_object *body, const 
 
         if (!object || manifest_from_json(reader, object, &theirs) < 0)
                 return;
-        if (check_pair(mine, &theirs, findings) < 0)
+        if (check_pair(mine, &theirs, &job->host->policies->rules, findings) < 0)
                 abort();
         json_object_put(job->peer_host);
         job->peer_host = job_host_json(&theirs);
@@ -154,7 +154,8 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
         Findings findings = {};
         Manifest manifest;
 
-        if (vm_manifest(job->vm, &manifest) < 0 || check_side(&manifest, SIDE_SOURCE, &findings) < 0)
+        if (vm_manifest(job->vm, &manifest) < 0 ||
+            check_side(&manifest, &job->host->policies->rules, SIDE_SOURCE, &findings) < 0)
                 abort();
         judge_theirs(job, reader, body, &manifest, &findings);
         findings_to_json(&findings, job->findings);
