@@ -129,6 +129,11 @@ const char *format_age(uint64_t usec, char ret[32]);
 /* The phases of a move, how long each may take, and who takes part. */
 void plan_view(json_object *plan, bool legend, FILE *f);
 
+/* ---- report-view.c ------------------------------------------------------------------------------------------- */
+
+/* What check foretells and promises, and between which hosts. */
+void report_view(json_object *report, bool legend, FILE *f);
+
 /* ---- timeline-view.c ----------------------------------------------------------------------------------------- */
 
 /* A job's phases and its blackout, as tables and bars. */
