@@ -60,7 +60,8 @@ enum {
         WHEN_PAGES = 1 << 16,     /* ... and their agents copy it */
         WHEN_DONE_SEEN = 1 << 17, /* DONE has come */
         WHEN_PUSH = 1 << 18,      /* devices that their VMM drives are pushed on, all at once */
-        WHEN_MAX = 1 << 19,
+        WHEN_HELD = 1 << 19, /* the vCPUs were held before the VMM began to run, and have not been let go */
+        WHEN_MAX = 1 << 20,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */
@@ -111,10 +112,17 @@ _Static_assert(SOURCE_STATES <= 64 && DESTINATION_STATES <= 64, "a set of states
 
 /* ---- and of the destination's ------------------------------------------------------------------------------------ */
 
+/* The VMM begins to run, and its vCPUs may be held. */
+#define DESTINATION_GATING \
+        (IN(DESTINATION_VMM_ARRIVE) | IN(DESTINATION_PUSH) | IN(DESTINATION_GATE) | IN(DESTINATION_GATED))
+
+/* Forward without anything that went wrong: in all others a hold serves no purpose any more. */
+#define DESTINATION_HOLDING \
+        (IN(DESTINATION_ARRIVE) | IN(DESTINATION_RUN_DEVICES) | DESTINATION_GATING | IN(DESTINATION_UNDO))
+
 /* Devices of ours run already, and nobody looks for them any more: only the VMM is awaited, and what is its own. */
-#define DESTINATION_RUNNING                                                                                 \
-        (IN(DESTINATION_VMM_ARRIVE) | IN(DESTINATION_PUSH) | IN(DESTINATION_RUN) | IN(DESTINATION_SETTLE) | \
-         IN(DESTINATION_STALLED))
+#define DESTINATION_RUNNING \
+        (DESTINATION_GATING | IN(DESTINATION_RUN) | IN(DESTINATION_SETTLE) | IN(DESTINATION_STALLED))
 
 /* Where a restarted daemon goes on. -1 in a column: whatever it is. */
 typedef struct HalfRestore {

@@ -60,6 +60,7 @@ static void plan_grace_and_push(Plan *plan, const Manifest *manifest, const Poli
         }
         plan->p2p = plan->n_supervised > 0 && all_p2p;
         plan->push = policy->push && any_p2p;
+        plan->hold_vcpus = policy->last_arc_back && plan->n_supervised > 0;
         plan->grace = policy->grace && plan->p2p && manifest->vmm.can_hold &&
                       kernel_refuses_blocked_arcs(manifest->kernel);
 }
@@ -126,7 +127,7 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
             plan.limits.precopy_usec > policy->deadline_usec[PHASE_PRECOPY] / 2)
                 plan.limits.precopy_usec = policy->deadline_usec[PHASE_PRECOPY] / 2;
 
-        plan.phases[PHASE_ARRIVAL_GRACE].planned = plan.n_p2p > 0;
+        plan.phases[PHASE_ARRIVAL_GRACE].planned = plan.n_p2p > 0 || plan.hold_vcpus;
         *ret_plan = plan;
 }
 

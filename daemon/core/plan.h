@@ -34,6 +34,7 @@ typedef struct Plan {
         bool p2p;              /* these have the P2P states, all of them */
         bool grace;            /* these go to P2P while vCPUs run, and the VMM's migration is held */
         bool push;             /* ... and through their last states together, not one after the other */
+        bool hold_vcpus; /* at the destination vCPUs are held while the VMM takes these through their last arc */
         TransferLimits limits; /* of each device */
         uint64_t doubt_usec;   /* after GO without an answer the job is in doubt */
 } Plan;

@@ -25,6 +25,9 @@ typedef struct Policy {
         /* Of devices that their VMM drives, where it is safe; false: never. */
         bool grace; /* quieted while vCPUs still run */
         bool push;  /* taken on all at once, where the VMM goes from one to the next */
+        /* One that does not take its last arc at the destination turns the job back, and runs again at the source from a state
+         * that is older than the moment for which others have run over there. False: the VM goes on without what it held. */
+        bool last_arc_back;
 } Policy;
 
 extern const Policy policy_default;
