@@ -17,9 +17,16 @@ static const char *const presence_names[PRESENCE_MAX] = {
         [PRESENCE_HERE] = "here",
 };
 
+static const char *const device_isolation_names[DEVICE_ISOLATION_MAX] = {
+        [DEVICE_ISOLATION_UNKNOWN] = "unknown",
+        [DEVICE_ISOLATION_NONE] = "none",
+        [DEVICE_ISOLATION_FULL] = "full",
+};
+
 DEFINE_STRING_TABLE(VmmType, vmm_type, vmm_type_names);
 DEFINE_STRING_TABLE(DeviceType, device_type, device_type_names);
 DEFINE_STRING_TABLE(Presence, presence, presence_names);
+DEFINE_STRING_TABLE(DeviceIsolation, device_isolation, device_isolation_names);
 
 int manifest_init(Manifest *manifest, uint32_t n_devices)
 {
@@ -38,8 +45,84 @@ int manifest_init(Manifest *manifest, uint32_t n_devices)
 
 void manifest_deinit(Manifest *manifest)
 {
+        for (uint32_t i = 0; i < manifest->n_devices; i++) {
+                free(manifest->devices[i].facts);
+                free(manifest->devices[i].plugins);
+        }
         free(manifest->devices);
         *manifest = (Manifest){};
+}
+
+static bool fact_key_is_valid(const char *key)
+{
+        size_t n = strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789._-");
+
+        return n > 0 && n <= FACT_KEY_MAX && key[n] == 0;
+}
+
+static bool fact_value_is_valid(const char *value)
+{
+        size_t n = 0;
+
+        while (n <= FACT_VALUE_MAX && (unsigned char) value[n] >= ' ' && value[n] != 127)
+                n++;
+        return n <= FACT_VALUE_MAX && value[n] == 0;
+}
+
+static ManifestFact *find_fact(const ManifestDevice *device, const char *key)
+{
+        for (uint32_t i = 0; i < device->n_facts; i++)
+                if (streq(device->facts[i].key, key))
+                        return &device->facts[i];
+        return NULL;
+}
+
+const char *manifest_fact(const ManifestDevice *device, const char *key)
+{
+        const ManifestFact *fact = find_fact(device, key);
+
+        return fact ? fact->value : NULL;
+}
+
+int manifest_add_fact(ManifestDevice *device, const char *key, const char *value)
+{
+        ManifestFact *fact;
+
+        if (!fact_key_is_valid(key) || !fact_value_is_valid(value))
+                return -EINVAL;
+        fact = find_fact(device, key);
+        if (!fact) {
+                ManifestFact *facts = device->facts;
+
+                if (device->n_facts >= MANIFEST_FACTS_MAX)
+                        return -E2BIG;
+                facts = realloc(facts, (device->n_facts + 1) * sizeof *facts);
+                if (!facts)
+                        return -ENOMEM;
+                device->facts = facts;
+                fact = &facts[device->n_facts++];
+        }
+        *fact = (ManifestFact){};
+        memcpy(fact->key, key, strlen(key));
+        memcpy(fact->value, value, strlen(value));
+        return 0;
+}
+
+int manifest_add_plugin(ManifestDevice *device, const char *name)
+{
+        char(*plugins)[FACT_KEY_MAX + 1];
+
+        if (!fact_key_is_valid(name))
+                return -EINVAL;
+        if (device->n_plugins >= MANIFEST_FACTS_MAX)
+                return -E2BIG;
+        plugins = realloc(device->plugins, (device->n_plugins + 1) * sizeof *plugins);
+        if (!plugins)
+                return -ENOMEM;
+        device->plugins = plugins;
+        memset(plugins[device->n_plugins], 0, sizeof *plugins);
+        memcpy(plugins[device->n_plugins++], name, strlen(name));
+        return 0;
 }
 
 bool device_id_is_valid(const char *text)

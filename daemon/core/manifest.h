@@ -19,6 +19,10 @@
 #define MANIFEST_REASONS_MAX 16   /* things that the VMM itself says stand in the way */
 #define MANIFEST_TEXT_MAX    200  /* bytes of each such text */
 #define VMM_SYSFS_MAX        255  /* bytes of a device's directory below /sys */
+#define MANIFEST_FACTS_MAX   64   /* of one device */
+#define MANIFEST_LABELS_MAX  32
+#define FACT_KEY_MAX         63  /* characters: [a-z0-9._-] */
+#define FACT_VALUE_MAX       127 /* bytes, printable */
 
 typedef enum VmmType {
         VMM_TYPE_NONE, /* a set of devices without a VM */
@@ -54,6 +58,24 @@ DECLARE_STRING_TABLE(Presence, presence);
 /* ... that could not be reset, and is in quarantine until it can. */
 #define MANIFEST_QUARANTINED (-EOWNERDEAD)
 
+/* Something that is known of a device and may have to be the same on both sides: "pci-identity.firmware", "22.41.1000".
+ * What a plugin says begins with its name and a dot. */
+typedef struct ManifestFact {
+        char key[FACT_KEY_MAX + 1];
+        char value[FACT_VALUE_MAX + 1];
+} ManifestFact;
+
+/* Whether other devices of the VM can be kept from reaching this one's BARs. */
+typedef enum DeviceIsolation {
+        DEVICE_ISOLATION_UNKNOWN, /* nobody has confirmed it */
+        DEVICE_ISOLATION_NONE,    /* its VMM maps its BARs where other devices reach them */
+        DEVICE_ISOLATION_FULL, /* its VMM has confirmed that it maps none, or it has none that could be mapped */
+        DEVICE_ISOLATION_MAX,
+        DEVICE_ISOLATION_INVALID = -EINVAL,
+} DeviceIsolation;
+
+DECLARE_STRING_TABLE(DeviceIsolation, device_isolation);
+
 typedef struct ManifestDevice {
         char id[DEVICE_ID_MAX + 1];
         DeviceType type;
@@ -65,6 +87,13 @@ typedef struct ManifestDevice {
         char text[MANIFEST_TEXT_MAX];  /* what went wrong, when status is not 0 */
         char sysfs[VMM_SYSFS_MAX + 1]; /* of the kernel: where it is; empty when not known */
         char driver[64];               /* ... and who drives it */
+        char device[10];    /* "15b3:101e": PCI vendor and device; empty when it is not PCI, or not known */
+        char subsystem[10]; /* ... of the subsystem */
+        DeviceIsolation isolation;
+        uint32_t n_facts;
+        ManifestFact *facts; /* owned */
+        uint32_t n_plugins;
+        char (*plugins)[FACT_KEY_MAX + 1]; /* owned: names of those that say that it is theirs */
 } ManifestDevice;
 
 typedef struct ManifestVmm {
@@ -76,6 +105,7 @@ typedef struct ManifestVmm {
         char machine[64];             /* "pc-q35-7.2" */
         char run_state[32];           /* "running" */
         bool takes_dirty_pages;       /* pages that devices write can be given to it */
+        bool viommu;                  /* the VM has a virtual IOMMU: its page faults may need a vCPU */
         bool can_hold;                /* its migration can be made to stand while its vCPUs run */
         uint32_t n_blocked;           /* reasons why the VMM itself refuses to migrate */
         char blocked[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* in the VMM's words */
@@ -88,6 +118,11 @@ typedef struct ManifestVmm {
         char silent[MANIFEST_REASONS_MAX][MANIFEST_TEXT_MAX]; /* their names, and why */
 } ManifestVmm;
 
+typedef struct ManifestLabel {
+        char name[FACT_KEY_MAX + 1];
+        char value[FACT_VALUE_MAX + 1];
+} ManifestLabel;
+
 typedef struct Manifest {
         char uuid[37];
         char name[VM_NAME_MAX + 1];
@@ -95,6 +130,8 @@ typedef struct Manifest {
         bool can_start;  /* the definition says how to start the VM's process here */
         char kernel[65]; /* this host's, as uname says its release */
         ManifestVmm vmm;
+        uint32_t n_labels;
+        ManifestLabel labels[MANIFEST_LABELS_MAX];
         uint32_t n_devices;
         ManifestDevice *devices; /* owned */
 } Manifest;
@@ -104,6 +141,16 @@ int manifest_init(Manifest *manifest, uint32_t n_devices) _must_check_;
 
 /* Frees what manifest_init() made and zeroes the struct. */
 void manifest_deinit(Manifest *manifest);
+
+/* Adds a fact; one of that key is replaced. Texts that are too long, or have other characters than they may, are refused:
+ * -EINVAL; -E2BIG above MANIFEST_FACTS_MAX; -ENOMEM. */
+int manifest_add_fact(ManifestDevice *device, const char *key, const char *value) _must_check_;
+
+/* The value, or NULL when it is not known. */
+const char *manifest_fact(const ManifestDevice *device, const char *key);
+
+/* A plugin says that the device is its. -E2BIG above MANIFEST_FACTS_MAX; -ENOMEM. */
+int manifest_add_plugin(ManifestDevice *device, const char *name) _must_check_;
 
 /* Whether `text` may be the id of a device: 1 to DEVICE_ID_MAX of [A-Za-z0-9._-]. */
 bool device_id_is_valid(const char *text);
