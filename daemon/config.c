@@ -81,6 +81,17 @@ static bool read_auto(JsonReader *reader, json_object *root, const char *key, bo
         return streq(text, "auto");
 }
 
+static void read_last_arc(JsonReader *reader, json_object *root, Policy *policy)
+{
+        const char *text = json_string(reader, root, "supervised-last-arc", false);
+
+        if (!text)
+                return;
+        if (!streq(text, "degraded") && !streq(text, "back"))
+                json_fail(reader, "\"supervised-last-arc\" is \"%.40s\", not \"degraded\" or \"back\"", text);
+        policy->last_arc_back = streq(text, "back");
+}
+
 static void read_listen(JsonReader *reader, json_object *array, Config *config)
 {
         size_t n = json_object_array_length(array);
@@ -115,10 +126,19 @@ static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",          "listen",          "deadlines-msec",
-                                           "connect-msec",     "doubt-msec",      "retries",
-                                           "precopy-msec",     "precopy-mib",     "precopy-rate-kib",
-                                           "supervised-grace", "supervised-push", NULL};
+        static const char *const keys[] = {"vms-dir",
+                                           "listen",
+                                           "deadlines-msec",
+                                           "connect-msec",
+                                           "doubt-msec",
+                                           "retries",
+                                           "precopy-msec",
+                                           "precopy-mib",
+                                           "precopy-rate-kib",
+                                           "supervised-grace",
+                                           "supervised-push",
+                                           "supervised-last-arc",
+                                           NULL};
         json_object *deadlines, *listen;
         const char *vms_dir;
 
@@ -135,6 +155,7 @@ static void read_object(JsonReader *reader, json_object *root, Config *config)
         read_precopy(reader, root, &config->policy.limits);
         config->policy.grace = read_auto(reader, root, "supervised-grace", config->policy.grace);
         config->policy.push = read_auto(reader, root, "supervised-push", config->policy.push);
+        read_last_arc(reader, root, &config->policy);
         config->policy.connect_usec = read_msec(reader, root, "connect-msec", config->policy.connect_usec);
         config->policy.doubt_usec = read_msec(reader, root, "doubt-msec", config->policy.doubt_usec);
         config->policy.retries =

@@ -276,6 +276,13 @@ static Outcome describe_error(const Job *job, char *ret, size_t size)
         if (outcome != OUTCOME_NONE && n < size)
                 n += (size_t) snprintf(ret + n, size - n, ", phase %s: %s",
                                        phase_to_string(half_states[f->in].phase), cause);
+        /* It had begun to start and was ended while held: the policy "back". */
+        if (job->half->ran && (job->half->owner == OWNER_PROMISED || job->half->owner == OWNER_DISCARDED) &&
+            n < size)
+                n += (size_t) snprintf(
+                        ret + n, size - n,
+                        "; its guest has executed nothing at the destination, and goes on as if its devices had "
+                        "not run there for a moment, either");
         if (degraded && n < size) {
                 lost_text(job, lost, sizeof lost);
                 n += (size_t) snprintf(ret + n, size - n,

@@ -307,7 +307,7 @@ static void enter_vmm(Step *s)
         s->half->vmm_pending = true;
         if (desc(s)->vmm == VMM_ACT_SEAL)
                 s->half->drained = true;
-        if (desc(s)->vmm == VMM_ACT_RUN || desc(s)->vmm == VMM_ACT_ARRIVE)
+        if (desc(s)->vmm == VMM_ACT_ARRIVE || desc(s)->vmm == VMM_ACT_GATE || desc(s)->vmm == VMM_ACT_RUN)
                 s->half->ran = true;
 }
 

@@ -60,6 +60,7 @@ static void assert_policy(const Policy *policy, const Policy *expect)
         assert_int_equal(policy->retries, expect->retries);
         assert_int_equal(policy->grace, expect->grace);
         assert_int_equal(policy->push, expect->push);
+        assert_int_equal(policy->last_arc_back, expect->last_arc_back);
 }
 
 /* ---- what is right ------------------------------------------------------------------------------------------- */
@@ -103,6 +104,15 @@ static void test_every_key_sets_what_it_says_and_nothing_else(void **state)
         expect.retries = 100;
         assert_policy(&rig.config.policy, &expect);
         assert_string_equal(rig.config.vms_dir, "/v");
+        for (int back = 0; back < 2; back++) {
+                rig_write(&rig, "migmgrd.json",
+                          back ? "{\"supervised-last-arc\":\"back\"}"
+                               : "{\"supervised-last-arc\":\"degraded\"}");
+                assert_int_equal(rig_read(&rig), 0);
+                expect = policy_default;
+                expect.last_arc_back = back;
+                assert_policy(&rig.config.policy, &expect);
+        }
         for (int off = 0; off < 4; off++) {
                 char text[128];
 
@@ -207,6 +217,8 @@ static const struct {
         {"{\"deadlines-msec\":{\"Drain\":1}}", "unknown key \"Drain\""},
         {"{\"deadlines-msec\":{\"stop-rest\":1}}", "unknown key \"stop-rest\""},
         {"{\"supervised-grace\":\"on\"}", "\"supervised-grace\" is \"on\", not \"auto\" or \"off\""},
+        {"{\"supervised-last-arc\":\"auto\"}",
+         "\"supervised-last-arc\" is \"auto\", not \"degraded\" or \"back\""},
         {"{\"supervised-push\":false}", "\"supervised-push\" is not of type string"},
         {"{\"supervised-push\":\"\"}", "\"supervised-push\" is \"\", not \"auto\" or \"off\""},
         {"{\"vms-dir\":7}", "\"vms-dir\" is not of type string"},

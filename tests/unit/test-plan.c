@@ -172,6 +172,27 @@ static void test_grace_and_push_need_what_they_need(void **state)
                 }
 }
 
+/* Only where there is a last arc that the VMM takes; it is held from arrival-grace on. */
+static void test_vcpus_are_held_if_policy_says_so_for_devices_of_the_vmm(void **state)
+{
+        static const uint32_t flags[] = {1, DRIVEN | 1};
+
+        for (int driven = 0; driven < 2; driven++)
+                for (int back = 0; back < 2; back++) {
+                        Manifest manifest = {.vmm = {.type = VMM_TYPE_QMP},
+                                             .n_devices = 1,
+                                             .devices =
+                                                     (ManifestDevice[1]){{.migration_flags = flags[driven]}}};
+                        Policy policy = policy_default;
+                        Plan plan;
+
+                        policy.last_arc_back = back;
+                        plan_build(&plan, &manifest, &policy);
+                        assert_int_equal(plan.hold_vcpus, driven && back);
+                        assert_int_equal(plan.phases[PHASE_ARRIVAL_GRACE].planned, plan.hold_vcpus);
+                }
+}
+
 /* What the VMM moves is not ours to log, to copy or to hold back. */
 static void test_what_the_vmm_drives_sends_nothing_of_ours(void **state)
 {
@@ -242,6 +263,7 @@ static void test_the_defaults_are_those_that_were_agreed(void **state)
         assert_int_equal(policy_default.retries, 0);
         assert_true(policy_default.grace);
         assert_true(policy_default.push);
+        assert_false(policy_default.last_arc_back);
 }
 
 /* Memory that devices write is moved by a VMM that takes it, else by their agents; what is not written, by nobody. */
@@ -314,6 +336,7 @@ int main(void)
                 cmocka_unit_test(test_the_defaults_are_those_that_were_agreed),
                 cmocka_unit_test(test_only_kernels_that_are_known_to_be_good_are_good),
                 cmocka_unit_test(test_grace_and_push_need_what_they_need),
+                cmocka_unit_test(test_vcpus_are_held_if_policy_says_so_for_devices_of_the_vmm),
                 cmocka_unit_test(test_what_the_vmm_drives_sends_nothing_of_ours),
                 cmocka_unit_test(test_who_is_asked_in_which_act),
                 cmocka_unit_test(test_who_moves_what_devices_write),
