@@ -6,7 +6,8 @@
 
 #include "daemon/core/policy.h"
 
-#define CONFIG_LISTEN_MAX 8
+#define CONFIG_LISTEN_MAX        8
+#define CONFIG_POLICIES_DIRS_MAX 8
 
 typedef struct Config {
         const char *runtime_dir; /* sockets */
@@ -16,6 +17,8 @@ typedef struct Config {
         const char *bus_address; /* NULL: the system bus */
         uint32_t n_listen;
         char *listen[CONFIG_LISTEN_MAX]; /* addresses, beside peer.sock; owned */
+        uint32_t n_policies_dirs;
+        char *policies_dirs[CONFIG_POLICIES_DIRS_MAX]; /* of policy files, least important first; owned */
         Policy policy;
 } Config;
 
