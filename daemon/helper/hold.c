@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -201,8 +202,7 @@ static bool is_told_to_kill(const Hold *hold)
         return recv(hold->socket, &byte, 1, MSG_DONTWAIT) == 1 && byte == HELPER_HOLD_KILL;
 }
 
-/* Until the other end of the socket is closed, the threads have ended, or the time is up. Who has been killed does not come
- * back, whoever lets go: he is only waited for. */
+/* Until the other end of the socket is closed, the threads have ended, or the time is up. */
 static void keep(Hold *hold)
 {
         uint64_t until = clock_monotonic_usec() + hold->usec, now;
@@ -244,6 +244,7 @@ static void __attribute__((noreturn)) be_tracer(Hold *hold)
 {
         sigset_t child;
 
+        (void) prctl(PR_SET_NAME, "migmgr-holder");
         /* What the helper serves must end with the helper. */
         if (dup2(hold->socket, 3) < 0 || dup2(hold->process, 4) < 0)
                 _exit(1);

@@ -67,17 +67,17 @@ def rows():
             yield f"kill destination's {what} in {state} (held, refused)", "kill " + what, "destination", state, LAST_ARC
 
 
-def children(pid):
+def holders():
+    """Of threads: of a migration, or of vCPUs."""
+    return find_processes(lambda argv, pid: name_of(pid) == "migmgr-holder")
+
+
+def name_of(pid):
     try:
-        with open(f"/proc/{pid}/task/{pid}/children") as f:
-            return [int(child) for child in f.read().split()]
+        with open(f"/proc/{pid}/comm") as f:
+            return f.read().strip()
     except OSError:
-        return []
-
-
-def helpers():
-    """Those who serve, and who hold."""
-    return find_processes(lambda argv, pid: argv and argv[0].endswith("/migmgr-helper"))
+        return ""
 
 
 class KillStage(Stage):
@@ -184,7 +184,7 @@ class Row:
         what = self.what.split()[-1]
         return {"QEMU": lambda: self.world.guest.qemus(self.host), "stop": lambda: self.world.guest.qemus(self.host),
                 "agent": lambda: self.host.agents()[:1], "daemon": lambda: [self.host.daemon.pid],
-                "helper": lambda: [self.host.helper.pid], "holder": lambda: children(self.host.helper.pid)}[what]()
+                "helper": lambda: [self.host.helper.pid], "holder": holders}[what]()
 
     def look_for_victims(self):
         """Before the moment comes: to go through /proc takes longer than a state may last."""
@@ -285,7 +285,7 @@ class Row:
         """In doubt, devices of a VM that stands and may go on are kept in hand."""
         try:
             wait_for("the agents to end", lambda: not any(h.agents() for h in hosts), 15)
-            wait_for("the holders to end", lambda: len(helpers()) == len(self.world.hosts), 15)
+            wait_for("the holders to end", lambda: not holders(), 15)
         except AssertionError as e:
             return str(e)
         return None
