@@ -281,8 +281,8 @@ static Outcome describe_error(const Job *job, char *ret, size_t size)
             n < size)
                 n += (size_t) snprintf(
                         ret + n, size - n,
-                        "; its guest has executed nothing at the destination, and goes on as if its devices had "
-                        "not run there for a moment, either");
+                        "; its guest executed nothing at the destination, and devices that had run there for a moment "
+                        "go on at the source from before that");
         if (degraded && n < size) {
                 lost_text(job, lost, sizeof lost);
                 n += (size_t) snprintf(ret + n, size - n,
