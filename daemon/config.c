@@ -11,13 +11,16 @@
 
 #define CONFIG_MAX       (256 * 1024)
 #define DEADLINE_MAX_SEC 3600
-#define PRECOPY_MAX_MIB  (1024 * 1024)
+#define CONNECT_USEC     (2 * USEC_PER_SEC)
+#define DOUBT_USEC       (10 * USEC_PER_SEC)
 
 const Config config_default = {
         .runtime_dir = MIGMGR_RUNTIME_DIR,
         .state_dir = MIGMGR_STATE_DIR,
         .config_file = MIGMGR_CONFIG_DIR "/migmgrd.json",
         .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
+        .plugins_dir = MIGMGR_PLUGINS_DIR,
+        .plugin_host = MIGMGR_PLUGIN_HOST_PATH,
 };
 
 static void forget(uint32_t *n, char **texts)
@@ -26,13 +29,20 @@ static void forget(uint32_t *n, char **texts)
                 free(texts[*n - 1]);
 }
 
+/* What is not the default is owned. */
+static void replace(const char **text, const char *standard, const char *with)
+{
+        if (*text != standard)
+                free((char *) *text);
+        *text = with;
+}
+
 void config_deinit(Config *config)
 {
         forget(&config->n_listen, config->listen);
         forget(&config->n_policies_dirs, config->policies_dirs);
-        if (config->vms_dir != config_default.vms_dir)
-                free((char *) config->vms_dir);
-        config->vms_dir = config_default.vms_dir;
+        replace(&config->vms_dir, config_default.vms_dir, config_default.vms_dir);
+        replace(&config->plugins_dir, config_default.plugins_dir, config_default.plugins_dir);
 }
 
 static uint64_t read_msec(JsonReader *reader, json_object *object, const char *key, uint64_t usec)
@@ -41,56 +51,6 @@ static uint64_t read_msec(JsonReader *reader, json_object *object, const char *k
 
         return (uint64_t) json_number(reader, object, key, 1, most, (int64_t) (usec / USEC_PER_MSEC)) *
                USEC_PER_MSEC;
-}
-
-static void read_deadlines(JsonReader *reader, json_object *object, Policy *policy)
-{
-        const char *keys[PHASE_MAX + 1] = {};
-
-        for (Phase p = 0; p < PHASE_MAX; p++) {
-                keys[p] = phase_to_string(p);
-                policy->deadline_usec[p] = read_msec(reader, object, keys[p], policy->deadline_usec[p]);
-        }
-        json_only(reader, object, keys);
-}
-
-/* 0 in any of them: no such limit. */
-static void read_precopy(JsonReader *reader, json_object *root, TransferLimits *limits)
-{
-        limits->precopy_usec =
-                (uint64_t) json_number(reader, root, "precopy-msec", 0, DEADLINE_MAX_SEC * 1000,
-                                       (int64_t) (limits->precopy_usec / USEC_PER_MSEC)) *
-                USEC_PER_MSEC;
-        limits->precopy_bytes = (uint64_t) json_number(reader, root, "precopy-mib", 0, PRECOPY_MAX_MIB,
-                                                       (int64_t) (limits->precopy_bytes / MIB)) *
-                                MIB;
-        limits->precopy_rate =
-                (uint64_t) json_number(reader, root, "precopy-rate-kib", 0, PRECOPY_MAX_MIB * 1024,
-                                       (int64_t) (limits->precopy_rate / 1024)) *
-                1024;
-}
-
-/* "auto": where it is safe. */
-static bool read_auto(JsonReader *reader, json_object *root, const char *key, bool value)
-{
-        const char *text = json_string(reader, root, key, false);
-
-        if (!text)
-                return value;
-        if (!streq(text, "auto") && !streq(text, "off"))
-                json_fail(reader, "\"%s\" is \"%.40s\", not \"auto\" or \"off\"", key, text);
-        return streq(text, "auto");
-}
-
-static void read_last_arc(JsonReader *reader, json_object *root, Policy *policy)
-{
-        const char *text = json_string(reader, root, "supervised-last-arc", false);
-
-        if (!text)
-                return;
-        if (!streq(text, "degraded") && !streq(text, "back"))
-                json_fail(reader, "\"supervised-last-arc\" is \"%.40s\", not \"degraded\" or \"back\"", text);
-        policy->last_arc_back = streq(text, "back");
 }
 
 static const char *wrong_address(const char *text)
@@ -133,53 +93,32 @@ static void read_texts(JsonReader *reader, json_object *root, const char *key, c
                         json_fail(reader, "out of memory");
 }
 
-static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
+static void read_text(JsonReader *reader, json_object *root, const char *key, const char *standard,
+                      const char **ret)
 {
-        if (config->vms_dir != config_default.vms_dir)
-                free((char *) config->vms_dir); /* what an earlier file said */
-        config->vms_dir = strdup(text);
-        if (!config->vms_dir)
+        const char *text = json_string(reader, root, key, false);
+
+        if (!text || reader->failed)
+                return;
+        replace(ret, standard, strdup(text)); /* of what an earlier file said */
+        if (!*ret)
                 json_fail(reader, "out of memory");
 }
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",
-                                           "policies-dirs",
-                                           "listen",
-                                           "deadlines-msec",
-                                           "connect-msec",
-                                           "doubt-msec",
-                                           "retries",
-                                           "precopy-msec",
-                                           "precopy-mib",
-                                           "precopy-rate-kib",
-                                           "supervised-grace",
-                                           "supervised-push",
-                                           "supervised-last-arc",
-                                           NULL};
-        json_object *deadlines;
-        const char *vms_dir;
+        static const char *const keys[] = {"vms-dir",      "policies-dirs", "plugins-dir", "listen",
+                                           "connect-msec", "doubt-msec",    NULL};
 
         json_only(reader, root, keys);
-        vms_dir = json_string(reader, root, "vms-dir", false);
-        if (vms_dir && !reader->failed)
-                read_vms_dir(reader, vms_dir, config);
+        read_text(reader, root, "vms-dir", config_default.vms_dir, &config->vms_dir);
+        read_text(reader, root, "plugins-dir", config_default.plugins_dir, &config->plugins_dir);
         read_texts(reader, root, "listen", "addresses", wrong_address, CONFIG_LISTEN_MAX, &config->n_listen,
                    config->listen);
         read_texts(reader, root, "policies-dirs", "folders", wrong_dir, CONFIG_POLICIES_DIRS_MAX,
                    &config->n_policies_dirs, config->policies_dirs);
-        deadlines = json_member(reader, root, "deadlines-msec", json_type_object, false);
-        if (deadlines)
-                read_deadlines(reader, deadlines, &config->policy);
-        read_precopy(reader, root, &config->policy.limits);
-        config->policy.grace = read_auto(reader, root, "supervised-grace", config->policy.grace);
-        config->policy.push = read_auto(reader, root, "supervised-push", config->policy.push);
-        read_last_arc(reader, root, &config->policy);
-        config->policy.connect_usec = read_msec(reader, root, "connect-msec", config->policy.connect_usec);
-        config->policy.doubt_usec = read_msec(reader, root, "doubt-msec", config->policy.doubt_usec);
-        config->policy.retries =
-                (uint32_t) json_number(reader, root, "retries", 0, 100, (int64_t) config->policy.retries);
+        config->connect_usec = read_msec(reader, root, "connect-msec", config->connect_usec);
+        config->doubt_usec = read_msec(reader, root, "doubt-msec", config->doubt_usec);
 }
 
 static int read_one(Config *config, const char *path, bool needed, char *ret_error)
@@ -231,7 +170,8 @@ int config_read(Config *config, char *ret_error)
         size_t stem = strlen(config->config_file);
         int r, n;
 
-        config->policy = policy_default;
+        config->connect_usec = CONNECT_USEC;
+        config->doubt_usec = DOUBT_USEC;
         default_policies_dirs(config);
         r = read_one(config, config->config_file, false, ret_error);
         if (r < 0)

@@ -4,7 +4,9 @@
 /* What the administrator sets: options of the command line, then migmgrd.json and the files beside it. Read once at
  * start, owned by main, read-only after that. */
 
-#include "daemon/core/policy.h"
+#include <stdint.h>
+
+#include "common/macros.h"
 
 #define CONFIG_LISTEN_MAX        8
 #define CONFIG_POLICIES_DIRS_MAX 8
@@ -14,12 +16,15 @@ typedef struct Config {
         const char *state_dir;   /* records */
         const char *config_file; /* migmgrd.json; a directory NAME.d beside it adds to it */
         const char *vms_dir;     /* definitions, one file each; owned unless the default */
+        const char *plugins_dir; /* *.so of plugins; owned unless the default */
+        const char *plugin_host; /* the program in which one plugin runs */
         const char *bus_address; /* NULL: the system bus */
         uint32_t n_listen;
         char *listen[CONFIG_LISTEN_MAX]; /* addresses, beside peer.sock; owned */
         uint32_t n_policies_dirs;
         char *policies_dirs[CONFIG_POLICIES_DIRS_MAX]; /* of policy files, least important first; owned */
-        Policy policy;
+        uint64_t connect_usec; /* connecting to a device server and its VERSION answer */
+        uint64_t doubt_usec;   /* GO without an answer for this long: the job is in doubt */
 } Config;
 
 extern const Config config_default;

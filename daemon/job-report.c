@@ -211,8 +211,9 @@ static void cause_text(const Job *job, char *ret, size_t size)
         case HALF_CAUSE_CANCELLED: (void) snprintf(ret, size, "cancelled"); return;
         case HALF_CAUSE_TIMEOUT: (void) snprintf(ret, size, "the job took longer than it was given"); return;
         case HALF_CAUSE_BLACKOUT:
-                (void) snprintf(ret, size,
-                                "the blackout would have become longer than --max-blackout allows");
+                (void) snprintf(
+                        ret, size,
+                        "the blackout would have become longer than --max-blackout, or policy, allows");
                 return;
         case HALF_CAUSE_CUT:
                 (void) snprintf(ret, size, "no connection to the other migmgrd: %s", job->peer_text);
@@ -322,7 +323,7 @@ static bool is_in_phase(const Job *job, uint32_t device, Phase phase)
 {
         for (HalfState s = 0; s < HALF_STATE_MAX; s++)
                 if (half_states[s].phase == phase && half_states[s].job == JOB_STATE_RUNNING &&
-                    plan_asks(&job->plan, half_states[s].device, job->half->devices[device].flags))
+                    plan_asks(&job->plan, half_states[s].device, device, job->half->devices[device].flags))
                         return true;
         return false;
 }
@@ -355,6 +356,7 @@ json_object *job_report(const Job *job)
                       !findings_json_first_refusal(job->findings) && job_result(job) == JOB_RESULT_DONE);
         json_add(report, "findings", json_object_get(job->findings));
         json_add_number(report, "more_findings", job->more_findings);
+        json_add_number(report, "plugins_msec", job->vm ? (int64_t) vm_plugins_blackout_ms(job->vm) : 0);
         json_add(report, "plan", plan_to_json(job));
         return report;
 }
@@ -436,8 +438,8 @@ json_object *job_to_json(const Job *job)
 
         json_add_number(o, "version", JSON_VERSION);
         add_head(job, o);
-        json_add_number(o, "bandwidth", (int64_t) job->limits.bandwidth);
-        json_add_number(o, "max_blackout_usec", (int64_t) job->limits.max_blackout_usec);
+        json_add_number(o, "bandwidth", (int64_t) job->plan.bandwidth);
+        json_add_number(o, "max_blackout_usec", (int64_t) job->plan.max_blackout_usec);
         add_figures(job, o);
         json_add_string(error, "name", name ? name : "");
         json_add_string(error, "text", text);

@@ -59,7 +59,8 @@ static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
         /* What it can do is known anew when its connection was made anew. */
         half_set_flags(job->half, (uint32_t) i, device_flags(job->vm->devices[vm_index]));
         job_measure_device(job, (uint32_t) i, result);
-        job_post(job, &event);
+        if (!job_ask_after(job, &event))
+                job_post(job, &event);
         job->hooks->device_changed(job->userdata, job, (uint32_t) i);
 }
 
@@ -102,7 +103,7 @@ static void on_device_dirty(void *userdata, uint32_t vm_index, const AgentDirty 
 /* From the moment in which the VM stood, not from that in which we heard of it. */
 static void watch_blackout(Job *job)
 {
-        uint64_t most = job->limits.max_blackout_usec, usec = job_blackout_usec(job);
+        uint64_t most = job->plan.max_blackout_usec, usec = job_blackout_usec(job);
 
         if (most > 0 && usec > 0 && !job->watches_blackout) {
                 job->watches_blackout = true;
@@ -222,13 +223,19 @@ static void on_recorded(void *userdata, int status, const char *text)
 
 /* ---- effects ------------------------------------------------------------------------------------------------- */
 
-static void command_device(Job *job, const HalfEffect *effect)
+void job_run_device(Job *job, const HalfEffect *effect)
 {
         Device *device = job->vm->devices[job->devices[effect->device].vm_index];
 
+        device_run(device, job->id, &effect->program, &job->plan.devices[effect->device].limits,
+                   effect->deadline_usec, effect->interrupt, effect->step, on_device_answered, job);
+}
+
+static void command_device(Job *job, const HalfEffect *effect)
+{
         job->devices[effect->device].program = effect->program;
-        device_run(device, job->id, &effect->program, &job->plan.limits, effect->deadline_usec,
-                   effect->interrupt, effect->step, on_device_answered, job);
+        if (!job_ask_before(job, effect))
+                job_run_device(job, effect);
 }
 
 /* A VMM that had ended before the job began is not the one that it will be: after a restart that would pass for dead. One that
@@ -360,6 +367,7 @@ static void finish(Job *job)
         job->ended_usec = clock_realtime_usec();
         loop_timer_set(job->timeout, 0);
         loop_timer_set(job->blackout_timer, 0);
+        job_forget_plugins(job);
         job_drop_data(job);
         if (job_side(job) == SIDE_SOURCE && job_result(job) == JOB_RESULT_DONE && job->vm &&
             !job->half->check_only)
@@ -449,12 +457,14 @@ Job *job_free(Job *job)
                 return NULL;
         if (job->vm && job->vm->job == job)
                 vm_set_job(job->vm, NULL, NULL);
+        job_forget_plugins(job);
         job_drop_data(job);
         loop_timer_free(job->timer);
         loop_timer_free(job->timeout);
         loop_timer_free(job->blackout_timer);
         loop_timer_free(job->post_timer);
         half_effects_deinit(&job->effects);
+        plan_deinit(&job->plan);
         timeline_deinit(&job->timeline);
         json_object_put(job->findings);
         free(job->queue);
@@ -539,11 +549,33 @@ static int set_all_devices(Job *job)
 
 static void tell_limits(const Job *job)
 {
-        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.limits.bandwidth,
-                                                  .blackout_usec = job->limits.max_blackout_usec,
+        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.bandwidth_share,
+                                                  .blackout_usec = job->plan.max_blackout_usec,
                                                   .grace = job->plan.grace,
                                                   .push = job->plan.push,
                                                   .p2p = job->plan.p2p});
+}
+
+/* What is known now, with the devices in the plan's order, which is the source's. */
+static int job_manifest(const Job *job, Manifest *ret)
+{
+        Manifest manifest;
+        ManifestDevice *sorted;
+        int r = vm_manifest(job->vm, &manifest);
+
+        if (r < 0)
+                return r;
+        sorted = calloc(job->n_devices + 1, sizeof *sorted);
+        if (!sorted) {
+                manifest_deinit(&manifest);
+                return -ENOMEM;
+        }
+        for (uint32_t i = 0; i < job->n_devices; i++)
+                sorted[i] = manifest.devices[job->devices[i].vm_index];
+        free(manifest.devices);
+        manifest.devices = sorted;
+        *ret = manifest;
+        return 0;
 }
 
 int job_make_plan(Job *job)
@@ -552,13 +584,18 @@ int job_make_plan(Job *job)
         unsigned char digest[EVP_MAX_MD_SIZE];
         const char *text;
         Manifest manifest;
-        int r = vm_manifest(job->vm, &manifest);
+        Plan plan;
+        int r = job_manifest(job, &manifest);
 
         if (r < 0)
                 return r;
-        plan_build(&job->plan, &manifest, &job->host->config.policy);
+        r = plan_build(&plan, &manifest, &job->host->policies->rules, job->host->config.doubt_usec);
         manifest_deinit(&manifest);
-        plan_divide_bandwidth(&job->plan, job->limits.bandwidth);
+        if (r < 0)
+                return r;
+        plan_deinit(&job->plan);
+        job->plan = plan;
+        plan_take_limits(&job->plan, job->limits.bandwidth, job->limits.max_blackout_usec);
         tell_limits(job);
         json = job_plan_json(job);
         text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);

@@ -180,7 +180,7 @@ static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_
 
 bool vm_is_busy(const Vm *vm)
 {
-        return vm->job || vm->awaits_job || vm->opened || vm->resets || !vm->registered;
+        return vm->job || vm->awaits_job || vm->opened || vm->n_asking > 0 || vm->resets || !vm->registered;
 }
 
 void vm_set_job(Vm *vm, const VmListener *listener, void *job)
@@ -366,6 +366,8 @@ int vm_manifest(const Vm *vm, Manifest *ret)
                                                                        : device_text(vm->devices[i]));
                 (void) snprintf(device->sysfs, sizeof device->sysfs, "%s", device_sysfs(vm->devices[i]));
                 r = add_identity(vm, i, device);
+                if (r == 0)
+                        r = vm_add_said(vm, i, device);
         }
         if (r < 0) {
                 manifest_deinit(&manifest);
@@ -386,6 +388,7 @@ Vm *vm_free(Vm *vm)
         for (uint32_t i = 0; vm->devices && i < vm->definition->n_devices; i++)
                 device_free(vm->devices[i]);
         free(vm->devices);
+        vm_forget_plugins(vm);
         vmm_free(vm->vmm);
         loop_timer_free(vm->idle_timer);
         loop_timer_free(vm->again_timer);
@@ -410,12 +413,13 @@ static int make_devices(Vm *vm)
                              vm->host->loop,
                              vm->host->helper,
                              vm->host->config.runtime_dir,
-                             vm->host->config.policy.connect_usec};
+                             vm->host->config.connect_usec};
         uint32_t n = vm->definition->n_devices;
         int r = 0;
 
         vm->devices = calloc(n + 1, sizeof *vm->devices);
-        if (!vm->devices)
+        vm->views = calloc(n + 1, sizeof *vm->views);
+        if (!vm->devices || !vm->views)
                 return -ENOMEM;
         for (uint32_t i = 0; i < n && r >= 0; i++)
                 r = device_new(&place, &vm->definition->devices[i], i, &listener, vm, &vm->devices[i]);
@@ -450,6 +454,8 @@ int vm_new(const Host *host, Definition *definition, Presence presence, VmChange
                         device_free(vm->devices[i]);
                 free(vm->devices);
                 vm->devices = NULL;
+                free(vm->views);
+                vm->views = NULL;
                 return r;
         }
         *ret = TAKE_PTR(vm);

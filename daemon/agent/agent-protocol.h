@@ -21,7 +21,7 @@
 #include "daemon/core/device-identity.h"
 #include "daemon/core/device-memory.h"
 #include "daemon/core/device-program.h"
-#include "daemon/core/policy.h"
+#include "daemon/core/transfer-limits.h"
 
 #define AGENT_MAGIC      0x3147414du /* "MAG1" */
 #define AGENT_PACKET_MAX 1024

@@ -15,7 +15,7 @@
 #include <event2/event.h>
 
 #include "agent-device.h"
-#include "daemon/core/policy.h"
+#include "daemon/core/transfer-limits.h"
 
 typedef struct Stream Stream;
 

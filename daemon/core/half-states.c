@@ -33,7 +33,7 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_VIOMMU_GRACE] = {
                 "source-viommu-grace", PHASE_VIOMMU_GRACE, JOB_STATE_RUNNING, .skippable = true,
                 .device = DEVICE_ACT_GRACE, .time = HALF_TIME_PHASE,
-                .doc = "Devices that their VMM drives, to P2P while vCPUs still run and its migration is held."},
+                .doc = "To P2P while vCPUs still run: devices that their VMM drives, whose migration is held; or all, for a vIOMMU."},
         [SOURCE_HALT] = {
                 "source-halt", PHASE_HALT, JOB_STATE_RUNNING, .vmm = VMM_ACT_HALT, .time = HALF_TIME_PHASE,
                 .doc = "The vCPUs stand: the blackout begins."},

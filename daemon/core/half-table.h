@@ -60,8 +60,10 @@ enum {
         WHEN_PAGES = 1 << 16,     /* ... and their agents copy it */
         WHEN_DONE_SEEN = 1 << 17, /* DONE has come */
         WHEN_PUSH = 1 << 18,      /* devices that their VMM drives are pushed on, all at once */
-        WHEN_HELD = 1 << 19, /* the vCPUs were held before the VMM began to run, and have not been let go */
-        WHEN_MAX = 1 << 20,
+        WHEN_ONWARD = 1 << 19,    /* NOWAY, or policy has the VM stay once it is handed over */
+        WHEN_HOLD = 1 << 20,      /* a device is lost at the source, and policy has the VM stand then */
+        WHEN_HELD = 1 << 21, /* the vCPUs were held before the VMM began to run, and have not been let go */
+        WHEN_MAX = 1 << 22,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */

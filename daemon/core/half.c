@@ -144,9 +144,30 @@ static void emit_send(Step *s, Message message, Phase phase)
                 message == MESSAGE_NOTSTARTED && !s->half->vmm_gone && s->half->owner != OWNER_DISCARDED;
 }
 
-static uint64_t phase_usec(const Step *s)
+static const PlanPhase *phase_plan(const Step *s)
 {
-        return s->plan->phases[desc(s)->phase].deadline_usec;
+        return &s->plan->phases[desc(s)->phase];
+}
+
+static uint64_t device_usec(const Step *s, uint32_t i)
+{
+        return s->plan->devices[i].deadline_usec[desc(s)->phase];
+}
+
+/* Of those that are waited for, the next whose time is up, and later than `after`. Without any, the VMM's. */
+static uint64_t next_due(const Step *s, uint64_t after)
+{
+        const Half *half = s->half;
+        uint64_t next = UINT64_MAX;
+
+        if (half->peer_pending && phase_plan(s)->peer_usec > after)
+                next = MIN(next, phase_plan(s)->peer_usec);
+        if (half->vmm_pending && phase_plan(s)->deadline_usec > after)
+                next = MIN(next, phase_plan(s)->deadline_usec);
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (half->devices[i].pending && device_usec(s, i) > after)
+                        next = MIN(next, device_usec(s, i));
+        return next == UINT64_MAX ? MAX(phase_plan(s)->deadline_usec, after) : next;
 }
 
 static void emit_timer(Step *s, HalfTime time)
@@ -156,7 +177,8 @@ static void emit_timer(Step *s, HalfTime time)
         switch (time) {
         case HALF_TIME_NONE: break;
         case HALF_TIME_PHASE:
-                usec = phase_usec(s) + MARGIN_USEC + (s->half->peer_pending ? PEER_MARGIN_USEC : 0);
+                s->half->due_usec = next_due(s, 0);
+                usec = s->half->due_usec + MARGIN_USEC + (s->half->peer_pending ? PEER_MARGIN_USEC : 0);
                 break;
         case HALF_TIME_DOUBT: usec = s->plan->doubt_usec; break;
         case HALF_TIME_RETRY: usec = RETRY_USEC; break;
@@ -208,12 +230,17 @@ static void pass_over_device(const Step *s, HalfDevice *device)
                 device->lost = device->dead = true;
 }
 
+static bool command_next(Step *s);
+
 /* Something in the barrier has changed. HALF_EVENT_MAX: it still waits. */
 static HalfEventType barrier_look(Step *s)
 {
         Half *half = s->half;
-        bool failed = half->failed || any_device_failed(half);
+        bool failed;
 
+        if (!half->failed && !any_device_failed(half) && command_next(s))
+                emit_timer(s, desc(s)->time);
+        failed = half->failed || any_device_failed(half);
         if (failed && desc(s)->patience == HALF_FIRST)
                 return HALF_FAILED;
         if (anything_pending(half))
@@ -237,17 +264,77 @@ static void command_device(Step *s, uint32_t i, const DeviceProgram *program)
         effect->program = *program;
         effect->interrupt = device->busy != 0;
         /* How long a load takes is the source's business: it stands in the other half's plan. */
-        effect->deadline_usec = desc(s)->device == DEVICE_ACT_LOAD ? 0 : phase_usec(s);
+        effect->deadline_usec = desc(s)->device == DEVICE_ACT_LOAD ? 0 : device_usec(s, i);
         device->busy = s->half->step;
         device->pending = true;
 }
 
-static bool skips_device(const Step *s, const HalfDevice *device)
+static bool skips_device(const Step *s, uint32_t i)
 {
+        const HalfDevice *device = &s->half->devices[i];
         DeviceAct act = desc(s)->device;
 
         return plan_takes_vmms_word(s->plan, act, device->flags) ||
+               plan_leaves_out(s->plan, act, i, device->flags) ||
                (device->dead && act != DEVICE_ACT_CLOSE && act != DEVICE_ACT_DISCARD);
+}
+
+/* Forward, where devices are moved on, policy may say which go first. What the other half sends is taken in by all at once,
+ * whatever its order; and on a way back, or where there is none, nobody waits for anybody. */
+static bool goes_by_order(const Step *s)
+{
+        static const DeviceAct acts[] = {DEVICE_ACT_RECEIVE, DEVICE_ACT_LOG,    DEVICE_ACT_PRECOPY,
+                                         DEVICE_ACT_GRACE,   DEVICE_ACT_P2P,    DEVICE_ACT_STOP_REST,
+                                         DEVICE_ACT_STOP,    DEVICE_ACT_DRAIN,  DEVICE_ACT_SEALED,
+                                         DEVICE_ACT_INTAKE,  DEVICE_ACT_ARRIVE, DEVICE_ACT_RUN};
+
+        if (desc(s)->job != JOB_STATE_RUNNING ||
+            (desc(s)->patience != HALF_FIRST && desc(s)->patience != HALF_ALL))
+                return false;
+        for (size_t k = 0; k < ARRAY_SIZE(acts); k++)
+                if (acts[k] == desc(s)->device)
+                        return true;
+        return false;
+}
+
+/* The least order of those that are still to be asked; PLAN_ORDERS: nobody is. */
+static uint32_t next_order(const Step *s)
+{
+        uint32_t order = PLAN_ORDERS;
+
+        for (uint32_t i = 0; i < s->half->n_devices; i++) {
+                if (s->half->devices[i].pending)
+                        return PLAN_ORDERS; /* ... before those have answered */
+                if (s->half->devices[i].waits)
+                        order = MIN(order, goes_by_order(s) ? s->plan->devices[i].order : 0);
+        }
+        return order;
+}
+
+/* Asks those that are to be asked next, once all before have answered. Returns whether anybody was asked. */
+static bool command_next(Step *s)
+{
+        DeviceAct act = desc(s)->device;
+        DeviceProgram program;
+        bool asked = false;
+        uint32_t order;
+
+        while (!asked && (order = next_order(s)) < PLAN_ORDERS)
+                for (uint32_t i = 0; i < s->half->n_devices; i++) {
+                        HalfDevice *device = &s->half->devices[i];
+
+                        if (!device->waits || (goes_by_order(s) && s->plan->devices[i].order != order))
+                                continue;
+                        device->waits = false;
+                        if (device_program(act, device->state, device->flags, device->gone, &program) < 0) {
+                                device->failed = true; /* it has changed since all were planned */
+                                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
+                        } else if (program.n > 0) {
+                                command_device(s, i, &program);
+                                asked = true;
+                        }
+                }
+        return asked;
 }
 
 /* Gives every device its part. First all are planned: a device that has no way fails the barrier before any other
@@ -262,7 +349,7 @@ static void enter_devices(Step *s)
         for (uint32_t i = 0; i < half->n_devices; i++) {
                 HalfDevice *device = &half->devices[i];
 
-                if (skips_device(s, device))
+                if (skips_device(s, i))
                         continue;
                 if (device_program(act, device->state, device->flags, device->gone, &program) < 0)
                         device->failed = hopeless = true;
@@ -275,13 +362,10 @@ static void enter_devices(Step *s)
         for (uint32_t i = 0; i < half->n_devices; i++) {
                 HalfDevice *device = &half->devices[i];
 
-                device->retries_left = s->plan->retries;
-                if (skips_device(s, device) || device->failed)
-                        continue;
-                if (device_program(act, device->state, device->flags, device->gone, &program) == 0 &&
-                    program.n > 0)
-                        command_device(s, i, &program);
+                device->retries_left = s->plan->devices[i].retries;
+                device->waits = !skips_device(s, i) && !device->failed;
         }
+        (void) command_next(s);
 }
 
 /* Of one that is gone only how it ended is asked. Where there is no way back nobody need be held. */
@@ -303,7 +387,7 @@ static void enter_vmm(Step *s)
         effect = emit(s, HALF_EFFECT_VMM);
         effect->vmm_act = desc(s)->vmm;
         /* As for a load: memory comes in as long as the source says. */
-        effect->deadline_usec = desc(s)->vmm == VMM_ACT_TAKE_IN ? 0 : phase_usec(s);
+        effect->deadline_usec = desc(s)->vmm == VMM_ACT_TAKE_IN ? 0 : phase_plan(s)->deadline_usec;
         s->half->vmm_pending = true;
         if (desc(s)->vmm == VMM_ACT_SEAL)
                 s->half->drained = true;
@@ -337,7 +421,7 @@ static void enter_peer(Step *s)
         if (desc(s)->expect != MESSAGE_NONE)
                 half->peer_pending = true;
         if (desc(s)->connect) {
-                emit(s, HALF_EFFECT_CONNECT)->deadline_usec = phase_usec(s);
+                emit(s, HALF_EFFECT_CONNECT)->deadline_usec = phase_plan(s)->deadline_usec;
                 half->peer_pending = true;
         }
 }
@@ -352,7 +436,8 @@ static HalfEventType enter(Step *s, HalfState state)
                 false;
         half->held &= (DESTINATION_HOLDING & IN(state)) != 0;
         for (uint32_t i = 0; i < half->n_devices; i++)
-                half->devices[i].pending = half->devices[i].failed = false;
+                half->devices[i].pending = half->devices[i].failed = half->devices[i].waits = false;
+        half->due_usec = 0;
 
         if (desc(s)->skippable && !s->plan->phases[desc(s)->phase].planned)
                 return HALF_REACHED;
@@ -431,6 +516,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_COPY: return s->event->copy;
         case WHEN_NO_COPY: return !s->event->copy;
         case WHEN_NOWAY: return half->noway || s->event->noway;
+        case WHEN_ONWARD: return half->noway || s->plan->onward;
         case WHEN_NOTHING_RAN: return nothing_ran(half);
         case WHEN_END_SEEN: return half->end_seen;
         case WHEN_LINKED: return half->linked;
@@ -650,9 +736,28 @@ static void result(Step *s)
         }
 }
 
+static void late(Step *s, bool *pending, HalfWho who)
+{
+        note_failure(s, HALF_CAUSE_DEADLINE, who);
+        *pending = false;
+        s->half->failed = true;
+}
+
+/* Some have more time than those that were late. */
+static void wait_on(Step *s)
+{
+        uint64_t due_usec = s->half->due_usec, next = next_due(s, due_usec);
+
+        s->half->due_usec = next;
+        emit(s, HALF_EFFECT_TIMER)->deadline_usec = MAX(next - due_usec, 1);
+}
+
 static void deadline(Step *s)
 {
         Half *half = s->half;
+        /* A timer that no participant was given: whoever is still awaited then is late. */
+        uint64_t due_usec = half->due_usec > 0 ? half->due_usec : UINT64_MAX;
+        HalfEventType type;
 
         if (half->record_pending)
                 return; /* a write that is under way may become durable at any moment: there is no acting without it */
@@ -663,7 +768,7 @@ static void deadline(Step *s)
         for (uint32_t i = 0; i < half->n_devices; i++) {
                 HalfDevice *device = &half->devices[i];
 
-                if (!device->pending)
+                if (!device->pending || device_usec(s, i) > due_usec)
                         continue;
                 device->pending = false;
                 device->failed = true;
@@ -674,12 +779,14 @@ static void deadline(Step *s)
                         half->failure.state = DEVICE_STATE_UNKNOWN;
                 }
         }
-        if (half->vmm_pending || half->peer_pending) {
-                note_failure(s, HALF_CAUSE_DEADLINE, half->vmm_pending ? HALF_WHO_VMM : HALF_WHO_PEER);
-                half->vmm_pending = half->peer_pending = false;
-                half->failed = true;
-        }
-        follow(s, barrier_look(s));
+        if (half->vmm_pending && phase_plan(s)->deadline_usec <= due_usec)
+                late(s, &half->vmm_pending, HALF_WHO_VMM);
+        if (half->peer_pending && phase_plan(s)->peer_usec <= due_usec)
+                late(s, &half->peer_pending, HALF_WHO_PEER);
+        type = barrier_look(s);
+        if (type == HALF_EVENT_MAX && half->due_usec == due_usec)
+                wait_on(s);
+        follow(s, type);
 }
 
 static void device_gone(Step *s)

@@ -277,6 +277,7 @@ typedef struct HalfDevice {
         DeviceState state;     /* as last read back */
         uint32_t busy;         /* step of the command that it has not answered, or 0 */
         uint32_t retries_left; /* in this step */
+        bool waits;            /* it is asked in this step when those before it have answered */
         bool pending;          /* the barrier waits for it */
         bool failed;           /* it failed in this step */
         bool gone;             /* its agent or connection is gone */
@@ -288,7 +289,7 @@ typedef struct HalfDevice {
         bool dead;             /* it does not answer, or can't be brought back: no more commands */
 } HalfDevice;
 
-/* Plain data: may be copied and compared byte for byte, and holds no time. */
+/* Plain data: may be copied and compared byte for byte, and holds no point in time. */
 typedef struct Half {
         Side side;
         HalfState state;
@@ -311,6 +312,7 @@ typedef struct Half {
         bool done_seen; /* ... DONE came; DONEACK is owed */
         bool cancelled; /* somebody asked for that, and was not told that it is too late */
         bool acked;
+        uint64_t due_usec; /* whose time is no longer than this is late when the timer runs out */
         HalfFailure failure;
         uint32_t n_devices;
         HalfDevice devices[];

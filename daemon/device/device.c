@@ -156,8 +156,6 @@ uint32_t device_flags(const Device *device)
 {
         uint32_t flags = device->flags;
 
-        if (device->definition.precopy_off)
-                flags &= ~(uint32_t) DEVICE_MIGRATION_PRE_COPY;
         if (device->definition.type == DEVICE_TYPE_VFIO)
                 flags |= DEVICE_KERNEL;
         return device->supervised ? flags | DEVICE_SUPERVISED : flags;

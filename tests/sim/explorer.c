@@ -1500,21 +1500,23 @@ static int explore(bool verbose)
 /* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. `its_vmm`: the VMM drives it. */
 static void set_plan(bool dma, bool its_vmm, bool is_held)
 {
-        Policy policy = policy_default;
+        PolicyRule rule = {};
 
         supervised = its_vmm;
-        policy.last_arc_back = is_held;
+        rule.sets[POLICY_SUPERVISED_LAST_ARC] = is_held;
+        rule.values[POLICY_SUPERVISED_LAST_ARC] = POLICY_LAST_ARC_BACK;
         flags = DEVICE_MIGRATION_STOP_COPY | DEVICE_MIGRATION_P2P;
         if (dma)
                 flags |= DEVICE_MIGRATION_PRE_COPY | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA;
         if (supervised)
                 flags |= DEVICE_SUPERVISED | DEVICE_KERNEL;
-        plan_build(&plan,
-                   &(Manifest){.vmm = {.type = VMM_TYPE_QMP, .can_hold = true},
-                               .kernel = "6.12.107",
-                               .n_devices = 1,
-                               .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
-                   &policy);
+        if (plan_build(&plan,
+                       &(Manifest){.vmm = {.type = VMM_TYPE_QMP, .can_hold = true},
+                                   .kernel = "6.12.107",
+                                   .n_devices = 1,
+                                   .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
+                       &(PolicyRules){1, &rule}, USEC_PER_SEC) < 0)
+                exit(2);
 }
 
 #include "broken.h"

@@ -23,10 +23,10 @@ from kills import Watcher, named_agents
 from lab import TOP, Guest, Lab, Process, find_processes, is_alive, new_uuid, program, wait_for
 from relay import Relay
 
-CONFIG = {"deadlines-msec": {p: 3000 for p in (
-    "check", "prepare", "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")},
+CONFIG = {"policy": {"deadline-ms": {p: 3000 for p in (
+    "check", "prepare", "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")}},
     "connect-msec": 500, "doubt-msec": 1500}
-CONFIG["deadlines-msec"].update({"precopy": 4000, "drain": 2500})
+CONFIG["policy"]["deadline-ms"].update({"precopy": 4000, "drain": 2500})
 ARC_MS = 40
 # Deadlines of the phase that failed and of the way back, and what scheduling takes.
 LIMIT_SECONDS = 20
@@ -656,7 +656,7 @@ def fake_move(lab, here, there, allowed, fault, text):
     assert text in move.job["error"]["text"], move.job["error"]
     # An answer that is lost must not cost a whole deadline, after which a person would be asked.
     blackout = move.a.jobs()[-1]["BlackoutUsec"]
-    assert blackout < CONFIG["deadlines-msec"]["run"] * 900, f"blackout {blackout} us"
+    assert blackout < CONFIG["policy"]["deadline-ms"]["run"] * 900, f"blackout {blackout} us"
     return result
 
 

@@ -25,9 +25,9 @@ CONNECT_DEVICE = 1
 LINK_MESSAGE_MAX = FRAME_MAX = 1 << 20
 
 # A job must outlive what is done to it, and one that is left alone must end in the time of the test.
-CONFIG = {"deadlines-msec": {p: round(1500 * PACE) for p in (
+CONFIG = {"policy": {"deadline-ms": {p: round(1500 * PACE) for p in (
     "check", "prepare", "halt", "p2p-grace", "drain", "intake", "handover", "arrival-grace", "run-devices", "run",
-    "release")}, "connect-msec": round(500 * PACE), "doubt-msec": 1000}
+    "release")}}, "connect-msec": round(500 * PACE), "doubt-msec": 1000}
 
 
 def fds(pid):

@@ -55,7 +55,7 @@ class World:
 
     def __init__(self, n=2, ports=1, **config):
         self.lab = Lab()
-        self.a, self.b = (self.lab.host(name, config={"deadlines-msec": DEADLINES, **config}) for name in "ab")
+        self.a, self.b = (self.lab.host(name, config={"policy": {"deadline-ms": DEADLINES}, **config}) for name in "ab")
         self.mdevs = {h.name: [Mdev(ports) for _ in range(n)] for h in (self.a, self.b)}
         self.uuid = str(uuid.uuid4())
         for i, (there, here) in enumerate(zip(self.mdevs["a"], self.mdevs["b"])):

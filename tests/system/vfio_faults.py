@@ -37,9 +37,9 @@ LATE_USEC = 2 * DEADLINE_MS * 1000
 HANG_SECONDS = 4 * DEADLINE_MS / 1000
 # What only comes late is no fault: to start or end a QEMU takes long where all is emulated.
 PATIENT = {p: 15 * DEADLINE_MS for p in ("check", "prepare", "release")}
-FAULTS_CONFIG = {**CONFIG, "deadlines-msec": {p: DEADLINE_MS for p in DEADLINES} | {"precopy": 3 * DEADLINE_MS} | PATIENT}
+FAULTS_CONFIG = {**CONFIG, "policy": {"deadline-ms": {p: DEADLINE_MS for p in DEADLINES} | {"precopy": 3 * DEADLINE_MS} | PATIENT}}
 # Rows "held".
-HELD_CONFIG = {**FAULTS_CONFIG, "supervised-last-arc": "back"}
+HELD_CONFIG = {**FAULTS_CONFIG, "policy": {**FAULTS_CONFIG["policy"], "supervised-last-arc": "back"}}
 EXIT = {**kills.EXIT, "lost": 11}
 FLAGS = {"p2p,pre-copy": 7, "p2p": 3, "pre-copy": 5, "plain": 1}
 

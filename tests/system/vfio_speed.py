@@ -43,7 +43,7 @@ INTAKE_FACTOR, INTAKE_MSEC = 1.15, 10
 # As on Debian's kernel, so that the two can be compared.
 PROPERTIES = ",x-device-dirty-page-tracking=off" if KERNEL == "iommufd" else ""
 # A machine that is emulated in an emulated one takes its time; what is too long for a goal must still be seen.
-PATIENCE = {"deadlines-msec": {p: 30000 for p in DEADLINES}, "connect-msec": 10000, "doubt-msec": 5000}
+PATIENCE = {"policy": {"deadline-ms": {p: 30000 for p in DEADLINES}}, "connect-msec": 10000, "doubt-msec": 5000}
 
 
 class Ours(World):
@@ -64,7 +64,7 @@ def rows_of(mode, n, arcs, repeats):
     config, rows = MODES[mode][0], {}
     with Lab(transport="unix") as lab:
         world = Stock(lab, n, properties=PROPERTIES) if config is None else Ours(
-            lab, n, config={**PATIENCE, **config}, properties=PROPERTIES)
+            lab, n, config=PATIENCE, policy=config, properties=PROPERTIES)
         for arc in arcs:
             rows[arc] = [], []
             for side in world.mdevs.values():

@@ -13,7 +13,6 @@
 /* A half with four devices, and the commands that it has given and that are not answered yet. */
 typedef struct Rig {
         Plan plan;
-        Policy policy;
         HalfEffects effects;
         HalfEffect asked[N], vmm, record, connect;
         bool has[N], has_vmm, has_record, has_connect;
@@ -92,14 +91,13 @@ static void rig_init_with(Rig *rig, Side side, const uint32_t flags[N])
                              .devices = devices};
 
         memset(rig, 0, sizeof *rig);
-        rig->policy = policy_default;
         for (int i = 0; i < N; i++) {
                 rig->flags[i] = devices[i].migration_flags = flags[i];
                 rig->device[i] = DEVICE_STATE_RUNNING;
                 if (side == SIDE_DESTINATION && is_driven(rig, (uint32_t) i))
                         rig->device[i] = DEVICE_STATE_STOP; /* left by a job that nobody remembers */
         }
-        plan_build(&rig->plan, &manifest, &rig->policy);
+        assert_int_equal(plan_build(&rig->plan, &manifest, &(PolicyRules){}, 10 * USEC_PER_SEC), 0);
         assert_int_equal(half_effects_init(&rig->effects, N), 0);
         half_init(&rig->half, side, N, false);
         for (uint32_t i = 0; i < N; i++)
@@ -120,6 +118,7 @@ static void rig_init(Rig *rig, Side side)
 static void rig_deinit(Rig *rig)
 {
         half_effects_deinit(&rig->effects);
+        plan_deinit(&rig->plan);
 }
 
 static bool rig_said(const Rig *rig, Message message)
@@ -546,7 +545,8 @@ static void test_a_transition_that_moved_nothing_is_tried_as_often_as_policy_say
                 Rig rig;
 
                 rig_init(&rig, SIDE_SOURCE);
-                rig.plan.retries = retries;
+                for (uint32_t i = 0; i < N; i++)
+                        rig.plan.devices[i].retries = retries;
                 rig_until(&rig, SOURCE_P2P_GRACE);
                 for (uint32_t i = 0; i < retries; i++) {
                         rig_device_fails(&rig, 0, DEVICE_STATE_RUNNING, DEVICE_STATE_RUNNING_P2P,
@@ -781,7 +781,7 @@ static void test_begin_drain_gives_the_destination_a_deadline(void **state)
         rig_until(&rig, DESTINATION_TAKE_IN);
         assert_int_equal(rig.timer_usec, 0);
         rig_message(&rig, MESSAGE_BEGIN, PHASE_DRAIN);
-        assert_true(rig.timer_usec >= rig.policy.deadline_usec[PHASE_DRAIN]);
+        assert_true(rig.timer_usec >= rig.plan.phases[PHASE_DRAIN].deadline_usec);
         rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
         assert_int_equal(rig.half.state, DESTINATION_GATHER);
         rig_deinit(&rig);
@@ -1692,6 +1692,158 @@ static void test_names_round_trip(void **state)
         assert_int_equal(phase_from_string("no such"), PHASE_INVALID);
 }
 
+/* ---- what policy says ------------------------------------------------------------------------------------------ */
+
+static const uint32_t all_p2p[N] = {3 | DMA, 3 | DMA, 3 | DMA, 3 | DMA};
+
+static void set_orders(Rig *rig)
+{
+        static const uint32_t orders[N] = {7, 0, 7, 255};
+
+        for (uint32_t i = 0; i < N; i++)
+                rig->plan.devices[i].order = orders[i];
+}
+
+/* Forward, wherever a device is moved on, those with a lower number come first, and the next only when all of these have
+ * answered; each number has its time. */
+static void test_forward_devices_are_asked_in_their_order(void **state)
+{
+        static const struct {
+                Side side;
+                HalfState at;
+        } places[] = {
+                {SIDE_SOURCE, SOURCE_LOG},
+                {SIDE_SOURCE, SOURCE_P2P_GRACE},
+                {SIDE_SOURCE, SOURCE_STOP},
+                {SIDE_SOURCE, SOURCE_DRAIN},
+                {SIDE_DESTINATION, DESTINATION_PREPARE},
+                {SIDE_DESTINATION, DESTINATION_INTAKE},
+                {SIDE_DESTINATION, DESTINATION_ARRIVE},
+                {SIDE_DESTINATION, DESTINATION_RUN_DEVICES},
+        };
+
+        for (size_t k = 0; k < ARRAY_SIZE(places); k++) {
+                Rig rig;
+
+                rig_init_with(&rig, places[k].side, all_p2p);
+                set_orders(&rig);
+                rig_until(&rig, places[k].at);
+                if (rig.has_vmm)
+                        rig_vmm(&rig, 0); /* it waits for nobody */
+                assert_true(!rig.has[0] && rig.has[1] && !rig.has[2] && !rig.has[3]);
+                rig.timer_usec = 0;
+                rig_device_ok(&rig, 1);
+                assert_true(rig.has[0] && !rig.has[1] && rig.has[2] && !rig.has[3]);
+                assert_true(rig.timer_usec > 0);
+                rig_device_ok(&rig, 2);
+                assert_true(rig.has[0] && !rig.has[3]);
+                rig_device_ok(&rig, 0);
+                assert_true(rig.has[3]);
+                assert_int_equal(rig.half.state, places[k].at);
+                rig_device_ok(&rig, 3);
+                if (half_states[places[k].at].expect)
+                        rig_message(&rig, half_states[places[k].at].expect, half_states[places[k].at].phase);
+                assert_int_not_equal(rig.half.state, places[k].at);
+                rig_deinit(&rig);
+        }
+}
+
+/* What the other half sends must find a taker, and on the way back nobody waits for anybody. */
+static void test_nobody_waits_for_his_order_to_load_or_to_go_back(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, all_p2p);
+        set_orders(&rig);
+        rig_until(&rig, DESTINATION_TAKE_IN);
+        assert_true(rig.has[0] && rig.has[1] && rig.has[2] && rig.has[3]);
+        rig_deinit(&rig);
+
+        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+        set_orders(&rig);
+        rig_until(&rig, SOURCE_DRAIN);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig_until(&rig, SOURCE_BACK_RUN);
+        assert_true(rig.has[0] && rig.has[1] && rig.has[2] && rig.has[3]);
+        rig_deinit(&rig);
+}
+
+/* Those after one that fails are not even asked. */
+static void test_a_failure_ends_the_order(void **state)
+{
+        static const Side sides[] = {SIDE_SOURCE, SIDE_DESTINATION};
+        static const HalfState at[] = {SOURCE_P2P_GRACE, DESTINATION_RUN_DEVICES};
+        static const HalfState then[] = {SOURCE_ABORT, DESTINATION_FIND};
+
+        for (size_t k = 0; k < 2; k++) {
+                Rig rig;
+
+                rig_init_with(&rig, sides[k], all_p2p);
+                set_orders(&rig);
+                rig_until(&rig, at[k]);
+                rig_device_fails(&rig, 1, rig.device[1], DEVICE_STATE_MAX, rig.device[1]);
+                assert_true(rig.half.state == then[k] ||
+                            half_states[rig.half.state].job != JOB_STATE_RUNNING);
+                if (sides[k] == SIDE_SOURCE)
+                        assert_false(rig.has[0] || rig.has[2] || rig.has[3]);
+                rig_deinit(&rig);
+        }
+}
+
+/* Each has its own time; who has more is waited for after who has less, and the half is told when. */
+static void test_each_device_has_its_own_time(void **state)
+{
+        Rig rig;
+
+        for (int answers = 0; answers < 2; answers++) {
+                uint64_t first;
+
+                rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+                rig.plan.devices[2].deadline_usec[PHASE_P2P_GRACE] = 2 * USEC_PER_SEC;
+                rig_until(&rig, SOURCE_P2P_GRACE);
+                for (uint32_t i = 0; i < N; i++)
+                        assert_int_equal(rig.asked[i].deadline_usec, (i == 2 ? 2 : 5) * USEC_PER_SEC);
+                first = rig.timer_usec;
+                assert_in_range(first, 2 * USEC_PER_SEC, 3 * USEC_PER_SEC);
+                if (answers)
+                        rig_device_ok(&rig, 2);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                if (answers) {
+                        assert_int_equal(rig.half.state, SOURCE_P2P_GRACE);
+                        assert_int_equal(rig.timer_usec, 3 * USEC_PER_SEC);
+                        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                }
+                assert_int_equal(rig.half.state, SOURCE_ABORT);
+                assert_int_equal(rig.half.failure.cause, HALF_CAUSE_DEADLINE);
+                assert_int_equal(rig.half.failure.device, answers ? 0 : 2);
+                rig_deinit(&rig);
+        }
+}
+
+/* after-grace: back, the VM goes home from a failure in arrival-grace; degraded, it runs there without the device. */
+static void test_after_grace_says_where_a_failure_in_arrival_grace_leads(void **state)
+{
+        for (int onward = 0; onward < 2; onward++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_DESTINATION, all_p2p);
+                rig.plan.onward = onward;
+                rig_until(&rig, DESTINATION_ARRIVE);
+                rig_device_fails(&rig, 2, DEVICE_STATE_STOP, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_ERROR);
+                if (!onward) {
+                        rig_until(&rig, DESTINATION_PROMISED);
+                        assert_true(rig_said(&rig, MESSAGE_NOTSTARTED));
+                } else {
+                        rig_until(&rig, DESTINATION_STARTED);
+                        assert_true(half_device_is_lost(&rig.half, 2));
+                        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+                        assert_true(rig_said(&rig, MESSAGE_STARTED));
+                        assert_false(rig_said(&rig, MESSAGE_NOTSTARTED));
+                }
+                rig_deinit(&rig);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -1757,6 +1909,11 @@ int main(void)
                 cmocka_unit_test(test_every_record_of_each_side_has_a_place_after_a_restart),
                 cmocka_unit_test(test_a_job_that_was_given_up_is_not_done_after_a_restart),
                 cmocka_unit_test(test_names_round_trip),
+                cmocka_unit_test(test_forward_devices_are_asked_in_their_order),
+                cmocka_unit_test(test_nobody_waits_for_his_order_to_load_or_to_go_back),
+                cmocka_unit_test(test_a_failure_ends_the_order),
+                cmocka_unit_test(test_each_device_has_its_own_time),
+                cmocka_unit_test(test_after_grace_says_where_a_failure_in_arrival_grace_leads),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
