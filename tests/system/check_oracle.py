@@ -334,7 +334,7 @@ class Maker:
         kind = self.some(("none", "qmp", "qmp", "delegate"))
         pair = {side: self.host(kind, side) for side in SIDES}
         pair["source"]["labels"] = self.some(({}, {"tier": "gold"}, {"tier": "silver", "rack": "7"}))
-        pair["policies"] = {side: [{"rules": [self.rule() for _ in range(self.some((1, 1, 2, 4)))]}
+        pair["policies"] = {side: [{"rules": [self.rule() for _ in range(self.some((1, 2, 4, 6)))]}
                                    for _ in range(self.some((0, 0, 1, 1, 2)))] for side in SIDES}
         for i in range(self.some((0, 1, 1, 2, 3, 5))):
             d = self.device(i, kind)
@@ -359,7 +359,7 @@ class Maker:
         if not set(wanted) & set(OF_DEVICES):
             keys.update({"viommu-grace": ("off", "auto", "require"), "opaque": ("refuse", "allow")})
         said = {k: self.some(keys[k]) for k in self.random.sample(sorted(keys), self.some((1, 1, 2, 3)))}
-        if "compat" in said:
+        if "compat" in said or self.random.random() < 0.3:
             said["compat"] = {fact: self.some(("equal", "at-least", "ignore", list(values[:2])))
                               for fact, values in FACTS.items() if self.random.random() < 0.5}
         return {"match": match, "set": said} if match else {"set": said}
