@@ -884,6 +884,24 @@ class Moves(Case):
         self.assertTrue(60000 <= device["usec"] <= blackout["usec"], blackout)
         self.assertIn("as last time", self.ends(0, "check", vm, self.b.dest))
 
+    def test_either_hosts_policies_count(self):
+        """Of what only the other host knows, too."""
+        vm = self.vm()
+        for host in (self.a, self.b):
+            host.write_policy("facts", {"set": {"compat": {"board": "equal"}}})
+            self.ends(0, "policy", "reload", host=host)
+            try:
+                status, report = self.a.json("check", vm, self.b.dest)
+                job = self.a.migrate(vm, self.b)[1]
+            finally:
+                os.unlink(os.path.join(host.policies, "facts.json"))
+                self.ends(0, "policy", "reload", host=host)
+            finding, = report["findings"]
+            self.assertEqual((status, finding["device"], finding["property"], finding["source"], finding["destination"]),
+                             (6, "nic", "fact", "board not known", "board not known"))
+            self.assertEqual(job["result"], "refused")
+        self.assertEqual(self.a.json("check", vm, self.b.dest)[0], 0)
+
     def test_a_dry_run_that_is_refused(self):
         vm = self.vm()
         status, out, _ = self.a.migctl("migrate", "--dry-run", vm, self.a.dest)
