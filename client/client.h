@@ -51,6 +51,7 @@ int cmd_cancel(Client *client, char **args, int n);
 int cmd_jobs(Client *client, char **args, int n);
 int cmd_show(Client *client, char **args, int n);
 int cmd_reset(Client *client, char **args, int n);
+int cmd_plugin_list(Client *client, char **args, int n);
 int cmd_policy_list(Client *client, char **args, int n);
 int cmd_policy_show(Client *client, char **args, int n);
 int cmd_policy_check(Client *client, char **args, int n);
@@ -127,6 +128,11 @@ const char *format_age(uint64_t usec, char ret[32]);
 
 /* The phases of a move, how long each may take, and who takes part. */
 void plan_view(json_object *plan, bool legend, FILE *f);
+
+/* ---- report-view.c ------------------------------------------------------------------------------------------- */
+
+/* What check foretells and promises, and between which hosts. */
+void report_view(json_object *report, bool legend, FILE *f);
 
 /* ---- timeline-view.c ----------------------------------------------------------------------------------------- */
 

@@ -128,6 +128,23 @@ void job_send(Job *job, const HalfEffect *effect)
 
 /* ---- in ------------------------------------------------------------------------------------------------------ */
 
+/* What it says of itself, by which its device may be refused here, too: policies of both hosts count. It is not there when it
+ * did not look. */
+static void judge_theirs(Job *job, JsonReader *reader, json_object *body, const Manifest *mine,
+                         Findings *findings)
+{
+        json_object *object = json_member(reader, body, "manifest", json_type_object, false);
+        Manifest theirs = {};
+
+        if (!object || manifest_from_json(reader, object, &theirs) < 0)
+                return;
+        if (check_pair(mine, &theirs, &job->host->policies->rules, findings) < 0)
+                abort();
+        json_object_put(job->peer_host);
+        job->peer_host = job_host_json(&theirs);
+        manifest_deinit(&theirs);
+}
+
 /* The source's own findings, and what the destination found. */
 static bool take_checked(Job *job, JsonReader *reader, json_object *body)
 {
@@ -140,11 +157,11 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
         if (vm_manifest(job->vm, &manifest) < 0 ||
             check_side(&manifest, &job->host->policies->rules, SIDE_SOURCE, &findings) < 0)
                 abort();
+        judge_theirs(job, reader, body, &manifest, &findings);
         findings_to_json(&findings, job->findings);
-        job_add_plugin_findings(job);
         findings_take(theirs, job->findings);
         job->more_findings = (uint32_t) json_number(reader, report, "more", 0, INT32_MAX, 0);
-        ok &= !findings_json_first_refusal(job->findings);
+        ok &= !findings_refuse(&findings);
         findings_deinit(&findings);
         manifest_deinit(&manifest);
         return ok;

@@ -322,7 +322,7 @@ static bool is_in_phase(const Job *job, uint32_t device, Phase phase)
 }
 
 /* The plan that the run has, with the devices of each phase. */
-static json_object *plan_to_json(const Job *job)
+json_object *job_plan_report(const Job *job)
 {
         json_object *plan = job_plan_json(job), *phases = NULL;
 
@@ -339,19 +339,6 @@ static json_object *plan_to_json(const Job *job)
         }
         json_add_number(plan, "predicted_blackout_usec", (int64_t) job->predicted_usec);
         return plan;
-}
-
-json_object *job_report(const Job *job)
-{
-        json_object *report = json_new_object();
-
-        json_add_bool(report, "ok",
-                      !findings_json_first_refusal(job->findings) && job_result(job) == JOB_RESULT_DONE);
-        json_add(report, "findings", json_object_get(job->findings));
-        json_add_number(report, "more_findings", job->more_findings);
-        json_add_number(report, "plugins_msec", job->vm ? (int64_t) vm_plugins_blackout_ms(job->vm) : 0);
-        json_add(report, "plan", plan_to_json(job));
-        return report;
 }
 
 static json_object *devices_to_json(const Job *job)

@@ -227,6 +227,8 @@ void job_run_device(Job *job, const HalfEffect *effect)
 {
         Device *device = job->vm->devices[job->devices[effect->device].vm_index];
 
+        if (effect->program.n > 0 && effect->program.ops[0].type == DEVICE_OP_LOG_START)
+                device_tell_others(device, job->vm->devices, job->vm->definition->n_devices);
         device_run(device, job->id, &effect->program, &job->plan.devices[effect->device].limits,
                    effect->deadline_usec, effect->interrupt, effect->step, on_device_answered, job);
 }
@@ -369,14 +371,13 @@ static void finish(Job *job)
         loop_timer_set(job->blackout_timer, 0);
         job_forget_plugins(job);
         job_drop_data(job);
-        if (job_side(job) == SIDE_SOURCE && job_result(job) == JOB_RESULT_DONE && job->vm &&
-            !job->half->check_only)
-                job->vm->last_blackout_usec = job_blackout_usec(job);
         /* A VM that is in doubt, or still ends, stays in hand: see vm_set_job() in the states behind this one. */
         if (!job->half->check_only) {
                 json = job_to_json(job);
                 store_put_history(job->host->store, job->id, job_side(job), job->ended_usec,
                                   json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+                if (job->vm)
+                        measured_take(&job->vm->measured, json);
         }
         if (job->vm)
                 vm_end_job(job->vm);
@@ -467,6 +468,7 @@ Job *job_free(Job *job)
         plan_deinit(&job->plan);
         timeline_deinit(&job->timeline);
         json_object_put(job->findings);
+        json_object_put(job->peer_host);
         free(job->queue);
         for (uint32_t i = 0; job->ids && i < job->n_devices; i++)
                 free((void *) job->ids[i]);
@@ -590,6 +592,8 @@ int job_make_plan(Job *job)
         if (r < 0)
                 return r;
         r = plan_build(&plan, &manifest, &job->host->policies->rules, job->host->config.doubt_usec);
+        if (r >= 0 && job->seen_state == HALF_STATE_INVALID)
+                job->predicted_usec = job_predict(job, &manifest); /* it is told once */
         manifest_deinit(&manifest);
         if (r < 0)
                 return r;
@@ -627,7 +631,6 @@ int job_new_source(const Host *host, const JobHooks *hooks, void *userdata, Vm *
                 r = job_make_plan(job);
         if (r < 0)
                 return r;
-        job->predicted_usec = vm->last_blackout_usec;
         if (options->timeout_usec > 0)
                 loop_timer_set(job->timeout, options->timeout_usec);
         take_vm(job);

@@ -202,7 +202,8 @@ static void inquiry_free(Inquiry *inquiry)
 /* Of more than a person would read, the first; all of a VM with a thousand devices would not go into one message. */
 #define FINDINGS_SENT 100
 
-static void answer_inquiry(Inquiry *inquiry, json_object *findings)
+/* `mine`: what this host is, if it was looked at. */
+static void answer_inquiry(Inquiry *inquiry, json_object *findings, const Manifest *mine)
 {
         json_object *message = link_message(MESSAGE_CHECKED, inquiry->job), *report = json_new_object();
         size_t n = json_object_array_length(findings), more = n > FINDINGS_SENT ? n - FINDINGS_SENT : 0;
@@ -213,6 +214,8 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings)
         json_add_bool(report, "ok", !refused);
         json_add(report, "findings", findings);
         json_add_number(report, "more", (int64_t) more);
+        if (mine)
+                json_add(message, "manifest", manifest_to_json(mine));
         json_add(message, "report", report);
         for (Caller *caller = inquiry->manager->callers; caller; caller = caller->next)
                 if (link_is_up(caller->link) && streq(link_host(caller->link), inquiry->host)) {
@@ -233,7 +236,7 @@ static void answer_one_finding(Inquiry *inquiry, FindingId id, const char *sourc
                 abort();
         findings_to_json(&findings, array);
         findings_deinit(&findings);
-        answer_inquiry(inquiry, array);
+        answer_inquiry(inquiry, array, NULL);
 }
 
 /* Everything that the source claims and that can be judged is judged again here. */
@@ -250,10 +253,10 @@ static void judge(Inquiry *inquiry, Vm *vm)
                 abort();
         findings_to_json(&findings, array);
         findings_deinit(&findings);
-        manifest_deinit(&mine);
         findings_take(inquiry->from_them, array);
         vm_close_devices_later(vm);
-        answer_inquiry(inquiry, array);
+        answer_inquiry(inquiry, array, &mine);
+        manifest_deinit(&mine);
 }
 
 static void on_plugins_checked(void *userdata)
@@ -396,7 +399,10 @@ static void take_check(Caller *caller, const char *job, json_object *body)
                 return;
         }
         memcpy(inquiry->vm, inquiry->source.uuid, sizeof inquiry->vm);
-        look_at_vm(inquiry);
+        if (caller->manager->host->policies->error[0])
+                answer_one_finding(inquiry, FINDING_POLICIES, "", caller->manager->host->policies->error);
+        else
+                look_at_vm(inquiry);
 }
 
 /* ---- prepare, at the destination ----------------------------------------------------------------------------- */

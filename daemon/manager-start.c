@@ -97,7 +97,17 @@ static int take_vm(void *userdata, const char *text, Presence presence)
 
 static int take_history(void *userdata, const char *job, const char *json)
 {
+        _cleanup_(json_object_putp) json_object *parsed = NULL;
+        JsonReader reader = {.where = "history"};
+        const char *uuid;
+        Vm *vm;
+
         manager_add_history(userdata, job, json);
+        parsed = json_parse(&reader, json, strlen(json));
+        uuid = json_string(&reader, parsed, "vm", false);
+        vm = uuid ? manager_find_uuid(userdata, uuid) : NULL;
+        if (vm)
+                measured_take(&vm->measured, parsed);
         return 0;
 }
 

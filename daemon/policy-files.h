@@ -25,6 +25,9 @@ typedef struct PolicyFiles {
         uint32_t n;
         PolicyFile *files; /* owned; in the order in which they were read */
         PolicyRules rules;
+        /* What was wrong when the daemon was started; else empty. Then there are no rules, and no move may begin: nobody knows
+         * what would be forbidden. The daemon itself has to live, for the jobs that had not ended. */
+        char error[JSON_TEXT_MAX];
 } PolicyFiles;
 
 /* Reads *.json of the folders, where they are there; names that begin with a dot are passed over, others are of

@@ -392,6 +392,7 @@ Vm *vm_free(Vm *vm)
         vmm_free(vm->vmm);
         loop_timer_free(vm->idle_timer);
         loop_timer_free(vm->again_timer);
+        measured_deinit(&vm->measured);
         definition_free(vm->definition);
         free(vm);
         return NULL;

@@ -99,6 +99,9 @@ static const FindingDesc descs[FINDING_ID_MAX] = {
                 "devices are quieted only when the vCPUs stand: start QEMU with -name debug-threads=on, and let "
                 "migmgr-helper trace it"),
 
+        [FINDING_ROOM] = REFUSAL("room for records",
+                "free 4 MiB on that host where migmgrd keeps its records: /var/lib/migmgr, or --state-dir"),
+
         [FINDING_P2P_REQUIRED] = REFUSAL("P2P states",
                 "other devices can reach it, or it them, when they stand: use a driver with P2P states, have the VMM "
                 "confirm that it is isolated and set policy \"p2p\" to isolate, or to accept-risk"),
@@ -130,6 +133,10 @@ static const FindingDesc descs[FINDING_ID_MAX] = {
                 "policy \"max-state-mib\" allows less: free what the device holds, or set it higher"),
 
         [FINDING_VMM] = REFUSAL("vmm", "define the same VMM on both hosts"),
+        [FINDING_MACHINE] = REFUSAL("machine type",
+                "start it at the destination with the machine type that it has at the source"),
+        [FINDING_MACHINE_SHORT] = NOTICE("machine type",
+                "which one that is depends on QEMU's version there: say the full name in incoming.argv"),
         [FINDING_NOT_DEFINED_THERE] = REFUSAL("device",
                 "devices pair by their id: define it at the destination, too"),
         [FINDING_NOT_DEFINED_HERE] = REFUSAL("device",
@@ -155,6 +162,8 @@ static const FindingDesc descs[FINDING_ID_MAX] = {
         [FINDING_BUSY] = REFUSAL("job", "wait for the end of that job"),
         [FINDING_PRESENCE_BOTH] = REFUSAL("presence",
                 "the VM is at the destination already: unregister it where it is not"),
+        [FINDING_POLICIES] = REFUSAL("policies",
+                "correct the file on that host, then there: migctl policy reload"),
         [FINDING_MANIFEST] = REFUSAL("manifest", "use the same version of migmgr on both hosts"),
 };
 /* clang-format on */
@@ -390,7 +399,7 @@ static int check_supervised(const Manifest *manifest, Side side, Findings *findi
                 r = check_p2p_of_qemu(manifest, findings);
         if (r == 0)
                 r = notice_qemu(&manifest->vmm, side, findings);
-        if (r == 0 && side == SIDE_SOURCE && manifest->vmm.status == 0)
+        if (r == 0 && side == SIDE_SOURCE && manifest->vmm.type == VMM_TYPE_QMP && manifest->vmm.status == 0)
                 r = notice_grace(manifest, findings);
         return r;
 }
@@ -500,6 +509,21 @@ static int check_viommu(const Manifest *manifest, const PolicyRules *rules, uint
         return 0;
 }
 
+/* ---- what a host needs ------------------------------------------------------------------------------------------- */
+
+/* A job's records are a few pages. On a disk that is full they fail in the middle of it. */
+#define ROOM_NEEDED (4 * INT64_C(1024) * 1024)
+
+static int check_room(const Manifest *manifest, Side side, Findings *findings)
+{
+        char text[32];
+
+        if (manifest->free_bytes < 0 || manifest->free_bytes >= ROOM_NEEDED)
+                return 0;
+        (void) snprintf(text, sizeof text, "%lld KiB free", (long long) (manifest->free_bytes / 1024));
+        return add_here(findings, FINDING_ROOM, side, "", text);
+}
+
 int check_side(const Manifest *manifest, const PolicyRules *rules, Side side, Findings *findings)
 {
         Presence wanted = side == SIDE_SOURCE ? PRESENCE_HERE : PRESENCE_AWAY;
@@ -519,6 +543,8 @@ int check_side(const Manifest *manifest, const PolicyRules *rules, Side side, Fi
         }
         if (r == 0)
                 r = check_supervised(manifest, side, findings);
+        if (r == 0)
+                r = check_room(manifest, side, findings);
         if (r == 0 && side == SIDE_SOURCE)
                 r = check_policies(manifest, rules, findings);
         if (r == 0 && side == SIDE_SOURCE)
@@ -668,6 +694,47 @@ static int check_facts(const Manifest *vm, const ManifestDevice *source, const M
         return r;
 }
 
+/* "10.0" behind the last "-". */
+static bool has_version(const char *machine)
+{
+        const char *end = strrchr(machine, '-');
+        size_t n = end ? strspn(end + 1, "0123456789.") : 0;
+
+        return n > 0 && end[1 + n] == 0;
+}
+
+/* QEMU has short names for the newest of a kind, which is another one in another version of QEMU: "q35" for "pc-q35-10.0". */
+static bool is_short_for(const char *name, const char *machine)
+{
+        static const struct {
+                const char *name, *kind;
+        } others[] = {{"pc", "pc-i440fx"}, {"q35", "pc-q35"}};
+        const char *kind = name;
+        size_t n;
+
+        for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+                if (streq(others[i].name, name))
+                        kind = others[i].kind;
+        n = strlen(kind);
+        return has_version(machine) && strncmp(machine, kind, n) == 0 && machine[n] == '-' &&
+               !strchr(machine + n + 1, '-');
+}
+
+/* The one lives, and the other is only described. */
+static int check_machine(const ManifestVmm *source, const ManifestVmm *destination, Findings *findings)
+{
+        bool said = destination->machine[0] != 0;
+
+        if (source->type != VMM_TYPE_QMP || destination->type != VMM_TYPE_QMP || !source->machine[0] ||
+            streq(source->machine, destination->machine))
+                return 0;
+        return findings_add(findings,
+                            said && !is_short_for(destination->machine, source->machine)
+                                    ? FINDING_MACHINE
+                                    : FINDING_MACHINE_SHORT,
+                            "", source->machine, said ? destination->machine : "not said");
+}
+
 int check_pair(const Manifest *source, const Manifest *destination, const PolicyRules *rules,
                Findings *findings)
 {
@@ -676,6 +743,8 @@ int check_pair(const Manifest *source, const Manifest *destination, const Policy
         if (source->vmm.type != destination->vmm.type)
                 r = findings_add(findings, FINDING_VMM, "", vmm_type_to_string(source->vmm.type),
                                  vmm_type_to_string(destination->vmm.type));
+        if (r == 0)
+                r = check_machine(&source->vmm, &destination->vmm, findings);
         for (uint32_t i = 0; i < source->n_devices && r == 0; i++) {
                 const ManifestDevice *device = &source->devices[i];
                 const ManifestDevice *other = manifest_find(destination, device->id);

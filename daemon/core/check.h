@@ -56,6 +56,7 @@ typedef enum FindingId {
         FINDING_RESET_UNSEEN,
         FINDING_KERNEL_HANGS,
         FINDING_THREAD_NOT_HELD,
+        FINDING_ROOM,
         /* what policy says */
         FINDING_P2P_REQUIRED,
         FINDING_P2P_NOT_ISOLATED,
@@ -71,6 +72,8 @@ typedef enum FindingId {
         FINDING_STATE_SIZE,
         /* whether the two go together */
         FINDING_VMM,
+        FINDING_MACHINE,
+        FINDING_MACHINE_SHORT,
         FINDING_NOT_DEFINED_THERE,
         FINDING_NOT_DEFINED_HERE,
         FINDING_TYPE,
@@ -85,6 +88,7 @@ typedef enum FindingId {
         FINDING_BUSY,
         FINDING_PRESENCE_BOTH,
         FINDING_MANIFEST,
+        FINDING_POLICIES,
         FINDING_ID_MAX,
         FINDING_ID_INVALID = -EINVAL,
 } FindingId;

@@ -98,7 +98,7 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 .doc = "First barrier: all devices that can, to RUNNING_P2P; one in ERROR is reset."},
         [SOURCE_BACK_RUN] = {
                 "source-back-run", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_RUN,
-                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "Second barrier: all devices to RUNNING."},
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "Second barrier: all devices to RUNNING, those without P2P states first."},
         [SOURCE_FIND] = {
                 "source-find", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_REOPEN,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
@@ -183,7 +183,7 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [DESTINATION_RUN_DEVICES] = {
                 "destination-run-devices", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_RUN,
                 .patience = HALF_ALL, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
-                .doc = "All devices to RUNNING; no way back from the first one."},
+                .doc = "All devices to RUNNING, those without P2P states first; no way back from the first one."},
         [DESTINATION_FIND] = {
                 "destination-find", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_REOPEN,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,

@@ -9,6 +9,8 @@
 #define PEER_MARGIN_USEC (1 * USEC_PER_SEC)
 #define RETRY_USEC       (1 * USEC_PER_SEC)
 
+#define TURNS (2 * PLAN_ORDERS)
+
 static const char *const job_state_names[JOB_STATE_MAX] = {
         [JOB_STATE_RUNNING] = "running",   [JOB_STATE_ROLLING_BACK] = "rolling-back",
         [JOB_STATE_SETTLING] = "settling", [JOB_STATE_IN_DOUBT] = "in-doubt",
@@ -235,10 +237,13 @@ static bool command_next(Step *s);
 static HalfEventType barrier_look(Step *s)
 {
         Half *half = s->half;
+        bool goes_on = desc(s)->patience == HALF_TOLERANT || desc(s)->patience == HALF_LAST ||
+                       !(half->failed || any_device_failed(half));
         bool failed;
 
-        if (!half->failed && !any_device_failed(half) && command_next(s))
+        if (goes_on && command_next(s))
                 emit_timer(s, desc(s)->time);
+        failed = half->failed || any_device_failed(half);
         failed = half->failed || any_device_failed(half);
         if (failed && desc(s)->patience == HALF_FIRST)
                 return HALF_FAILED;
@@ -296,18 +301,28 @@ static bool goes_by_order(const Step *s)
         return false;
 }
 
-/* The least order of those that are still to be asked; PLAN_ORDERS: nobody is. */
-static uint32_t next_order(const Step *s)
+/* When a device is asked, in its state. One without the P2P states goes from standing to running at once, on every way. As long
+ * as it stands nobody may write to it: so those that can be quiet stay so until it runs. */
+static uint32_t turn_of(const Step *s, uint32_t i)
 {
-        uint32_t order = PLAN_ORDERS;
+        bool can_be_quiet = s->half->devices[i].flags & DEVICE_MIGRATION_P2P;
+
+        return (desc(s)->device == DEVICE_ACT_RUN && can_be_quiet ? PLAN_ORDERS : 0) +
+               (goes_by_order(s) ? s->plan->devices[i].order : 0);
+}
+
+/* The first turn of those that are still to be asked; TURNS: nobody is. */
+static uint32_t next_turn(const Step *s)
+{
+        uint32_t turn = TURNS;
 
         for (uint32_t i = 0; i < s->half->n_devices; i++) {
                 if (s->half->devices[i].pending)
-                        return PLAN_ORDERS; /* ... before those have answered */
+                        return TURNS; /* ... before those have answered */
                 if (s->half->devices[i].waits)
-                        order = MIN(order, goes_by_order(s) ? s->plan->devices[i].order : 0);
+                        turn = MIN(turn, turn_of(s, i));
         }
-        return order;
+        return turn;
 }
 
 /* Asks those that are to be asked next, once all before have answered. Returns whether anybody was asked. */
@@ -316,13 +331,13 @@ static bool command_next(Step *s)
         DeviceAct act = desc(s)->device;
         DeviceProgram program;
         bool asked = false;
-        uint32_t order;
+        uint32_t turn;
 
-        while (!asked && (order = next_order(s)) < PLAN_ORDERS)
+        while (!asked && (turn = next_turn(s)) < TURNS)
                 for (uint32_t i = 0; i < s->half->n_devices; i++) {
                         HalfDevice *device = &s->half->devices[i];
 
-                        if (!device->waits || (goes_by_order(s) && s->plan->devices[i].order != order))
+                        if (!device->waits || turn_of(s, i) != turn)
                                 continue;
                         device->waits = false;
                         if (device_program(act, device->state, device->flags, device->gone, &program) < 0) {
@@ -656,8 +671,10 @@ static void device_result(Step *s)
         /* libvfio-user says of every device that it can pre-copy; one that can't says so by refusing the arc. */
         if (event->status < 0 && !(act == DEVICE_ACT_PRECOPY && event->state == DEVICE_STATE_RUNNING)) {
                 device->failed = true;
-                /* A device that its VMM drives is opened by the check: that it can't be is a finding, not a failure. */
-                if (half->state != SOURCE_CHECK_HERE || !(device->flags & DEVICE_SUPERVISED))
+                /* A device that its VMM drives is opened by the check: that it can't be is a finding, not a failure. So it is
+                 * that one has no state to be read, for it can't be moved. */
+                if (half->state != SOURCE_CHECK_HERE ||
+                    (!(device->flags & DEVICE_SUPERVISED) && (device->flags & DEVICE_MIGRATION_STOP_COPY)))
                         note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
         }
         follow(s, barrier_look(s));
@@ -768,9 +785,12 @@ static void deadline(Step *s)
                 late(s, &half->vmm_pending, HALF_WHO_VMM);
         if (half->peer_pending && phase_plan(s)->peer_usec <= due_usec)
                 late(s, &half->peer_pending, HALF_WHO_PEER);
+        half->due_usec = 0;
         type = barrier_look(s);
-        if (type == HALF_EVENT_MAX && half->due_usec == due_usec)
+        if (type == HALF_EVENT_MAX && half->due_usec == 0) { /* nobody was asked anew */
+                half->due_usec = due_usec;
                 wait_on(s);
+        }
         follow(s, type);
 }
 

@@ -118,6 +118,7 @@ STEPS = [
     Step("emulated device, sanitized", python("test_emulated_device.py"), count_unittest, SANITIZED),
     Step("worker device, sanitized", python("test_worker_device.py"), count_unittest, SANITIZED),
     Step("test VMM, sanitized", python("test_vmm.py"), count_unittest, SANITIZED),
+    Step("check oracle", python("check_oracle.py"), count_table),
     Step("moves", python("moves.py", "60", "8"), count_table),
     Step("moves, sanitized", python("moves.py", "10", "3"), count_table, SANITIZED),
     Step("p2p", python("p2p.py"), count_table),

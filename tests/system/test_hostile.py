@@ -365,6 +365,8 @@ class Hostile(Case):
         "end before data": [(b"MGD1", 2, 0, 0, 0, None, b"")],
         "end at a wrong place": [(b"MGD1", 2, 0, 1 << 40, 0, None, b"")],
         "error": [(b"MGD1", 3, 0, 0, 0, None, b"")],
+        "a slot of no memory": [(b"MGD1", 7, 0, 0, 4, 0, b"")],
+        "memory twice": [(b"MGD1", 6, 0, 0, 0, 0, b"")] * 2,
         "the data is nonsense": [(b"MGD1", 1, 0, 0, 4, None, b"abcd"), (b"MGD1", 2, 0, 4, 0, None, b"")],
         "data after the end": [(b"MGD1", 2, 0, 0, 0, None, b""), (b"MGD1", 1, 0, 0, 4, None, b"abcd")],
     }

@@ -665,14 +665,31 @@ class Policy(Case):
         for text in ("\0", "x" * 300000):
             self.ends(2, "policy", "check", self.file(text))
 
-    def test_a_daemon_does_not_start_with_a_wrong_file(self):
+    def test_no_move_begins_before_a_wrong_file_is_corrected(self):
+        """Neither from a host that was started with one, nor to it; the daemon lives, for jobs that had not ended."""
         with Lab() as lab:
-            host = lab.host("wrong")
-            host.daemon.kill()
-            host.write_policy("p", {"set": {"nonsense": 1}})
-            host.start_daemon(wait=False)
-            self.assertEqual(host.daemon.p.wait(20), 1)
-            self.assertIn('p.json:5: "nonsense" is no key; allowed: p2p, ', host.daemon.output())
+            a, b = (lab.host(name, config=CONFIG) for name in "ab")
+            uuid = new_uuid()
+            for host in (a, b):
+                host.register(definition("vm", uuid, lab.server("server-" + host.name, {"nic": ""}), ["nic"]), incoming=host is b)
+            says = r'p\.json:5: "nonsense" is no key; allowed: p2p, '
+            for host in (a, b):
+                host.daemon.kill()
+                host.write_policy("p", {"set": {"nonsense": 1}})
+                host.start_daemon()
+                self.assertRegex(host.daemon.output(), says + r".*Until then no move begins")
+                for args in (["policy", "list"], ["policy", "show", "p"], ["policy", "explain", "vm"], ["policy", "reload"]):
+                    self.ends(2, *args, says=".*" + says, host=host)
+                if host is a:
+                    self.ends(2, "check", "vm", b.dest, says=".*" + says + ".*migctl policy reload", host=a)
+                    self.ends(2, "migrate", "vm", b.dest, says=".*" + says, host=a)
+                else:
+                    status, report = a.json("check", "vm", b.dest)
+                    self.assertEqual((status, [f["property"] for f in report["findings"]]), (6, ["policies"]))
+                    self.assertRegex(report["findings"][0]["destination"], says)
+                host.write_policy("p", {"set": {"retry": 1}})
+                self.ends(0, "policy", "reload", host=host)
+            self.assertEqual(a.migrate("vm", b)[0], 0)
 
 
 class Terminal(Case):
@@ -837,6 +854,35 @@ class Moves(Case):
         # It goes back in as long as this time, or so.
         status, report = self.b.json("migrate", "--dry-run", f"dry{n}", self.a.dest)
         self.assertEqual(report["plan"]["predicted_blackout_usec"], 0)
+
+    def test_what_a_check_foretells(self):
+        """Nothing is known before the first move; then it is, also to a daemon that was started anew."""
+        vm = self.vm(here="delay=*>*:20")
+        report = self.a.json("check", vm, self.b.dest)[1]
+        self.assertEqual(report["blackout"], {"usec": 0, "basis": "unknown", "bytes": 0, "devices": [
+            {"id": "nic", "usec": 0, "basis": "unknown", "bytes": 0}]})
+        self.assertIn("Nobody knows yet", self.ends(0, "check", vm, self.b.dest))
+        gaps = {g["guarantee"] for g in report["guarantees"] if not g["holds"]}
+        self.assertEqual(gaps, {"blackout-limit"} | ({"peer-known"} if self.b.dest.startswith("tcp") else set()) |
+                         (gaps & {"compatible"}))
+        self.assertTrue(all(g["promise"] and bool(g["gap"]) != g["holds"] for g in report["guarantees"]))
+        limited = self.a.json("--max-blackout=1000", "check", vm, self.b.dest)[1]
+        self.assertTrue({g["guarantee"]: g["holds"] for g in limited["guarantees"]}["blackout-limit"])
+        for host in report["hosts"].values():
+            self.assertRegex(host["migmgrd"], r"^[0-9.]+$")
+            self.assertEqual(host["kernel"], os.uname().release)
+            self.assertGreater(host["free_bytes"], 0)
+        job = self.a.migrate(vm, self.b)[1]
+        self.assertEqual(self.b.migrate(vm, self.a)[0], 0)
+        self.a.daemon.kill()
+        self.a.start_daemon()
+        wait_for("the VM", lambda: self.a.vm(vm)["presence"] == "here")
+        blackout = self.a.json("check", vm, self.b.dest)[1]["blackout"]
+        self.assertEqual((blackout["basis"], blackout["usec"]), ("measured", job["blackout_usec"]))
+        device, = blackout["devices"]
+        self.assertEqual((device["basis"], device["bytes"]), ("measured", job["devices"][0]["bytes"]))
+        self.assertTrue(60000 <= device["usec"] <= blackout["usec"], blackout)
+        self.assertIn("as last time", self.ends(0, "check", vm, self.b.dest))
 
     def test_a_dry_run_that_is_refused(self):
         vm = self.vm()

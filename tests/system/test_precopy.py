@@ -8,7 +8,7 @@ import signal
 import unittest
 
 from kills import named_agents
-from lab import PACE, Lab, new_uuid, wait_for
+from lab import PACE, TRANSPORT, Lab, new_uuid, wait_for
 from relay import Relay
 
 MIB, PAGE = 1 << 20, 4096
@@ -242,6 +242,59 @@ class Meanwhile(Case):
         self.assertEqual((p.returncode, job["Result"]), (1, "failed"), job)
         self.assertEqual(servers[0].states()["nic"], "running")
         relay.heal()
+        self.assert_stayed(vm, servers)
+
+
+class Shared(Case):
+    """A large state goes through memory that both agents have mapped, where they are on one host."""
+    config = {**CONFIG, "deadlines-msec": {"precopy": round(20000 * PACE), "drain": round(2500 * PACE)}}
+
+    def shares(self, host):
+        with open(f"/proc/{named_agents(host, 'nic')[-1]}/maps") as f:
+            return "/memfd:slots" in f.read()
+
+    def begin_large(self, dest=None):
+        """Past what goes over the connection in any case, and what may be read before memory is taken."""
+        vm, servers = self.vm("size=8M,read-delay=150")
+        p = self.begin(vm, servers[0], dest)
+        wait_for("more than a little", lambda: servers[0].status("nic")["saved_bytes"] > 2 * MIB)
+        return vm, servers, p
+
+    def arrives(self, vm, servers, p):
+        p.wait(30 * PACE)
+        self.assert_moved(vm, servers, p.returncode, json.loads(p.stdout.read()))
+
+    def test_on_one_host(self):
+        vm, servers, p = self.begin_large()
+        self.assertEqual([self.shares(host) for host in (self.a, self.b)], [TRANSPORT == "unix"] * 2)
+        self.arrives(vm, servers, p)
+
+    def test_with_something_between_that_passes_no_files(self):
+        relay = Relay(os.path.join(self.lab.dir, "relay.sock"), self.b.dest)
+        self.addCleanup(relay.close)
+        vm, servers, p = self.begin_large(relay.dest)
+        self.assertFalse(self.shares(self.b))
+        self.arrives(vm, servers, p)
+
+    def test_the_daemons_are_started_again_meanwhile(self):
+        """The agents go on; what they send is of no more use, and the device runs where it was."""
+        vm, servers, p = self.begin_large()
+        for host in (self.a, self.b):
+            host.daemon.kill()
+            host.start_daemon()
+        wait_for("the device to run again", lambda: servers[0].states()["nic"] == "running", 30)
+        self.assert_stayed(vm, servers)
+
+    def test_a_destination_that_gives_nothing_back_is_late(self):
+        vm, servers, p = self.begin_large()
+        agent = named_agents(self.b, "nic")[-1]
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            job = self.result(p)
+        finally:
+            os.kill(agent, signal.SIGCONT)
+        self.assertEqual((p.returncode, job["Result"]), (1, "failed"), job)
+        self.assertEqual(servers[0].states()["nic"], "running")
         self.assert_stayed(vm, servers)
 
 

@@ -622,6 +622,79 @@ static void test_memory_that_a_device_writes_must_be_moved_and_its_writes_known(
                 }
 }
 
+/* ---- room and machine ---------------------------------------------------------------------------------------------- */
+
+static void test_records_need_room(void **state)
+{
+        static const struct {
+                int64_t bytes;
+                const char *value;
+        } rooms[] = {{-1, NULL},
+                     {0, "0 KiB free"},
+                     {4194303, "4095 KiB free"},
+                     {4194304, NULL},
+                     {INT64_MAX, NULL}};
+
+        for (Side side = 0; side < SIDE_MAX; side++)
+                for (size_t i = 0; i < ARRAY_SIZE(rooms); i++) {
+                        Pair pair;
+
+                        pair_init(&pair, VMM_TYPE_NONE);
+                        pair.side[side].free_bytes = rooms[i].bytes;
+                        assert_int_equal(pair_check(&pair), rooms[i].value ? 1 : 0);
+                        if (rooms[i].value)
+                                assert_finding(&pair.findings.items[0], "", "room for records",
+                                               side == SIDE_SOURCE ? rooms[i].value : "",
+                                               side == SIDE_SOURCE ? "" : rooms[i].value);
+                        pair_deinit(&pair);
+                }
+}
+
+/* Nothing: they are the same. */
+static const struct {
+        const char *source, *destination;
+        FindingWeight weight; /* MAX: nothing is found */
+} machines[] = {
+        {"pc-q35-10.0", "pc-q35-10.0", FINDING_MAX},
+        {"microvm", "microvm", FINDING_MAX},
+        {"", "pc", FINDING_MAX}, /* it can't be asked, and that is found */
+        {"pc-q35-10.0", "q35", FINDING_NOTICE},
+        {"pc-i440fx-7.2", "pc", FINDING_NOTICE},
+        {"virt-9.2", "virt", FINDING_NOTICE},
+        {"s390-ccw-virtio-9.2", "s390-ccw-virtio", FINDING_NOTICE},
+        {"pc-q35-10.0", "", FINDING_NOTICE},
+        {"microvm", "", FINDING_NOTICE},
+        {"pc-q35-10.0", "pc-q35-9.2", FINDING_REFUSAL},
+        {"pc-q35-10.0", "pc", FINDING_REFUSAL},
+        {"pc-i440fx-7.2", "q35", FINDING_REFUSAL},
+        {"pc-q35-10.0", "pc-q35", FINDING_NOTICE},
+        {"s390-ccw-virtio-9.2", "s390-ccw", FINDING_REFUSAL},
+        {"pc-i440fx-7.2", "p", FINDING_REFUSAL},
+        {"microvm", "pc", FINDING_REFUSAL},
+        {"virt", "virt-9.2", FINDING_REFUSAL},
+};
+
+static void test_the_machine_is_the_same(void **state)
+{
+        for (VmmType vmm = 0; vmm < VMM_TYPE_MAX; vmm++)
+                for (size_t i = 0; i < ARRAY_SIZE(machines); i++) {
+                        uint32_t n = vmm == VMM_TYPE_QMP && machines[i].weight != FINDING_MAX;
+                        Pair pair;
+
+                        pair_init(&pair, vmm);
+                        (void) snprintf(pair.side[0].vmm.machine, 64, "%s", machines[i].source);
+                        (void) snprintf(pair.side[1].vmm.machine, 64, "%s", machines[i].destination);
+                        assert_int_equal(pair_check(&pair), n);
+                        if (n > 0) {
+                                assert_finding(
+                                        &pair.findings.items[0], "", "machine type", machines[i].source,
+                                        machines[i].destination[0] ? machines[i].destination : "not said");
+                                assert_int_equal(pair.findings.items[0].weight, machines[i].weight);
+                        }
+                        pair_deinit(&pair);
+                }
+}
+
 /* ---- what policy says -------------------------------------------------------------------------------------------- */
 
 static void set_key(Pair *p, PolicyKey key, uint64_t value)
@@ -949,8 +1022,8 @@ static void test_each_finding_has_its_text_and_was_reached(void **state)
         assert_null(finding_desc(FINDING_ID_INVALID));
         for (FindingId id = 0; id < FINDING_ID_MAX; id++) {
                 const FindingDesc *desc = finding_desc(id);
-                bool of_daemon = id == FINDING_NOT_REGISTERED || id == FINDING_BUSY ||
-                                 id == FINDING_PRESENCE_BOTH || id == FINDING_MANIFEST;
+                bool of_daemon = id == FINDING_NOT_REGISTERED || id == FINDING_POLICIES ||
+                                 id == FINDING_BUSY || id == FINDING_PRESENCE_BOTH || id == FINDING_MANIFEST;
 
                 assert_true(desc->property && desc->property[0] && desc->remedy && desc->remedy[0]);
                 /* Those the daemon says by itself: tests/system has them. */
@@ -988,6 +1061,8 @@ int main(void)
                 cmocka_unit_test(test_an_undefined_device_is_allowed_by_policy_where_qemu_moves_it),
                 cmocka_unit_test(test_versions_are_compared_part_by_part),
                 cmocka_unit_test(test_facts_are_compared_as_policy_says),
+                cmocka_unit_test(test_records_need_room),
+                cmocka_unit_test(test_the_machine_is_the_same),
                 cmocka_unit_test(test_each_finding_has_its_text_and_was_reached),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

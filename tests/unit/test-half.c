@@ -325,6 +325,8 @@ static void see_no_device_pass(const uint32_t flags[N], bool driven)
                                                 assert_false(rig.has_vmm || rig.has_record);
                                         }
                                 rig_device_ok(&rig, last);
+                                if (rig.half.state == at)
+                                        rig_devices_ok(&rig); /* whose turn comes after those */
                                 assert_int_not_equal(rig.half.state, at);
                                 rig_deinit(&rig);
                         }
@@ -356,13 +358,56 @@ static void test_the_way_back_has_the_same_barriers(void **state)
         rig_device_ok(&rig, 2);
         assert_int_equal(rig.half.state, SOURCE_BACK_RUN);
         for (uint32_t i = 0; i < N; i++)
-                assert_true(rig.has[i]);
+                assert_int_equal(rig.has[i], (p2p[i] & 2) == 0);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, SOURCE_BACK_RUN);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.has[i], (p2p[i] & 2) != 0);
         assert_false(rig.has_vmm); /* vCPUs last */
         rig_devices_ok(&rig);
         assert_int_equal(rig.half.state, SOURCE_RESUME);
         for (uint32_t i = 0; i < N; i++)
                 assert_int_equal(rig.device[i], DEVICE_STATE_RUNNING);
         rig_deinit(&rig);
+}
+
+/* One without P2P states stands until it runs, and nobody may write to it meanwhile: those with them stay quiet until it has
+ * answered, well or not, whatever order policy gives them. */
+static void test_who_cannot_be_quiet_runs_before_all_others(void **state)
+{
+        for (int back = 0; back < 2; back++)
+                for (int fails = 0; fails < 2; fails++) {
+                        HalfState at = back ? SOURCE_BACK_RUN : DESTINATION_RUN_DEVICES;
+                        Rig rig;
+
+                        rig_init(&rig, back ? SIDE_SOURCE : SIDE_DESTINATION);
+                        for (uint32_t i = 0; i < N; i++)
+                                rig.plan.devices[i].order = p2p[i] & 2 ? 0 : PLAN_ORDERS - 1;
+                        rig_until(&rig, back ? SOURCE_INTAKE : at);
+                        if (back) {
+                                rig_event(&rig, (HalfEvent){.type = HALF_CUT});
+                                rig_until(&rig, at);
+                        }
+                        assert_true(!rig.has[0] && rig.has[1] && !rig.has[2] && rig.has[3]);
+                        rig_device_ok(&rig, 1);
+                        assert_true(!rig.has[0] && !rig.has[2]);
+                        rig.timer_usec = 0;
+                        if (!fails)
+                                rig_device_ok(&rig, 3);
+                        else if (back) /* says nothing */
+                                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                        else
+                                rig_device_fails(&rig, 3, DEVICE_STATE_STOP, DEVICE_STATE_RUNNING,
+                                                 DEVICE_STATE_STOP);
+                        if (fails && !back) {
+                                assert_int_not_equal(rig.half.state, at); /* it is looked at first */
+                        } else {
+                                assert_int_equal(rig.half.state, at);
+                                assert_true(rig.has[0] && rig.has[2]);
+                                assert_true(rig.timer_usec > USEC_PER_SEC);
+                        }
+                        rig_deinit(&rig);
+                }
 }
 
 /* ---- failures ------------------------------------------------------------------------------------------------ */
@@ -601,21 +646,21 @@ static void test_no_device_running_yet_means_back_and_one_running_means_forward(
 
                 rig_init(&rig, SIDE_DESTINATION);
                 rig_until(&rig, DESTINATION_RUN_DEVICES);
-                for (uint32_t i = 0; i < N; i++)
-                        if (i == 0 && running)
-                                rig_device_ok(&rig, 0);
+                for (uint32_t i = 1; i < N; i += 2) /* the others are not asked before these run */
+                        if (i == 1 && running)
+                                rig_device_ok(&rig, 1);
                         else
                                 rig_device_fails(&rig, i, rig.device[i], DEVICE_STATE_RUNNING, rig.device[i]);
                 if (running) {
                         /* All are asked again; one refuses again, and is reset. */
                         assert_int_equal(rig.half.state, DESTINATION_RUN_AGAIN);
-                        assert_false(rig.has[0]);
-                        rig_device_fails(&rig, 1, rig.device[1], DEVICE_STATE_RUNNING, rig.device[1]);
+                        assert_false(rig.has[1]);
+                        rig_device_fails(&rig, 3, rig.device[3], DEVICE_STATE_RUNNING, rig.device[3]);
                 }
                 rig_until(&rig, running ? DESTINATION_DONE : DESTINATION_PROMISED);
                 for (uint32_t i = 0; i < N; i++) {
                         assert_int_equal(rig.device[i], running ? DEVICE_STATE_RUNNING : DEVICE_STATE_STOP);
-                        assert_int_equal(rig.half.devices[i].lost, running && i == 1);
+                        assert_int_equal(rig.half.devices[i].lost, running && i == 3);
                 }
                 rig_deinit(&rig);
         }
@@ -824,6 +869,15 @@ static void test_a_refusal_is_not_a_failure(void **state)
         Rig rig;
 
         rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_CHECK_THERE);
+        rig_event(&rig, (HalfEvent){HALF_MESSAGE, .message = MESSAGE_CHECKED, .refused = true});
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_REFUSED);
+        rig_deinit(&rig);
+
+        /* One that can't be moved, and so says nothing of its state, is what the refusal is about. */
+        rig_init(&rig, SIDE_SOURCE);
+        half_set_flags(&rig.half, 0, 0);
+        rig_device_fails(&rig, 0, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN);
         rig_until(&rig, SOURCE_CHECK_THERE);
         rig_event(&rig, (HalfEvent){HALF_MESSAGE, .message = MESSAGE_CHECKED, .refused = true});
         assert_int_equal(half_result(&rig.half), JOB_RESULT_REFUSED);
@@ -1611,6 +1665,7 @@ int main(void)
                 cmocka_unit_test(test_first_grace_barrier_is_for_p2p_devices_only),
                 cmocka_unit_test(test_no_device_passes_a_barrier_before_all_have_reached_it),
                 cmocka_unit_test(test_the_way_back_has_the_same_barriers),
+                cmocka_unit_test(test_who_cannot_be_quiet_runs_before_all_others),
                 cmocka_unit_test(test_a_device_that_answers_late_in_drain_turns_the_job_back),
                 cmocka_unit_test(test_a_source_device_that_hangs_for_good_degrades_the_job),
                 cmocka_unit_test(test_a_source_device_whose_connection_hangs_is_found_over_a_new_one),

@@ -165,6 +165,11 @@ static void test_what_cannot_be_read_is_not_passed_over(void **state)
         assert_int_equal(rig_read(&rig), -EINVAL);
         assert_non_null(strstr(rig.error, "usr/a.json: "));
         assert_int_equal(rmdir(scratch_path(&rig.scratch, "usr/a.json")), 0);
+        rig_retry(&rig, "usr/a b.json", 1);
+        assert_int_equal(rig_read(&rig), -EINVAL);
+        assert_non_null(strstr(
+                rig.error, "usr/a b.json: the name of a policy file is of A-Z a-z 0-9 . _ - and at most 64"));
+        assert_int_equal(unlink(scratch_path(&rig.scratch, "usr/a b.json")), 0);
         assert_int_equal(rmdir(rig.dirs[0]), 0);
         rig_write(&rig, "usr", "");
         assert_int_equal(rig_read(&rig), -EINVAL);
