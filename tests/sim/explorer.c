@@ -2,7 +2,8 @@
 
 /* Drives the two real halves against each other, through every order of what can happen.
  *
- *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised] [--break RULE | --rules | --all]
+ *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised] [--pause] [--onward]
+ *            [--break RULE | --rules | --all]
  *
  * The world around the halves is abstract: one device and one VMM on each side, two journals, two hosts, one link.
  * Commands take effect and are answered in separate steps, so that a daemon can die between the two. Messages take as
@@ -17,6 +18,7 @@
  *   unpaged     the destination never runs without what the source's device wrote into the VM's memory (with --dma)
  *   ungated     no VMM starts with a device of its own whose state was not accepted before (with --supervised)
  *   untold      a device that its VMM has reset is in the result, wherever the VM goes on (with --supervised)
+ *   not held    the source does not go on without what its device has lost (with --pause)
  *   unrecorded  no device or vCPU of the destination moves before owner=destination is durable; owner=nobody is
  *               durable only while source device and VMM stand still
  * and over all: from every state an end can be reached in which one side runs the VM and both halves are finished,
@@ -25,6 +27,9 @@
  * With --supervised the device is its VMM's, as QEMU's vfio-pci is: the VMM sets its states and moves its data, goes on by
  * itself, has its own idea of where the device is, and resets it when an arc fails; with --dma it pre-copies, too. What an
  * agent does to it looks first. Otherwise all is as above.
+ *
+ * --pause and --onward explore two policies: the source stands when its device has lost its state; and once handed over the VM
+ * stays there, whatever its devices do.
  *
  * --break changes one rule in a copy of the tables, to see that it is caught.
  */
@@ -104,6 +109,7 @@ enum {
         UNGATED,
         UNTOLD,
         MOVING_NOBODY,
+        NOT_HELD,
         NO_END,
         ASKED_IN_VAIN
 };
@@ -119,6 +125,7 @@ static const char *const bad_names[] = {
         "a VMM started with a device that still had to accept its state",
         "a device that its VMM has reset is not in the result",
         "owner=nobody became durable while something could still run at the source",
+        "the source goes on without what its device has lost, and policy has it stand",
         "no way to an end",
         "a person is asked although nothing died"};
 
@@ -899,6 +906,14 @@ static void check_asking(World *w)
                 flaw(w, ASKED_IN_VAIN);
         if (d->exists && d->vmm != V_DEAD && d->half.state == DESTINATION_MAYBE)
                 flaw(w, ASKED_IN_VAIN);
+        if (s->exists && s->half.state == SOURCE_HELD && !s->half.forgot && !half_device_is_lost(&s->half, 0))
+                flaw(w, ASKED_IN_VAIN);
+        /* What was restarted on its way back can't know better. */
+        if (s->exists && s->half.state == SOURCE_RESUME &&
+            plan.devices[0].on_source_loss == POLICY_ON_SOURCE_LOSS_PAUSE && s->half.halted &&
+            !s->half.vmm_resumed && s->vmm != V_DEAD && !s->half.vmm_gone &&
+            (s->half.forgot || half_device_is_lost(&s->half, 0)))
+                flaw(w, NOT_HELD);
 }
 
 static void start(World *w)
@@ -927,6 +942,12 @@ static void act(World *w, int side, int who)
                 c->phase = ACTED;
         if (c->phase == ACTED && moves_nothing(c, who))
                 answer(w, side, who);
+}
+
+/* It waits for a person, who lets the VM go on by its VMM. */
+static bool is_held(const Daemon *d)
+{
+        return d->up && d->exists && d->half.state == SOURCE_HELD && IS_ALIVE(d->vmm) && d->vmm != V_RUNNING;
 }
 
 static void act_and_fail(World *w, Move m)
@@ -1012,7 +1033,7 @@ static void make_move(World *w, Move m)
         case M_HOST_DIES: host_dies(w, m.side); break;
         case M_SEE_DEATH: see_death(w, m.side); break;
         case M_QEMU_RESUMES:
-                w->faults++;
+                w->faults += !is_held(d);
                 if (supervised)
                         resume(w);
                 else
@@ -1112,6 +1133,8 @@ static int list_moves(const World *w, Move *moves)
         /* A migration that fails lets QEMU go on by itself: whenever it is under way and not sealed. */
         if ((s->vmm == V_HELD || s->vmm == V_GRACED) && w->faults < max_faults)
                 moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0};
+        else if (is_held(s)) /* a person lets it */
+                moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0};
         return n;
 }
 
@@ -1158,6 +1181,8 @@ static void normalise(Daemon *d)
                 *steps[i] = old[i] ? rank : 0;
         }
         d->half.devices[0].retries_left = 0;
+        if (plan.devices[0].on_source_loss != POLICY_ON_SOURCE_LOSS_PAUSE)
+                d->half.halted = d->half.forgot = false; /* nobody asks */
         /* Which fault came first is told to people; it decides nothing. */
         d->half.failure = (HalfFailure){};
 }
@@ -1442,6 +1467,14 @@ static int explore(bool verbose)
         return bad;
 }
 
+static PolicyRule rule; /* what all devices and VMs have */
+
+static void set_policy(PolicyKey key, uint64_t value)
+{
+        rule.sets[key] = true;
+        rule.values[key] = value;
+}
+
 /* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. `its_vmm`: the VMM drives it. */
 static void set_plan(bool dma, bool its_vmm)
 {
@@ -1456,7 +1489,7 @@ static void set_plan(bool dma, bool its_vmm)
                                    .kernel = "6.12.107",
                                    .n_devices = 1,
                                    .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
-                       &(PolicyRules){}, USEC_PER_SEC) < 0)
+                       &(PolicyRules){1, &rule}, USEC_PER_SEC) < 0)
                 exit(2);
 }
 
@@ -1465,8 +1498,8 @@ static void set_plan(bool dma, bool its_vmm)
 static int usage(FILE *f)
 {
         fprintf(f,
-                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised] [--break RULE | --rules | "
-                "--all]\n");
+                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised] [--pause] [--onward]\n"
+                "         [--break RULE | --rules | --all]\n");
         return 2;
 }
 
@@ -1477,6 +1510,7 @@ int main(int argc, char **argv)
                 {"faults", required_argument, NULL, 'f'},  {"break", required_argument, NULL, 'b'},
                 {"rules", no_argument, NULL, 'r'},         {"all", no_argument, NULL, 'a'},
                 {"dma", no_argument, NULL, 'd'},           {"supervised", no_argument, NULL, 's'},
+                {"pause", no_argument, NULL, 'p'},         {"onward", no_argument, NULL, 'o'},
                 {"help", no_argument, NULL, 'h'},          {}};
         const char *broken = NULL;
         bool dma = false, its_vmm = false;
@@ -1492,6 +1526,8 @@ int main(int argc, char **argv)
                 case 'a': broken = "--all"; break;
                 case 'd': dma = true; break;
                 case 's': its_vmm = true; break;
+                case 'p': set_policy(POLICY_ON_SOURCE_LOSS, POLICY_ON_SOURCE_LOSS_PAUSE); break;
+                case 'o': set_policy(POLICY_AFTER_GRACE, POLICY_AFTER_GRACE_DEGRADED); break;
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);
                 }
