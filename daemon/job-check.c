@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "core/forecast.h"
 #include "core/guarantees.h"
+#include "core/p2p.h"
 #include "job.h"
 #include "manifest-json.h"
 
@@ -74,19 +75,25 @@ static json_object *forecast_to_json(const Job *job, const Manifest *manifest)
 
 /* ---- what is promised -------------------------------------------------------------------------------------------- */
 
+static bool compares(const PolicyView *view)
+{
+        for (uint32_t i = 0; i < view->n_compat; i++)
+                if (view->compat[i].how != COMPAT_IGNORE)
+                        return true;
+        return false;
+}
+
 static void look_at_policies(const Job *job, const Manifest *manifest, GuaranteeFacts *facts)
 {
         const PolicyRules *rules = &job->host->policies->rules;
         PolicyView view;
+        uint32_t other;
 
         for (uint32_t i = 0; i < manifest->n_devices; i++) {
-                const ManifestDevice *device = &manifest->devices[i];
-
-                policy_of_device(rules, manifest, device, &view);
-                facts->n_uncompared += view.n_compat == 0;
-                facts->risk_accepted |= manifest->n_devices > 1 &&
-                                        view.values[POLICY_P2P] == POLICY_P2P_ACCEPT_RISK &&
-                                        !(device->migration_flags & DEVICE_MIGRATION_P2P);
+                policy_of_device(rules, manifest, &manifest->devices[i], &view);
+                facts->n_uncompared += !compares(&view);
+                facts->risk_accepted |=
+                        p2p_judge(manifest, i, (PolicyP2p) view.values[POLICY_P2P], &other) == P2P_RISK;
         }
 }
 

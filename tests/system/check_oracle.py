@@ -10,6 +10,7 @@ as the page has it, and of all pairs some must be free of refusals.
 """
 
 import collections
+import fnmatch
 import json
 import os
 import random
@@ -30,15 +31,28 @@ Finding = collections.namedtuple("Finding", "weight device property source desti
 
 # ---- what docs/check.md says --------------------------------------------------------------------------------------------
 
-class Judge:
-    def __init__(self, pair):
-        self.pair, self.found = pair, []
-        for side in SIDES:
-            self.side(pair[side], side)
-        self.compare(pair["source"], pair["destination"])
+def judge(pair):
+    """What the source reports: its own, and of the destination's what it has not found itself."""
+    here, there = (Judge(pair, host).found for host in SIDES)
+    return [f for f, _ in here + [f for f in there if f not in here]]
 
-    def say(self, device, prop, source="", destination="", weight=REFUSAL):
-        self.found.append(Finding(weight, device, prop, source, destination))
+
+class Judge:
+    """What one host finds, by its policies."""
+
+    def __init__(self, pair, host):
+        self.pair, self.found = pair, []
+        self.rules = [rule for policy in pair["policies"][host] for rule in policy["rules"]]
+        source = pair["source"]
+        self.vm, self.views = view(self.rules, source), {d["id"]: view(self.rules, source, d) for d in source["devices"]}
+        self.side(source, "source")
+        if host == "destination":
+            self.side(pair["destination"], "destination")
+        self.policies(source)
+        self.compare(source, pair["destination"])
+
+    def say(self, device, prop, source="", destination="", weight=REFUSAL, why=""):
+        self.found.append((Finding(weight, device, prop, source, destination), why))
 
     def here(self, side, device, prop, value, weight=REFUSAL):
         self.say(device, prop, **{side: value}, weight=weight)
@@ -78,10 +92,12 @@ class Judge:
             return
         if vmm["run-state"] != "running":
             self.here(side, "", "run state", vmm["run-state"])
-        for prop, names in (("migration blocker", vmm["blocked"]), ("device in QEMU", vmm["vfio-user"]),
-                            ("writable disk", vmm["writable"] if vmm["major"] < 10 else [])):
+        for prop, names in (("migration blocker", vmm["blocked"]), ("writable disk", vmm["writable"] if vmm["major"] < 10 else [])):
             for name in names:
                 self.here(side, "", prop, name)
+        for name in vmm["vfio-user"]:
+            moved = self.vm["opaque"] == "allow" and "vfio-pci" in name
+            self.here(side, "", "device in QEMU", name, NOTICE if moved else REFUSAL)
 
     def delegate(self, m, vmm, side):
         if vmm["status"] < 0:
@@ -128,6 +144,63 @@ class Judge:
             elif not vmm["can-hold"]:
                 self.here(side, "", "migration thread", "can't be held", NOTICE)
 
+    def policies(self, m):
+        driven = [d for d in m["devices"] if d["flags"] & SUPERVISED]
+        for d in m["devices"]:
+            v = self.views[d["id"]]
+            if d["status"] or not d["flags"] & STOP_COPY:
+                continue
+            if not d["flags"] & P2P and not (d in driven and len(driven) > 1):
+                self.p2p(m, d, v["p2p"])
+            if v["precopy"] == "require" and not d["flags"] & PRE_COPY:
+                self.say(d["id"], "pre-copy", "not supported")
+            if v["precopy"] == "off" and d in driven and d["flags"] & PRE_COPY:
+                self.say(d["id"], "pre-copy", "QEMU's affair", weight=NOTICE)
+            most = v["max-state-mib"]
+            if most and d["state-bytes"] > most << 20:
+                self.say(d["id"], "state size", f"{d['state-bytes']} bytes, more than {most} MiB")
+        quiet = not driven and all(d["flags"] & P2P and self.views[d["id"]]["ndma"] == "full" for d in m["devices"])
+        own = {"none": [], "qmp": driven, "delegate": m["devices"]}[m["vmm"]["type"]]
+        word = self.vm["viommu-grace"]
+        if word == "require" and m["devices"] and not quiet:
+            self.say("", "viommu-grace", "not possible")
+        elif own and m["vmm"]["viommu"] and (driven or word == "off" or not quiet):
+            self.say("", "vIOMMU", "present", why="QEMU" if driven else "off" if word == "off" else "ndma")
+
+    def p2p(self, m, d, word):
+        own = {"none": [], "qmp": [x for x in m["devices"] if x["flags"] & SUPERVISED], "delegate": m["devices"]}[m["vmm"]["type"]]
+
+        def reaches(a, b):
+            return a is not b and a in own and b in own and a["flags"] & (DMA | SUPERVISED) and b["isolation"] != "full"
+        if not any(reaches(d, x) or reaches(x, d) for x in m["devices"]):
+            return
+        both = [x["id"] for x in m["devices"] if not x["flags"] & P2P and reaches(d, x) and reaches(x, d)]
+        if word == "accept-risk":
+            self.say(d["id"], "P2P risk accepted", "not supported", weight=NOTICE)
+        elif both:
+            self.say(d["id"], "P2P order", f"reaches {both[0]}, which reaches it")
+        elif word == "require":
+            self.say(d["id"], "P2P states", "not supported")
+        elif word == "single":
+            self.say(d["id"], "P2P domain", "not supported")
+        elif d["isolation"] != "full":
+            self.say(d["id"], "P2P isolation", "others reach it" if d["isolation"] == "none" else "not confirmed by the VMM")
+
+    def facts(self, a, b):
+        for fact, (how, allowed) in self.views[a["id"]]["compat"].items():
+            values = [d["facts"].get(fact) for d in (a, b)]
+            if how == "ignore":
+                continue
+            if None in values:
+                why = "unknown"
+            elif how == "equal" and values[0] != values[1] or how == "in" and not all(v in allowed for v in values):
+                why = how
+            elif how == "at-least" and older(values[1], values[0]):
+                why = how
+            else:
+                continue
+            self.say(a["id"], "fact", *(fact + (" not known" if v is None else f" = {v}") for v in values), why=why)
+
     def compare(self, source, destination):
         if source["vmm"]["type"] != destination["vmm"]["type"]:
             self.say("", "vmm", source["vmm"]["type"], destination["vmm"]["type"])
@@ -136,6 +209,7 @@ class Judge:
         there = {d["id"]: d for d in destination["devices"]}
         for d in source["devices"]:
             if d["id"] in there:
+                self.facts(d, there[d["id"]])
                 self.pair_up(d, there.pop(d["id"]))
             else:
                 self.say(d["id"], "device", "defined", "not defined")
@@ -159,12 +233,59 @@ class Judge:
                                                    ", pre-copy" * bool(d["flags"] & PRE_COPY) for d in (a, b)))
 
 
+DEFAULTS = {"p2p": "require", "ndma": "none", "viommu-grace": "auto", "precopy": "auto", "max-state-mib": 0, "opaque": "refuse"}
+OF_DEVICES = ("kind", "driver", "device", "subsystem", "id", "plugin")
+
+
+def fits(match, m, d):
+    if any(not any(k == name and fnmatch.fnmatchcase(v, value) for k, v in m["labels"].items())
+           for name, value in match.get("label", {}).items()):
+        return False
+    if d is None:
+        return not set(match) & set(OF_DEVICES)
+    return all({"kind": d["type"] == value, "plugin": value in d["plugins"]}[key] if key in ("kind", "plugin")
+               else fnmatch.fnmatchcase(d[key], value) for key, value in match.items() if key in OF_DEVICES)
+
+
+def weight(match):
+    """The more it says of a device the more it counts, in the order of docs/policy.md."""
+    def wild(key):
+        return key in match and any(c in match[key] for c in "*?")
+    return ("id" in match and not wild("id"), wild("id"), "subsystem" in match, "device" in match and not wild("device"),
+            wild("device"), "plugin" in match, "driver" in match, "label" in match, "kind" in match)
+
+
+def view(rules, m, d=None):
+    """What holds, with the defaults: of several rules that fit the most specific one, and of these the last."""
+    values, compat = dict(DEFAULTS), {}
+    for rule in sorted((r for r in rules if fits(r.get("match", {}), m, d)), key=lambda r: weight(r.get("match", {}))):
+        values.update({k: v for k, v in rule["set"].items() if k != "compat"})
+        for fact, how in rule["set"].get("compat", {}).items():
+            compat[fact] = ("in", how) if isinstance(how, list) else (how, [])
+    return {**values, "compat": compat}
+
+
+def older(a, b):
+    a, b = (re.findall("[0-9]+|[A-Za-z]+", v) for v in (a, b))
+    for x, y in zip(a, b):
+        if x.isdigit() and y.isdigit():
+            x, y = int(x), int(y)
+        if x != y:
+            return x < y
+    return len(a) < len(b)
+
+
 def good_kernel(release):
     m = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(?:[-+.]|$)", release)
     if not m:
         return False
     version = tuple(int(n or 0) for n in m.groups())
     return version[2] >= 107 if version[:2] == (6, 12) else version >= (7, 2)
+
+
+# Of some the first two are alike, or only look so.
+FACTS = {"firmware": ("22.41.1000", "22.41.1001", "22.40.9999", "22.41", "22.041.1000", "22.41.1000-rc1", "23"),
+         "x.model": ("A", "B", "C"), "x.state-version": ("9", "10", "1", "a")}
 
 
 # ---- pairs ---------------------------------------------------------------------------------------------------------------
@@ -189,7 +310,10 @@ class Maker:
         if vmm == "delegate" and flags & LOGGING and self.random.random() < 0.5:
             flags |= DMA
         return {"id": f"d{i}", "type": kind, "flags": flags, "state": "running", "status": 0, "text": "", "sysfs": "",
-                "driver": "", "device": "", "subsystem": "", "isolation": "full", "state-bytes": 0, "facts": {}, "plugins": []}
+                "driver": self.some(("", "mlx5_vfio_pci", "mtty")) if kind == "vfio" else "", "isolation": "full",
+                "device": self.some(("", "15b3:101e", "15b3:1018")), "subsystem": self.some(("", "15b3:0058")),
+                "state-bytes": self.some((0, 1 << 20, (1 << 20) + 1, 1 << 30)), "plugins": self.some(([], ["p"], ["p", "q"])),
+                "facts": {k: self.some(v) for k, v in FACTS.items() if self.random.random() < 0.8}}
 
     def vmm(self, kind, side):
         if kind == "none":
@@ -209,20 +333,42 @@ class Maker:
     def pair(self):
         kind = self.some(("none", "qmp", "qmp", "delegate"))
         pair = {side: self.host(kind, side) for side in SIDES}
+        pair["source"]["labels"] = self.some(({}, {"tier": "gold"}, {"tier": "silver", "rack": "7"}))
+        pair["policies"] = {side: [{"rules": [self.rule() for _ in range(self.some((1, 2, 4, 6)))]}
+                                   for _ in range(self.some((0, 0, 1, 1, 2)))] for side in SIDES}
         for i in range(self.some((0, 1, 1, 2, 3, 5))):
             d = self.device(i, kind)
             pair["source"]["devices"].append(d)
-            pair["destination"]["devices"].append({**d, "flags": d["flags"] & ~DMA})
+            pair["destination"]["devices"].append({**d, "flags": d["flags"] & ~DMA, "facts": dict(d["facts"])})
         for _ in range(self.some((0, 0, 1, 1, 1, 2, 3, 6))):
             self.change(pair)
         self.random.shuffle(pair["destination"]["devices"])
         return pair
 
+    def rule(self):
+        """Keys of VMs are set by rules that ask for nothing of a device only."""
+        match, wanted = {}, self.some(((), (), ("label",), ("kind",), ("id",), ("driver", "kind"), ("device",), ("subsystem",),
+                                       ("plugin", "label"), OF_DEVICES[:3]))
+        for key in wanted:
+            match[key] = self.some({
+                "kind": ("vfio", "vfio-user"), "driver": ("mlx5*", "mtty", "*"), "device": ("15b3:101e", "15b3:*"),
+                "subsystem": ("15b3:0058", "15b3:*"), "id": ("d0", "d?", "d1", "*"), "plugin": ("p", "q"),
+                "label": ({"tier": "gold"}, {"tier": "*"}, {"rack": "?"})}[key])
+        keys = {"p2p": ("require", "isolate", "single", "accept-risk"), "ndma": ("none", "full"), "precopy": ("off", "auto", "require"),
+                "max-state-mib": (0, 1, 1024), "compat": (None,), "retry": (0, 3)}
+        if not set(wanted) & set(OF_DEVICES):
+            keys.update({"viommu-grace": ("off", "auto", "require"), "opaque": ("refuse", "allow")})
+        said = {k: self.some(keys[k]) for k in self.random.sample(sorted(keys), self.some((1, 1, 2, 3)))}
+        if "compat" in said or self.random.random() < 0.3:
+            said["compat"] = {fact: self.some(("equal", "at-least", "ignore", list(values[:2])))
+                              for fact, values in FACTS.items() if self.random.random() < 0.5}
+        return {"match": match, "set": said} if match else {"set": said}
+
     def change(self, pair):
         m = pair[self.some(SIDES)]
         changes = [self.change_host, self.change_vmm]
         if m["devices"]:
-            changes += [self.change_device] * 4
+            changes += [self.change_device] * 4 + [self.change_domain]
         self.some(changes)(m, pair)
 
     def change_host(self, m, pair):
@@ -242,17 +388,38 @@ class Maker:
             {"status": -111, "text": "nobody answers"}, {"status": 0},
             {"run-state": self.some(("paused", "running", "none", "postmigrate"))},
             {"major": self.some((7, 9, 10, 11, 12)), "version": self.some(("", "x.y"))},
+            {"writable": self.few("disk", 1), "major": self.some((7, 9, 10))},
             {"blocked": self.few("blocker", 1)}, {"vfio-user": self.few("/machine/peripheral/v", 1)},
-            {"writable": self.few("disk", 1)}, {"silent": self.few("v0: off", 1)}, {"can-hold": False},
-            {"takes-dirty-pages": False},
+            {"silent": self.few("v0: off", 1)}, {"can-hold": False},
+            {"takes-dirty-pages": False}, {"viommu": True}, {"viommu": True},
+            {"vfio-user": ["/machine/peripheral/a (vfio-pci)", "/machine/peripheral/b (vfio-user-pci)"]},
             {"machine": self.some(("", "pc", "q35", "pc-q35-10.0", "pc-q35-9.2", "pc-i440fx-10.0", "microvm", "virt", "virt-9.2",
                                    "pc-q35"))})))
+
+    def change_domain(self, m, pair):
+        """Devices that reach each other, some of them without P2P states on either side."""
+        for i, d in enumerate(m["devices"]):
+            d = m["devices"][i] = dict(d, isolation=self.some(("unknown", "none", "none", "full")))
+            if m["vmm"]["type"] == "delegate" and m is pair["source"]:
+                d["flags"] |= DMA | LOGGING
+            if self.random.random() < 0.5:
+                for other in [x for host in SIDES for x in pair[host]["devices"] if x["id"] == d["id"]] + [d]:
+                    other["flags"] &= ~P2P
+
+    def change_identity(self, d):
+        d.update(self.some((
+            {"isolation": self.some(("unknown", "none"))}, {"isolation": "unknown"},
+            {"facts": {**d["facts"], **{k: self.some(v) for k, v in FACTS.items() if self.random.random() < 0.3}}},
+            {"facts": {k: v for k, v in d["facts"].items() if self.random.random() < 0.6}},
+            {"flags": d["flags"] ^ P2P})))
 
     def change_device(self, m, pair):
         i = self.random.randrange(len(m["devices"]))
         d = m["devices"][i] = dict(m["devices"][i])
         what = self.random.random()
-        if what < 0.35:
+        if self.random.random() < 0.5:
+            self.change_identity(d)
+        elif what < 0.35:
             d["flags"] ^= self.some((STOP_COPY, P2P, P2P, PRE_COPY, LOGGING, DMA, DMA))
         elif what < 0.55:
             d["state"] = self.some(STATES)
@@ -293,7 +460,7 @@ def main(n=10000, seed=1):
     assert len(answers) == n, (len(answers), n)
     bad, fine, seen = 0, 0, collections.Counter()
     for i, (pair, answer) in enumerate(zip(pairs, answers)):
-        expected = sorted(Judge(pair).found)
+        expected = sorted(judge(pair))
         said = sorted(Finding(*(f[k] for k in Finding._fields)) for f in answer) if isinstance(answer, list) else answer
         seen.update((f.weight, f.property) for f in expected)
         fine += not any(f.weight == REFUSAL for f in expected)

@@ -344,7 +344,7 @@ class ExitStatus(Case):
             calls = {"list": [], "status": ["x"], "devices": ["x"], "register": [self.file({})], "unregister": ["x"],
                      "check": ["x", self.b.dest], "migrate": ["x", self.b.dest], "cancel": [new_uuid()],
                      "show": [new_uuid()], "jobs": [], "reset": ["--yes", "x"], "policy list": [], "policy show": ["x"],
-                     "policy check": [self.file({})], "policy explain": ["x"], "policy reload": []}
+                     "policy check": [self.file({})], "policy explain": ["x"], "policy reload": [], "plugin list": []}
             self.assertEqual(set(calls) | {"monitor"}, set(verbs()))
             for verb, args in calls.items():
                 self.note(8, *verb.split(), *args, says="is migmgrd.service running", host=host)
@@ -459,7 +459,7 @@ class Output(Case):
         return {"list": [], "status": [vm], "devices": [vm], "show": [job["job"]], "jobs": [], "check": [other, self.b.dest],
                 "reset": ["--yes", other, "nic"], "migrate": [other, self.b.dest], "register": [self.file(new)], "unregister": [new["name"]],
                 "policy list": [], "policy show": ["shown"], "policy check": [self.file({"rules": []})],
-                "policy explain": [other, "nic"], "policy reload": []}
+                "policy explain": [other, "nic"], "policy reload": [], "plugin list": []}
 
     def test_json_of_every_verb(self):
         calls = self.calls()
@@ -470,9 +470,9 @@ class Output(Case):
                     continue
                 out = self.ends(0, how, *verb.split(), *args)
                 value = json.loads(out)
-                self.assertIsInstance(value, list if verb in ("list", "devices", "jobs", "reset", "policy list", "policy reload") else dict, verb)
+                self.assertIsInstance(value, list if verb in ("list", "devices", "jobs", "reset", "policy list", "policy reload", "plugin list") else dict, verb)
                 self.assertEqual(out.count("\n") == 1, how == "--json=short", (verb, how, out))
-                self.assertTrue(value, verb)
+                self.assertTrue(value or verb == "plugin list", verb)  # with plugins: test_plugin.py
 
     def test_json_of_cancel(self):
         vm = self.vm()
@@ -500,7 +500,7 @@ class Output(Case):
             # In words: nothing that could be taken for a VM, and what to do.
             self.assertEqual(empty.json("policy", "list"), (0, []))
             for args, hint in (((), "migctl register FILE"), (("list",), "migctl register FILE"), (("jobs",), "migctl migrate"),
-                               (("policy", "list"), "migctl policy explain")):
+                               (("policy", "list"), "migctl policy explain"), (("plugin", "list"), "There is no plugin here")):
                 status, out, err = empty.migctl(*args)
                 self.assertEqual((status, out), (0, ""), args)
                 self.assertIn(hint, err)
@@ -579,7 +579,7 @@ class Output(Case):
         for verb, arguments in verbs().items():
             self.assertEqual(self.ends(0, *verb.split(), "--help"), text)
             self.assertEqual(self.ends(0, "--help", *verb.split(), *arguments), text)
-        self.assertEqual(len(verbs()), 17)
+        self.assertEqual(len(verbs()), 18)
         self.assertTrue(all(len(line) <= 100 for line in text.splitlines()), text)
 
     def test_version(self):
@@ -884,6 +884,24 @@ class Moves(Case):
         self.assertTrue(60000 <= device["usec"] <= blackout["usec"], blackout)
         self.assertIn("as last time", self.ends(0, "check", vm, self.b.dest))
 
+    def test_either_hosts_policies_count(self):
+        """Of what only the other host knows, too."""
+        vm = self.vm()
+        for host in (self.a, self.b):
+            host.write_policy("facts", {"set": {"compat": {"board": "equal"}}})
+            self.ends(0, "policy", "reload", host=host)
+            try:
+                status, report = self.a.json("check", vm, self.b.dest)
+                job = self.a.migrate(vm, self.b)[1]
+            finally:
+                os.unlink(os.path.join(host.policies, "facts.json"))
+                self.ends(0, "policy", "reload", host=host)
+            finding, = report["findings"]
+            self.assertEqual((status, finding["device"], finding["property"], finding["source"], finding["destination"]),
+                             (6, "nic", "fact", "board not known", "board not known"))
+            self.assertEqual(job["result"], "refused")
+        self.assertEqual(self.a.json("check", vm, self.b.dest)[0], 0)
+
     def test_a_dry_run_that_is_refused(self):
         vm = self.vm()
         status, out, _ = self.a.migctl("migrate", "--dry-run", vm, self.a.dest)
@@ -935,7 +953,7 @@ class Daemons(Case):
             for args in (["list"], ["jobs"], ["migrate", "x", self.b.dest], ["check", "x", self.b.dest], ["show", new_uuid()],
                          ["cancel", new_uuid()], ["unregister", "x"], ["register", self.file({})],
                          ["policy", "list"], ["policy", "show", "x"], ["policy", "check", self.file({})],
-                         ["policy", "explain", "x"], ["policy", "reload"]):
+                         ["policy", "explain", "x"], ["policy", "reload"], ["plugin", "list"]):
                 self.assertEqual(self.answer(bus, *args), (int(status), "", "migctl: what happened\n"), (name, args))
             bus.close()
 
