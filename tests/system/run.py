@@ -138,6 +138,8 @@ STEPS = [
     Step("policy, sanitized", python("test_policy.py"), count_unittest, SANITIZED),
     Step("policy files, sanitized", python("test_policy_files.py"), count_unittest, SANITIZED),
     Step("helper, sanitized", python("test_helper.py"), count_unittest, SANITIZED),
+    Step("plugins", python("test_plugin.py"), count_unittest),
+    Step("plugins, sanitized", python("test_plugin.py", "Good", "Process"), count_unittest, SANITIZED),
     Step("hostile, sanitized", python("test_hostile.py"), count_unittest, SANITIZED),
     Step("broker, sanitized", python("test_broker.py"), count_unittest, SANITIZED),
     Step("service, sanitized", python("test_service.py"), count_unittest, SANITIZED),
