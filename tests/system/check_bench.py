@@ -13,7 +13,7 @@ import sys
 import time
 
 from bus import Bus
-from check_oracle import Maker, P2P
+from check_oracle import P2P, SIDES, Maker
 from lab import Lab, definition, new_uuid, program
 
 TIMES = 200
@@ -23,13 +23,13 @@ LIMIT_MS = 5
 def judge_ms(n):
     """Of one pair: the program is started once for one, and once for many."""
     maker = Maker(1)
-    pair = {side: maker.host("none", side) for side in ("source", "destination")}
+    pair = {side: maker.host("none", side) for side in SIDES}
     for i in range(n):
         device = {**maker.device(i, "none"), "facts": {f"fact-{k}": "x" * 20 for k in range(8)}}
         device["flags"] |= P2P
-        for side in pair:
+        for side in SIDES:
             pair[side]["devices"].append(device)
-    line = json.dumps(pair) + "\n"
+    line = json.dumps({**pair, "policies": {side: [] for side in SIDES}}) + "\n"
 
     def took(times):
         start = time.perf_counter()
