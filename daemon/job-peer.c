@@ -35,6 +35,7 @@ json_object *job_plan_json(const Job *job)
         json_add_bool(plan, "p2p", job->plan.p2p);
         json_add_bool(plan, "grace", job->plan.grace);
         json_add_bool(plan, "push", job->plan.push);
+        json_add_bool(plan, "hold_vcpus", job->plan.hold_vcpus);
         return plan;
 }
 

@@ -277,6 +277,13 @@ static Outcome describe_error(const Job *job, char *ret, size_t size)
         if (outcome != OUTCOME_NONE && n < size)
                 n += (size_t) snprintf(ret + n, size - n, ", phase %s: %s",
                                        phase_to_string(half_states[f->in].phase), cause);
+        /* It had begun to start and was ended while held: the policy "back". */
+        if (job->half->ran && (job->half->owner == OWNER_PROMISED || job->half->owner == OWNER_DISCARDED) &&
+            n < size)
+                n += (size_t) snprintf(
+                        ret + n, size - n,
+                        "; its guest executed nothing at the destination, and devices that had run there for a moment "
+                        "go on at the source from before that");
         if (degraded && n < size) {
                 lost_text(job, lost, sizeof lost);
                 n += (size_t) snprintf(ret + n, size - n,

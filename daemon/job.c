@@ -693,6 +693,7 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
                 job->plan.copies_pages = json_flag(&reader, plan, "copies_pages", false);
                 /* Its operator or ours may not want it; and what its devices can is known there. */
                 job->plan.push &= json_flag(&reader, plan, "push", false);
+                job->plan.hold_vcpus &= json_flag(&reader, plan, "hold_vcpus", false);
                 job->plan.p2p = json_flag(&reader, plan, "p2p", false);
                 tell_limits(job);
                 r = job_make_tokens(job);

@@ -129,7 +129,7 @@ static void on_vmm_gone(void *userdata)
 {
         Vm *vm = userdata;
 
-        if (vm_clear_supervised(vm, on_cleared) < 0)
+        if (vm_clear_supervised(vm, on_cleared, vm) < 0)
                 abort();
 }
 

@@ -123,5 +123,5 @@ void vm_end_job(Vm *vm);
 
 /* vm-gone.c: the VMM's process has ended. Our files of its own devices would keep these as it left them, and open: they are
  * reset, unless they stand in STOP, and closed. `done`, later or at once, when that is so, or after a second. */
-int vm_clear_supervised(Vm *vm, LoopCallback done) _must_check_;
+int vm_clear_supervised(Vm *vm, LoopCallback done, void *userdata) _must_check_;
 void vm_end_clearing(Vm *vm);

@@ -28,6 +28,7 @@ static const char *const when_names[] = {
         "push",
         "once handed over it stays",
         "a loss that holds the VM",
+        "vCPUs held",
 };
 _Static_assert(1 << ARRAY_SIZE(when_names) == WHEN_MAX, "a condition has no name");
 

@@ -62,7 +62,8 @@ enum {
         WHEN_PUSH = 1 << 18,      /* devices that their VMM drives are pushed on, all at once */
         WHEN_ONWARD = 1 << 19,    /* NOWAY, or policy has the VM stay once it is handed over */
         WHEN_HOLD = 1 << 20,      /* a device is lost at the source, and policy has the VM stand then */
-        WHEN_MAX = 1 << 21,
+        WHEN_HELD = 1 << 21, /* the vCPUs were held before the VMM began to run, and have not been let go */
+        WHEN_MAX = 1 << 22,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */
@@ -113,10 +114,17 @@ _Static_assert(SOURCE_STATES <= 64 && DESTINATION_STATES <= 64, "a set of states
 
 /* ---- and of the destination's ------------------------------------------------------------------------------------ */
 
+/* The VMM begins to run, and its vCPUs may be held. */
+#define DESTINATION_GATING \
+        (IN(DESTINATION_VMM_ARRIVE) | IN(DESTINATION_PUSH) | IN(DESTINATION_GATE) | IN(DESTINATION_GATED))
+
+/* Forward without anything that went wrong: in all others a hold serves no purpose any more. */
+#define DESTINATION_HOLDING \
+        (IN(DESTINATION_ARRIVE) | IN(DESTINATION_RUN_DEVICES) | DESTINATION_GATING | IN(DESTINATION_UNDO))
+
 /* Devices of ours run already, and nobody looks for them any more: only the VMM is awaited, and what is its own. */
-#define DESTINATION_RUNNING                                                                                 \
-        (IN(DESTINATION_VMM_ARRIVE) | IN(DESTINATION_PUSH) | IN(DESTINATION_RUN) | IN(DESTINATION_SETTLE) | \
-         IN(DESTINATION_STALLED))
+#define DESTINATION_RUNNING \
+        (DESTINATION_GATING | IN(DESTINATION_RUN) | IN(DESTINATION_SETTLE) | IN(DESTINATION_STALLED))
 
 /* Where a restarted daemon goes on. -1 in a column: whatever it is. */
 typedef struct HalfRestore {

@@ -33,7 +33,8 @@ static const char *const vmm_act_names[VMM_ACT_MAX] = {
         [VMM_ACT_NONE] = "-",          [VMM_ACT_LOOK] = "look",     [VMM_ACT_PREPARE] = "prepare",
         [VMM_ACT_MIGRATE] = "migrate", [VMM_ACT_HALT] = "halt",     [VMM_ACT_SEAL] = "seal",
         [VMM_ACT_RESUME] = "resume",   [VMM_ACT_END] = "end",       [VMM_ACT_START] = "start",
-        [VMM_ACT_TAKE_IN] = "take-in", [VMM_ACT_VERIFY] = "verify", [VMM_ACT_ARRIVE] = "arrive",
+        [VMM_ACT_TAKE_IN] = "take-in", [VMM_ACT_VERIFY] = "verify", [VMM_ACT_HOLD] = "hold",
+        [VMM_ACT_ARRIVE] = "arrive",   [VMM_ACT_GATE] = "gate",     [VMM_ACT_UNDO] = "undo",
         [VMM_ACT_RUN] = "run",
 };
 
@@ -244,7 +245,6 @@ static HalfEventType barrier_look(Step *s)
         if (goes_on && command_next(s))
                 emit_timer(s, desc(s)->time);
         failed = half->failed || any_device_failed(half);
-        failed = half->failed || any_device_failed(half);
         if (failed && desc(s)->patience == HALF_FIRST)
                 return HALF_FAILED;
         if (anything_pending(half))
@@ -382,11 +382,21 @@ static void enter_devices(Step *s)
         (void) command_next(s);
 }
 
+/* Of one that is gone only how it ended is asked. Where there is no way back nobody need be held. */
+static bool asks_vmm(const Step *s)
+{
+        VmmAct act = desc(s)->vmm;
+
+        if (act == VMM_ACT_NONE || (act == VMM_ACT_HOLD && (!s->plan->hold_vcpus || s->half->noway)))
+                return false;
+        return act == VMM_ACT_UNDO || !s->half->vmm_gone;
+}
+
 static void enter_vmm(Step *s)
 {
         HalfEffect *effect;
 
-        if (desc(s)->vmm == VMM_ACT_NONE || s->half->vmm_gone)
+        if (!asks_vmm(s))
                 return;
         effect = emit(s, HALF_EFFECT_VMM);
         effect->vmm_act = desc(s)->vmm;
@@ -395,7 +405,7 @@ static void enter_vmm(Step *s)
         s->half->vmm_pending = true;
         if (desc(s)->vmm == VMM_ACT_SEAL)
                 s->half->drained = true;
-        if (desc(s)->vmm == VMM_ACT_RUN || desc(s)->vmm == VMM_ACT_ARRIVE)
+        if (desc(s)->vmm == VMM_ACT_ARRIVE || desc(s)->vmm == VMM_ACT_GATE || desc(s)->vmm == VMM_ACT_RUN)
                 s->half->ran = true;
 }
 
@@ -438,6 +448,7 @@ static HalfEventType enter(Step *s, HalfState state)
         half->step++;
         half->peer_pending = half->vmm_pending = half->record_pending = half->peer_owed = half->failed =
                 false;
+        half->held &= (DESTINATION_HOLDING & IN(state)) != 0;
         for (uint32_t i = 0; i < half->n_devices; i++)
                 half->devices[i].pending = half->devices[i].failed = half->devices[i].waits = false;
         half->due_usec = 0;
@@ -529,6 +540,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_LOGGING: return s->plan->logs_dma;
         case WHEN_PAGES: return s->plan->copies_pages;
         case WHEN_PUSH: return s->plan->push;
+        case WHEN_HELD: return half->held;
         }
         return false;
 }
@@ -692,6 +704,8 @@ static void vmm_result(Step *s)
                 half->failed = true;
         } else if (desc(s)->vmm == VMM_ACT_SEAL) {
                 half->sealed = true;
+        } else if (desc(s)->vmm == VMM_ACT_HOLD) {
+                half->held = true;
         } else if (desc(s)->vmm == VMM_ACT_RESUME) {
                 half->vmm_resumed = true;
         }
@@ -841,6 +855,8 @@ static void vmm_gone(Step *s)
         if (half->vmm_gone)
                 return;
         half->vmm_gone = true;
+        if (desc(s)->vmm == VMM_ACT_UNDO && half->vmm_pending)
+                return; /* the answer says how it ended */
         if (find_row(s, HALF_VMM_GONE)) {
                 bool pending = half->vmm_pending;
                 uint32_t step = half->step;

@@ -84,12 +84,15 @@ typedef enum HalfState {
         DESTINATION_REPAIR,
         DESTINATION_VMM_ARRIVE,
         DESTINATION_PUSH,
+        DESTINATION_GATE,
+        DESTINATION_GATED,
         DESTINATION_RUN,
         DESTINATION_SETTLE,
         DESTINATION_DONE,
         DESTINATION_STARTED,
         DESTINATION_OVER,
         /* The destination: back. */
+        DESTINATION_UNDO,
         DESTINATION_LOOK,
         DESTINATION_REOPEN,
         DESTINATION_UNARRIVE,
@@ -130,8 +133,11 @@ typedef enum VmmAct {
         VMM_ACT_START,   /* destination: the process starts, paused and listening */
         VMM_ACT_TAKE_IN, /* destination: memory comes in; answered when complete and paused */
         VMM_ACT_VERIFY,  /* destination: complete and paused, still */
-        VMM_ACT_ARRIVE,  /* destination: it begins to run; answered when its own devices read RUNNING_P2P */
-        VMM_ACT_RUN,     /* destination: the vCPUs run, confirmed */
+        VMM_ACT_HOLD, /* destination, paused: until VMM_ACT_RUN no vCPU executes anything, whatever it says and does */
+        VMM_ACT_ARRIVE, /* destination: it begins to run; answered when its own devices read RUNNING_P2P */
+        VMM_ACT_GATE, /* destination, held: it has begun to run, and what became of its own devices is known */
+        VMM_ACT_UNDO, /* destination: it ends while held. 0: no vCPU has executed anything; else it may have, or lives */
+        VMM_ACT_RUN, /* destination: the vCPUs run, confirmed */
         VMM_ACT_MAX,
         VMM_ACT_INVALID = -EINVAL,
 } VmmAct;
@@ -300,7 +306,8 @@ typedef struct Half {
         bool sealed;      /* ... saw the source's VMM sealed, which no record says */
         bool drained; /* source: it has asked for the seal or sent state: the destination may become complete */
         bool ran;     /* destination: it has asked the vCPUs to run, or its VMM to begin with that */
-        bool noway;   /* the source has said that there is no way back */
+        bool held; /* ... had them held before that, and has not let go: whether they still are the VMM's adapter knows */
+        bool noway;     /* the source has said that there is no way back */
         bool end_seen;  /* destination: END came; ENDED is owed */
         bool done_seen; /* ... DONE came; DONEACK is owed */
         bool cancelled; /* somebody asked for that, and was not told that it is too late */

@@ -209,6 +209,8 @@ int plan_build(Plan *ret_plan, const Manifest *manifest, const PolicyRules *rule
         plan_grace_and_push(&plan, manifest, &view);
         plan.viommu = plans_viommu(manifest, rules, view.values[POLICY_VIOMMU_GRACE]);
         plan.onward = view.values[POLICY_AFTER_GRACE] == POLICY_AFTER_GRACE_DEGRADED;
+        plan.hold_vcpus = view.values[POLICY_SUPERVISED_LAST_ARC] == POLICY_LAST_ARC_BACK &&
+                          plan.n_supervised > 0 && !plan.onward;
         plan.bandwidth = view.values[POLICY_BANDWIDTH_MIB] * MIB;
         plan.max_blackout_usec = view.values[POLICY_MAX_BLACKOUT_MS] * USEC_PER_MSEC;
         if (manifest->vmm.type != VMM_TYPE_NONE)
@@ -222,7 +224,7 @@ int plan_build(Plan *ret_plan, const Manifest *manifest, const PolicyRules *rule
         /* Those that the VMM drives it would take there one after the other, in the blackout. */
         plan.phases[PHASE_VIOMMU_GRACE].planned = plan.grace || plan.viommu;
         plan.phases[PHASE_PRECOPY].planned = plan.n_senders > 0;
-        plan.phases[PHASE_ARRIVAL_GRACE].planned = plan.n_p2p > 0;
+        plan.phases[PHASE_ARRIVAL_GRACE].planned = plan.n_p2p > 0 || plan.hold_vcpus;
         plan_take_limits(&plan, 0, 0);
         *ret_plan = plan;
         return 0;

@@ -52,8 +52,9 @@ typedef struct Plan {
         bool grace;            /* these go to P2P while vCPUs run, and the VMM's migration is held */
         bool push;             /* ... and through their last states together, not one after the other */
         bool viommu;           /* those that are ours go to P2P while vCPUs run */
-        bool onward;           /* once handed over the VM stays there, whatever its devices do */
-        uint64_t doubt_usec;   /* after GO without an answer the job is in doubt */
+        bool hold_vcpus; /* at the destination vCPUs are held while the VMM takes these through their last arc */
+        bool onward;     /* once handed over the VM stays there, whatever its devices do */
+        uint64_t doubt_usec; /* after GO without an answer the job is in doubt */
         uint64_t
                 bandwidth; /* bytes a second of all that is sent while the VM runs; 0: no limit, here and below */
         uint64_t bandwidth_share; /* of each that sends then */

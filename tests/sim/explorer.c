@@ -2,7 +2,7 @@
 
 /* Drives the two real halves against each other, through every order of what can happen.
  *
- *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised] [--break RULE | --rules | --all]
+ *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--break RULE | --rules | --all]
  *
  * The world around the halves is abstract: one device and one VMM on each side, two journals, two hosts, one link.
  * Commands take effect and are answered in separate steps, so that a daemon can die between the two. Messages take as
@@ -25,6 +25,9 @@
  * With --supervised the device is its VMM's, as QEMU's vfio-pci is: the VMM sets its states and moves its data, goes on by
  * itself, has its own idea of where the device is, and resets it when an arc fails; with --dma it pre-copies, too. What an
  * agent does to it looks first. Otherwise all is as above.
+ *
+ * With --held the destination's vCPUs are held while its VMM takes the device through its last arc. A device that runs
+ * meanwhile counts as one that has run only when they are let go. The hold ends with the daemon, or by itself.
  *
  * --break changes one rule in a copy of the tables, to see that it is caught.
  */
@@ -72,8 +75,9 @@ typedef struct Daemon {
         uint8_t restarted, was_ready; /* in this job */
         uint8_t device, stream, pages,
                 loaded; /* the device's state; at D: data, and pages, have come to their end; the agent says loaded */
-        uint8_t thinks; /* where its VMM has set the device, if it is the VMM's */
-        uint8_t reset;  /* the VMM has reset it behind our back */
+        uint8_t thinks;          /* where its VMM has set the device, if it is the VMM's */
+        uint8_t reset;           /* the VMM has reset it behind our back */
+        uint8_t held, died_held; /* the vCPUs are, and were when their VMM died */
         uint8_t late; /* 1 + the state to which the device was told to go and still may, at any time; 0: none */
         Command commands[4]; /* device, vmm, peer (connect), record */
         Packet queue[QUEUE]; /* to this side */
@@ -261,9 +265,25 @@ static void device_becomes(World *w, int side, DeviceState to)
                         flaw(w, UNRECORDED);
                 if (w->stale)
                         flaw(w, STALE);
-                if (to == DEVICE_STATE_RUNNING)
+                if (to == DEVICE_STATE_RUNNING && !d->held && !d->died_held)
                         w->device_ran = 1;
         }
+}
+
+static void let_go(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+
+        if (d->held && IS_ALIVE(d->vmm) && d->device == DEVICE_STATE_RUNNING)
+                w->device_ran = 1;
+        d->held = 0;
+}
+
+static void vmm_dies(Daemon *d)
+{
+        d->vmm = V_DEAD;
+        d->died_held = d->held;
+        d->held = 0;
 }
 
 static void land(World *w, int side)
@@ -469,8 +489,20 @@ static void run(World *w)
         begin_to_run(w);
         if (w->side[D].vmm == V_RUNNING)
                 return;
-        drive(w, D, DEVICE_STATE_RUNNING);
-        vmm_becomes(w, D, V_RUNNING);
+        if (w->side[D].thinks != DEVICE_STATE_RUNNING)
+                drive(w, D, DEVICE_STATE_RUNNING);
+        if (!w->side[D].held)
+                vmm_becomes(w, D, V_RUNNING);
+}
+
+/* Its death is what it was asked for; whoever asked hears of it twice, as an answer and as a death. */
+static bool undo(Daemon *d)
+{
+        if (IS_ALIVE(d->vmm) && d->held) {
+                vmm_dies(d);
+                d->unseen_death = 1;
+        }
+        return d->died_held;
 }
 
 /* It goes on by itself from where it was answered for. */
@@ -478,7 +510,8 @@ static bool may_step(const World *w, int side)
 {
         const Daemon *d = &w->side[side];
 
-        return d->vmm == V_STARTING || (side == S && d->vmm == V_HELD && d->thinks == quiet()) ||
+        return (d->vmm == V_STARTING && (!d->held || d->thinks != DEVICE_STATE_RUNNING)) ||
+               (side == S && d->vmm == V_HELD && d->thinks == quiet()) ||
                (d->vmm == V_SEALED && d->thinks == DEVICE_STATE_STOP_COPY);
 }
 
@@ -497,13 +530,15 @@ static bool act_driving_vmm(World *w, int side, bool fail)
         int r;
 
         c->phase = ACTED;
-        c->status = fail || (!IS_ALIVE(d->vmm) && c->vmm != VMM_ACT_START && c->vmm != VMM_ACT_END);
+        c->status = fail || (!IS_ALIVE(d->vmm) && c->vmm != VMM_ACT_START && c->vmm != VMM_ACT_END &&
+                             c->vmm != VMM_ACT_UNDO);
         if (c->status)
                 return true;
         switch (c->vmm) {
         case VMM_ACT_START:
                 d->vmm = V_INCOMING;
                 d->thinks = DEVICE_STATE_RUNNING;
+                d->held = d->died_held = 0;
                 break;
         case VMM_ACT_END: end_vmm(w, side); break;
         case VMM_ACT_MIGRATE: c->status = !begin_migration(w); break;
@@ -522,8 +557,14 @@ static bool act_driving_vmm(World *w, int side, bool fail)
                 }
                 break;
         case VMM_ACT_VERIFY: c->status = d->vmm != V_LOADED; break;
+        case VMM_ACT_HOLD: d->held = 1; break;
         case VMM_ACT_ARRIVE: begin_to_run(w); break;
-        case VMM_ACT_RUN: run(w); break;
+        case VMM_ACT_GATE: run(w); break;
+        case VMM_ACT_UNDO: c->status = !undo(d); break;
+        case VMM_ACT_RUN:
+                let_go(w, side);
+                run(w);
+                break;
         case VMM_ACT_NONE:
         case VMM_ACT_LOOK:
         case VMM_ACT_PREPARE:
@@ -550,7 +591,7 @@ static void reset_behind(World *w, int side)
 static bool may_reset(const Command *c)
 {
         return supervised && (c->vmm == VMM_ACT_HALT || c->vmm == VMM_ACT_RESUME ||
-                              c->vmm == VMM_ACT_ARRIVE || c->vmm == VMM_ACT_RUN);
+                              c->vmm == VMM_ACT_ARRIVE || c->vmm == VMM_ACT_GATE || c->vmm == VMM_ACT_RUN);
 }
 
 /* The VMM does what it was asked, or fails. Returns false when it must wait. */
@@ -610,7 +651,10 @@ static bool act_vmm(World *w, int side, bool fail)
                 if (!c->status)
                         vmm_becomes(w, side, V_RUNNING);
                 break;
+        case VMM_ACT_HOLD:
         case VMM_ACT_ARRIVE:
+        case VMM_ACT_GATE:
+        case VMM_ACT_UNDO:
         case VMM_ACT_NONE:
         case VMM_ACT_LOOK:
         case VMM_ACT_PREPARE:
@@ -687,6 +731,7 @@ enum {
         M_SEE_RESUME,
         M_ACT_RESET,
         M_VMM_STEPS,
+        M_HOLD_ENDS,
         M_MAX
 };
 
@@ -709,7 +754,8 @@ static const char *const move_names[] = {"start",
                                          "QEMU resumes by itself",
                                          "resume seen",
                                          "act, device reset",
-                                         "VMM goes on"};
+                                         "VMM goes on",
+                                         "hold ends"};
 
 typedef struct Move {
         uint8_t what, side, who, at;
@@ -762,6 +808,7 @@ static void cut(World *w)
 
 static void daemon_dies(World *w, int side)
 {
+        let_go(w, side);
         forget(&w->side[side]);
         for (int i = 0; i < 2; i++) {
                 memset(w->side[i].queue, 0, sizeof w->side[i].queue);
@@ -884,6 +931,8 @@ static void check_result(World *w, const Daemon *d)
 
         if (!d->exists || !d->reset || d->restarted || half_job_state(&d->half) != JOB_STATE_FINISHED)
                 return;
+        if (d->owner == OWNER_DISCARDED)
+                return; /* the VM does not go on there */
         result = half_result(&d->half);
         if (result != JOB_RESULT_DEGRADED && result != JOB_RESULT_LOST)
                 flaw(w, UNTOLD);
@@ -946,7 +995,7 @@ static void host_dies(World *w, int side)
 
         w->crashes++;
         daemon_dies(w, side);
-        d->vmm = V_DEAD;
+        vmm_dies(d);
         d->device = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
         d->late = 0;
         d->stream = d->pages = d->loaded = 0;
@@ -1006,7 +1055,7 @@ static void make_move(World *w, Move m)
         case M_DAEMON_BACK: daemon_back(w, m.side); break;
         case M_VMM_DIES:
                 w->crashes++;
-                d->vmm = V_DEAD;
+                vmm_dies(d);
                 d->unseen_death = d->up && d->exists;
                 break;
         case M_HOST_DIES: host_dies(w, m.side); break;
@@ -1029,6 +1078,10 @@ static void make_move(World *w, Move m)
                 reset_behind(w, m.side);
                 break;
         case M_VMM_STEPS: step_on(w, m.side); break;
+        case M_HOLD_ENDS:
+                w->crashes++;
+                let_go(w, m.side);
+                break;
         }
 }
 
@@ -1100,6 +1153,8 @@ static int list_moves(const World *w, Move *moves)
                         moves[n++] = (Move){M_DAEMON_DIES, i, 0, 0};
                 if (IS_ALIVE(d->vmm))
                         moves[n++] = (Move){M_VMM_DIES, i, 0, 0};
+                if (IS_ALIVE(d->vmm) && d->held)
+                        moves[n++] = (Move){M_HOLD_ENDS, i, 0, 0};
                 if (d->up && IS_ALIVE(d->vmm))
                         moves[n++] = (Move){M_HOST_DIES, i, 0, 0};
         }
@@ -1443,9 +1498,13 @@ static int explore(bool verbose)
 }
 
 /* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. `its_vmm`: the VMM drives it. */
-static void set_plan(bool dma, bool its_vmm)
+static void set_plan(bool dma, bool its_vmm, bool is_held)
 {
+        PolicyRule rule = {};
+
         supervised = its_vmm;
+        rule.sets[POLICY_SUPERVISED_LAST_ARC] = is_held;
+        rule.values[POLICY_SUPERVISED_LAST_ARC] = POLICY_LAST_ARC_BACK;
         flags = DEVICE_MIGRATION_STOP_COPY | DEVICE_MIGRATION_P2P;
         if (dma)
                 flags |= DEVICE_MIGRATION_PRE_COPY | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA;
@@ -1456,7 +1515,7 @@ static void set_plan(bool dma, bool its_vmm)
                                    .kernel = "6.12.107",
                                    .n_devices = 1,
                                    .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
-                       &(PolicyRules){}, USEC_PER_SEC) < 0)
+                       &(PolicyRules){1, &rule}, USEC_PER_SEC) < 0)
                 exit(2);
 }
 
@@ -1465,21 +1524,26 @@ static void set_plan(bool dma, bool its_vmm)
 static int usage(FILE *f)
 {
         fprintf(f,
-                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised] [--break RULE | --rules | "
-                "--all]\n");
+                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--break RULE | "
+                "--rules | --all]\n");
         return 2;
 }
 
 int main(int argc, char **argv)
 {
-        static const struct option options[] = {
-                {"crashes", required_argument, NULL, 'c'}, {"cuts", required_argument, NULL, 'u'},
-                {"faults", required_argument, NULL, 'f'},  {"break", required_argument, NULL, 'b'},
-                {"rules", no_argument, NULL, 'r'},         {"all", no_argument, NULL, 'a'},
-                {"dma", no_argument, NULL, 'd'},           {"supervised", no_argument, NULL, 's'},
-                {"help", no_argument, NULL, 'h'},          {}};
+        static const struct option options[] = {{"crashes", required_argument, NULL, 'c'},
+                                                {"cuts", required_argument, NULL, 'u'},
+                                                {"faults", required_argument, NULL, 'f'},
+                                                {"break", required_argument, NULL, 'b'},
+                                                {"rules", no_argument, NULL, 'r'},
+                                                {"all", no_argument, NULL, 'a'},
+                                                {"dma", no_argument, NULL, 'd'},
+                                                {"supervised", no_argument, NULL, 's'},
+                                                {"held", no_argument, NULL, 'l'},
+                                                {"help", no_argument, NULL, 'h'},
+                                                {}};
         const char *broken = NULL;
-        bool dma = false, its_vmm = false;
+        bool dma = false, its_vmm = false, is_held = false;
         int c, r;
 
         while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
@@ -1492,10 +1556,11 @@ int main(int argc, char **argv)
                 case 'a': broken = "--all"; break;
                 case 'd': dma = true; break;
                 case 's': its_vmm = true; break;
+                case 'l': is_held = true; break;
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);
                 }
-        set_plan(dma, its_vmm);
+        set_plan(dma, its_vmm, is_held);
         if (half_effects_init(&effects, 1) < 0)
                 return 2;
         if (broken && streq(broken, "--all"))

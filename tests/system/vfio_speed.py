@@ -2,8 +2,9 @@
 """For how long a guest with kernel VFIO devices stands while it is moved: by stock QEMU alone, and by ours.
 
 Each device is a changed mtty all of whose arcs take 50 or 150 ms. Stock QEMU walks its devices one by one, so its outage is
-the five arcs of the way times the number of devices. Ours is run with the gate only, with push, with source grace where the
-kernel allows it, and with both; all in the same run. `outage` is from the last line that the guest prints at the source to
+the five arcs of the way times the number of devices. Ours is run with the gate only, with push, with push while the
+destination's vCPUs are held over the last arc, with source grace where the kernel allows it, and with grace and push; all in
+the same run. `outage` is from the last line that the guest prints at the source to
 the first one at the destination, `own` is the same of that mode without delays. `floor`: five arcs, and stock QEMU's own;
 with source grace one of these is before the outage. `in a row`: arcs that this mode can't have at the same time; without push
 ours also waits until QEMU has stopped its devices one by one, a sixth arc that stock QEMU has behind the outage. `intake`:
@@ -32,10 +33,11 @@ MODES = {
     "stock": (None, lambda n: 5 * n),
     "gate": ({"supervised-grace": "off", "supervised-push": "off"}, lambda n: 4 * n + 2),
     "push": ({"supervised-grace": "off"}, lambda n: n + 4),
+    "held": ({"supervised-grace": "off", "supervised-last-arc": "back"}, lambda n: n + 4),
     "grace": ({"supervised-push": "off"}, lambda n: 3 * n + 2),
     "both": ({}, lambda n: 4),
 }
-WITHOUT_GRACE = ("stock", "gate", "push")
+WITHOUT_GRACE = ("stock", "gate", "push", "held")
 GOALS = {"both": {2: 0.55, 8: 0.25}, "push": {2: 0.85, 8: 0.5}}  # outage over that of stock QEMU
 INTAKE_FACTOR, INTAKE_MSEC = 1.15, 10
 # As on Debian's kernel, so that the two can be compared.

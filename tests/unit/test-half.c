@@ -193,7 +193,10 @@ static void vmm_moves(Rig *rig, uint32_t i, VmmAct act)
                 break;
         case VMM_ACT_TAKE_IN: *state = DEVICE_STATE_RESUMING; break;
         case VMM_ACT_ARRIVE: *state = DEVICE_STATE_RUNNING_P2P; break;
+        case VMM_ACT_GATE:
         case VMM_ACT_RUN: *state = DEVICE_STATE_RUNNING; break;
+        case VMM_ACT_HOLD:
+        case VMM_ACT_UNDO:
         case VMM_ACT_NONE:
         case VMM_ACT_LOOK:
         case VMM_ACT_PREPARE:
@@ -260,12 +263,18 @@ static void rig_until(Rig *rig, HalfState state)
         assert_string_equal(half_states[rig->half.state].name, half_states[state].name);
 }
 
+/* States that are passed by unless vCPUs are held. */
+static bool is_for_held(HalfState state)
+{
+        return state == DESTINATION_GATE || state == DESTINATION_GATED;
+}
+
 /* States in which only devices that their VMM drives have something to do; without such they are passed through. */
 static bool is_for_driven(HalfState state)
 {
         return state == SOURCE_VIOMMU_GRACE || state == SOURCE_SETTLE || state == DESTINATION_ADOPT ||
                state == DESTINATION_CLEAN || state == DESTINATION_VMM_ARRIVE || state == DESTINATION_PUSH ||
-               state == DESTINATION_SETTLE;
+               state == DESTINATION_SETTLE || is_for_held(state);
 }
 
 /* ---- barriers ------------------------------------------------------------------------------------------------ */
@@ -308,6 +317,7 @@ static void see_no_device_pass(const uint32_t flags[N], bool driven)
                                     at == DESTINATION_REPAIR)
                                         continue;
                                 rig_init_with(&rig, sides[s], flags);
+                                rig.plan.hold_vcpus = is_for_held(at);
                                 rig_until(&rig, at);
                                 if (rig.has_vmm)
                                         rig_vmm(&rig, 0);
@@ -758,6 +768,7 @@ static void test_an_abort_is_answered_in_every_state(void **state)
                     at == DESTINATION_REPAIR)
                         continue;
                 rig_init_with(&rig, SIDE_DESTINATION, mixed);
+                rig.plan.hold_vcpus = is_for_held(at);
                 rig_until(&rig, at);
                 rig.n_sent = 0;
                 rig_message(&rig, MESSAGE_ABORT, 0);
@@ -1116,7 +1127,7 @@ static void test_a_destination_device_that_its_vmm_resets_is_given_up_in_time_or
                 Rig rig;
 
                 if (at == DESTINATION_FIND || at == DESTINATION_ARRIVE_AGAIN || at == DESTINATION_RUN_AGAIN ||
-                    at == DESTINATION_REPAIR)
+                    at == DESTINATION_REPAIR || is_for_held(at))
                         continue;
                 rig_init_with(&rig, SIDE_DESTINATION, mixed);
                 rig_until(&rig, at);
@@ -1367,6 +1378,235 @@ static void test_the_vmm_is_told_to_begin_before_it_is_told_to_run(void **state)
                 assert_int_equal(rig.vmm.vmm_act, VMM_ACT_RUN);
                 rig_deinit(&rig);
         }
+}
+
+/* ---- vCPUs that are held ---------------------------------------------------------------------------------------- */
+
+static void rig_init_held(Rig *rig, bool push)
+{
+        rig_init_with(rig, SIDE_DESTINATION, mixed);
+        rig->plan.hold_vcpus = true;
+        rig->plan.push = push;
+}
+
+/* Its process has ended, and with it the files of its own devices. */
+static void vmm_goes(Rig *rig)
+{
+        rig_event(rig, (HalfEvent){.type = HALF_VMM_GONE});
+        for (uint32_t i = 0; i < N; i++)
+                if (is_driven(rig, i)) {
+                        rig->has[i] = false;
+                        rig_event(rig,
+                                  (HalfEvent){HALF_DEVICE_GONE, .device = i, .state = DEVICE_STATE_UNKNOWN});
+                }
+}
+
+/* Ours stand again, and of those that went with their VMM nothing can be had. */
+static void assert_promises_without_a_copy(Rig *rig)
+{
+        for (int tries = 0; tries < 4 && rig->half.state != DESTINATION_PROMISE; tries++)
+                for (uint32_t i = 0; i < N; i++)
+                        if (rig->has[i] && is_driven(rig, i))
+                                rig_device_fails(rig, i, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN,
+                                                 DEVICE_STATE_UNKNOWN);
+                        else if (rig->has[i])
+                                rig_device_ok(rig, i);
+        assert_int_equal(rig->device[0], DEVICE_STATE_STOP);
+        assert_int_equal(rig->device[2], DEVICE_STATE_STOP);
+        rig_until(rig, DESTINATION_PROMISED);
+        assert_true(rig_said(rig, MESSAGE_NOTSTARTED));
+        assert_true(rig->half.vmm_gone); /* so NOTSTARTED says that there is no copy */
+        rig_until(rig, DESTINATION_PROMISED);
+        rig_message(rig, MESSAGE_END, 0);
+        assert_int_equal(rig->half.state, DESTINATION_GATHER);
+        for (uint32_t i = 0; i < N; i++)
+                assert_false(half_device_is_lost(&rig->half, i));
+}
+
+static void test_vcpus_are_held_from_before_the_start_to_a_look_at_the_vmms_devices(void **state)
+{
+        for (int push = 0; push < 2; push++) {
+                Rig rig;
+
+                rig_init_held(&rig, push);
+                rig_until(&rig, DESTINATION_ARRIVE);
+                assert_true(rig.has_vmm && rig.vmm.vmm_act == VMM_ACT_HOLD);
+                rig_devices_ok(&rig);
+                assert_int_equal(rig.half.state, DESTINATION_ARRIVE); /* nothing starts before they are */
+                assert_false(rig.half.held);
+                rig_until(&rig, push ? DESTINATION_VMM_ARRIVE : DESTINATION_GATE);
+                assert_int_equal(rig.vmm.vmm_act, push ? VMM_ACT_ARRIVE : VMM_ACT_GATE);
+                rig_until(&rig, DESTINATION_GATE);
+                rig_vmm(&rig, 0);
+                assert_int_equal(rig.half.state, DESTINATION_GATED);
+                assert_true(rig.half.held);
+                rig_devices_ok(&rig);
+                assert_settled(&rig);
+                assert_int_equal(rig.half.state, DESTINATION_RUN);
+                assert_int_equal(rig.vmm.vmm_act, VMM_ACT_RUN);
+                assert_false(rig.half.held);
+                rig_until(&rig, DESTINATION_STARTED);
+                assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_vcpus_are_not_held_unless_planned_or_where_there_is_no_way_back(void **state)
+{
+        for (int noway = 0; noway < 2; noway++) {
+                Rig rig;
+
+                rig_init_held(&rig, true);
+                rig.plan.hold_vcpus = noway;
+                rig_until(&rig, DESTINATION_READY);
+                rig_event(&rig, (HalfEvent){HALF_MESSAGE, .message = MESSAGE_GO, .noway = noway});
+                rig_until(&rig, DESTINATION_ARRIVE);
+                assert_false(rig.has_vmm);
+                rig_until(&rig, DESTINATION_PUSH);
+                rig_devices_ok(&rig);
+                assert_int_equal(rig.half.state, DESTINATION_RUN);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_vcpus_that_cannot_be_held_turn_the_job_back_with_its_copy(void **state)
+{
+        Rig rig;
+
+        rig_init_held(&rig, true);
+        rig_until(&rig, DESTINATION_ARRIVE);
+        rig_vmm(&rig, -EBUSY);
+        assert_int_equal(rig.half.state, DESTINATION_LOOK);
+        rig_until(&rig, DESTINATION_PROMISED);
+        assert_false(rig.half.vmm_gone);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.device[i], DEVICE_STATE_STOP);
+        rig_deinit(&rig);
+}
+
+enum { RESET, FAILS, DIES };
+
+/* What may befall it while they are held. */
+static void befall(Rig *rig, int what)
+{
+        if (what == RESET) {
+                reset_device(rig, 1);
+        } else if (what == DIES) {
+                vmm_goes(rig);
+        } else if (rig->has_vmm) {
+                rig_vmm(rig, -EIO);
+        } else {
+                rig_device_fails(rig, 1, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING,
+                                 DEVICE_STATE_RUNNING_P2P);
+        }
+}
+
+static const HalfState gating[] = {DESTINATION_VMM_ARRIVE, DESTINATION_PUSH, DESTINATION_GATE,
+                                   DESTINATION_GATED};
+
+static void rig_until_undo(Rig *rig, size_t at, int what)
+{
+        rig_init_held(rig, true);
+        rig_until(rig, gating[at]);
+        befall(rig, what);
+        assert_int_equal(rig->half.state, DESTINATION_UNDO);
+        assert_int_equal(rig->vmm.vmm_act, VMM_ACT_UNDO); /* also of one that is dead: how did it end? */
+        assert_true(rig->has_vmm);
+        assert_int_equal(half_job_state(&rig->half), JOB_STATE_ROLLING_BACK);
+}
+
+static void test_a_last_arc_that_fails_while_held_ends_in_a_promise(void **state)
+{
+        for (size_t at = 0; at < ARRAY_SIZE(gating); at++)
+                for (int what = RESET; what <= DIES; what++)
+                        for (int late = 0; late < 2; late++) {
+                                Rig rig;
+
+                                if (what == FAILS && gating[at] == DESTINATION_PUSH)
+                                        continue; /* the VMM's own turn is the second try */
+                                rig_until_undo(&rig, at, what);
+                                /* The answer and the death come in any order; neither is enough. */
+                                if (what != DIES && !late)
+                                        vmm_goes(&rig);
+                                assert_int_equal(rig.half.state, DESTINATION_UNDO);
+                                rig_vmm(&rig, 0);
+                                if (what != DIES && late) {
+                                        assert_int_equal(rig.half.state, DESTINATION_UNDO);
+                                        vmm_goes(&rig);
+                                }
+                                assert_promises_without_a_copy(&rig);
+                                rig_deinit(&rig);
+                        }
+}
+
+static void test_a_hold_that_did_not_last_allows_no_promise(void **state)
+{
+        for (size_t at = 0; at < ARRAY_SIZE(gating); at++)
+                for (int what = RESET; what <= DIES; what++) {
+                        Rig rig;
+
+                        if (what == FAILS && gating[at] == DESTINATION_PUSH)
+                                continue;
+                        rig_until_undo(&rig, at, what);
+                        rig_vmm(&rig, -ESTALE);
+                        if (what == DIES) {
+                                assert_int_equal(rig.half.state, DESTINATION_MAYBE);
+                                assert_true(rig_said(&rig, MESSAGE_MAYBE));
+                        } else {
+                                assert_int_equal(rig.half.state, DESTINATION_RUN);
+                                forget_asked(&rig);
+                                rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+                                assert_int_equal(rig.half.state, DESTINATION_MAYBE);
+                        }
+                        assert_false(rig_said(&rig, MESSAGE_NOTSTARTED));
+                        rig_deinit(&rig);
+                }
+}
+
+/* It goes on as without a hold, and names what was lost. */
+static void test_a_device_reset_behind_a_hold_that_did_not_last_is_named(void **state)
+{
+        Rig rig;
+
+        rig_until_undo(&rig, 2, RESET);
+        rig_vmm(&rig, -ESTALE);
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+        assert_true(half_device_is_lost(&rig.half, 1));
+        rig_deinit(&rig);
+}
+
+/* The source's host may be gone: what is here is all there is. */
+static void test_without_a_link_a_device_that_was_reset_does_not_end_the_copy(void **state)
+{
+        Rig rig;
+
+        rig_init_held(&rig, true);
+        rig_until(&rig, DESTINATION_GATE);
+        rig_event(&rig, (HalfEvent){.type = HALF_CUT});
+        reset_device(&rig, 1);
+        assert_int_equal(rig.half.state, DESTINATION_GATE);
+        rig_vmm(&rig, -EIO);
+        assert_int_equal(rig.half.state, DESTINATION_RUN);
+        rig_deinit(&rig);
+}
+
+/* What a device that hangs has begun nobody knows; the others go on here, and are not held for that. */
+static void test_behind_a_failure_from_which_there_is_no_way_back_nobody_counts_as_held(void **state)
+{
+        Rig rig;
+
+        rig_init_held(&rig, true);
+        rig_until(&rig, DESTINATION_RUN_DEVICES);
+        assert_true(rig.half.held);
+        rig_device_ok(&rig, 2); /* without the P2P states, it runs first */
+        rig_device_fails(&rig, 0, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING, DEVICE_STATE_ERROR);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.held, false);
+        rig_until(&rig, DESTINATION_PUSH);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, DESTINATION_RUN);
+        rig_deinit(&rig);
 }
 
 static void test_a_restarted_destination_whose_vcpus_run_looks_at_the_vmms_devices(void **state)
@@ -1710,6 +1950,14 @@ int main(void)
                 cmocka_unit_test(test_the_vmms_devices_are_pushed_behind_a_repair_too),
                 cmocka_unit_test(test_a_device_of_the_vmm_that_is_found_again_has_lost_nothing),
                 cmocka_unit_test(test_the_vmm_is_told_to_begin_before_it_is_told_to_run),
+                cmocka_unit_test(test_vcpus_are_held_from_before_the_start_to_a_look_at_the_vmms_devices),
+                cmocka_unit_test(test_vcpus_are_not_held_unless_planned_or_where_there_is_no_way_back),
+                cmocka_unit_test(test_vcpus_that_cannot_be_held_turn_the_job_back_with_its_copy),
+                cmocka_unit_test(test_a_last_arc_that_fails_while_held_ends_in_a_promise),
+                cmocka_unit_test(test_a_hold_that_did_not_last_allows_no_promise),
+                cmocka_unit_test(test_a_device_reset_behind_a_hold_that_did_not_last_is_named),
+                cmocka_unit_test(test_without_a_link_a_device_that_was_reset_does_not_end_the_copy),
+                cmocka_unit_test(test_behind_a_failure_from_which_there_is_no_way_back_nobody_counts_as_held),
                 cmocka_unit_test(test_a_restarted_destination_whose_vcpus_run_looks_at_the_vmms_devices),
                 cmocka_unit_test(test_after_a_restart_the_vmms_devices_vouch_for_nothing),
                 cmocka_unit_test(test_every_state_is_reached_by_a_row_or_a_restart),

@@ -191,6 +191,33 @@ static void test_grace_and_push_need_what_they_need(void **state)
                 }
 }
 
+/* Only where there is a last arc that the VMM takes; it is held from arrival-grace on. */
+static void test_vcpus_are_held_if_policy_says_so_for_devices_of_the_vmm(void **state)
+{
+        static const uint32_t flags[] = {1, DRIVEN | 1};
+
+        for (int driven = 0; driven < 2; driven++)
+                for (int back = 0; back < 2; back++) {
+                        Manifest manifest = {.vmm = {.type = VMM_TYPE_QMP},
+                                             .n_devices = 1,
+                                             .devices =
+                                                     (ManifestDevice[1]){{.migration_flags = flags[driven]}}};
+                        PolicyRule rule = {};
+                        Plan plan;
+
+                        if (back)
+                                set_key(&rule, POLICY_SUPERVISED_LAST_ARC, POLICY_LAST_ARC_BACK);
+                        plan = build_with(&manifest, &(PolicyRules){1, &rule});
+                        assert_int_equal(plan.hold_vcpus, driven && back);
+                        assert_int_equal(plan.phases[PHASE_ARRIVAL_GRACE].planned, plan.hold_vcpus);
+                        plan_deinit(&plan);
+                        set_key(&rule, POLICY_AFTER_GRACE, POLICY_AFTER_GRACE_DEGRADED);
+                        plan = build_with(&manifest, &(PolicyRules){1, &rule});
+                        assert_false(plan.hold_vcpus); /* the VM is not to come back */
+                        plan_deinit(&plan);
+                }
+}
+
 /* What the VMM moves is not ours to log, to copy or to hold back. */
 static void test_what_the_vmm_drives_sends_nothing_of_ours(void **state)
 {
@@ -275,7 +302,7 @@ static void test_the_defaults_are_those_that_were_agreed(void **state)
         assert_int_equal(device->limits.state_bytes, 0);
         assert_int_equal(device->on_error, POLICY_ON_ERROR_RESET);
         assert_int_equal(device->on_source_loss, POLICY_ON_SOURCE_LOSS_DEGRADED_RUN);
-        assert_false(plan.onward || plan.viommu);
+        assert_false(plan.onward || plan.viommu || plan.hold_vcpus);
         assert_int_equal(plan.bandwidth, 0);
         assert_int_equal(plan.max_blackout_usec, 0);
         plan_deinit(&plan);
@@ -467,6 +494,7 @@ int main(void)
                 cmocka_unit_test(test_the_defaults_are_those_that_were_agreed),
                 cmocka_unit_test(test_only_kernels_that_are_known_to_be_good_are_good),
                 cmocka_unit_test(test_grace_and_push_need_what_they_need),
+                cmocka_unit_test(test_vcpus_are_held_if_policy_says_so_for_devices_of_the_vmm),
                 cmocka_unit_test(test_what_the_vmm_drives_sends_nothing_of_ours),
                 cmocka_unit_test(test_who_is_asked_in_which_act),
                 cmocka_unit_test(test_who_moves_what_devices_write),
