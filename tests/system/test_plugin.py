@@ -155,6 +155,20 @@ class Good(Case):
         self.assertIn(("notice", "plugin bad", "its cache will be cold"),
                       [(f["weight"], f["property"], f["destination"]) for f in report["findings"]])
 
+    def test_a_policy_uses_what_a_plugin_says(self):
+        """By its name, and a fact of it."""
+        plugin = build(self.lab, "facts")
+        for choice, status in (("1", 0), ("7", 6)):
+            for host in (self.a, self.b):
+                host.write_policy("bad", {"match": {"plugin": "bad"}, "set": {"compat": {"bad.state-version": [choice]}}})
+            self.restart(plugin)
+            got, report = self.check()
+            self.assertEqual(got, status, report)
+            said = [f for f in self.refusals(report) if "bad.state-version" in f["source"] + f["destination"]]
+            self.assertEqual(bool(said), status == 6, report)
+        for host in (self.a, self.b):
+            os.unlink(os.path.join(host.policies, "bad.json"))
+
     def test_who_judges_must_be_at_the_destination(self):
         plugin = build(self.lab, "lonely")
         self.restart(source=[plugin])
