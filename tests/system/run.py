@@ -135,6 +135,7 @@ STEPS = [
     Step("bus, sanitized", python("test_bus.py"), count_unittest, SANITIZED),
     Step("precopy, sanitized", python("test_precopy.py"), count_unittest, SANITIZED),
     Step("migctl, sanitized", python("test_migctl.py"), count_unittest, SANITIZED),
+    Step("policy, sanitized", python("test_policy.py"), count_unittest, SANITIZED),
     Step("policy files, sanitized", python("test_policy_files.py"), count_unittest, SANITIZED),
     Step("helper, sanitized", python("test_helper.py"), count_unittest, SANITIZED),
     Step("plugins", python("test_plugin.py"), count_unittest),
