@@ -18,7 +18,7 @@ import unittest
 from lab import BUILD, Host, Lab, PACE, TOP, definition, find_processes, is_alive, new_uuid, program, wait_for
 
 GROWTH_KIB = 4096  # of the daemon's memory over all that a bad plugin does
-QUICK = 0.5 * PACE  # seconds in which the bus answers meanwhile
+QUICK = 0.8 * PACE  # seconds in which migctl has its answer meanwhile: less than the second that a hung call has
 SANITIZED = "fsanitize" in open(os.path.join(BUILD, "Makefile")).read()
 
 
@@ -505,8 +505,8 @@ class Bad(Case):
                                                              BUDGET=50))
                     status, job = source.migrate("vm", destination)
                     self.assertEqual(job["result"], "done", job)
-                    # Its budget once before, once after; each barrier of the phase.
-                    self.assertLess(job["blackout_usec"], plain + (2 * 50000 + 100000) * PACE)
+                    # Its budget before and after, and what a machine at work adds; one that was waited for would take 1 s.
+                    self.assertLess(job["blackout_usec"], plain + (2 * 50000 + 600000) * PACE)
 
     def test_before_the_blackout_it_refuses(self):
         for what in ("crash", "hang", "wrong-value"):
