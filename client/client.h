@@ -25,6 +25,8 @@ typedef struct Options {
         uint64_t bandwidth;          /* migrate, check: bytes per second; 0: no limit */
         uint64_t max_blackout_usec;
         const char *request_id;
+        const char *vm, *result; /* history */
+        uint64_t since_usec;     /* ... CLOCK_REALTIME */
 } Options;
 
 typedef struct Client {
@@ -50,6 +52,7 @@ int cmd_migrate(Client *client, char **args, int n);
 int cmd_cancel(Client *client, char **args, int n);
 int cmd_jobs(Client *client, char **args, int n);
 int cmd_show(Client *client, char **args, int n);
+int cmd_history(Client *client, char **args, int n);
 int cmd_reset(Client *client, char **args, int n);
 int cmd_monitor(Client *client, char **args, int n);
 
@@ -118,6 +121,14 @@ const char *format_bytes(uint64_t bytes, char ret[32]);
 /* How long ago, in one unit: "12 s", "3 min", "5 h", "2 days". */
 const char *format_age(uint64_t usec, char ret[32]);
 
+/* Date and time of CLOCK_REALTIME, local; "-" for 0. */
+const char *format_time(int64_t usec, char ret[32]);
+
+/* ---- cmd-history.c ------------------------------------------------------------------------------------------- */
+
+/* A date, a date and time, or how long ago: "2026-11-21", "2026-11-21 14:30", "2h". */
+bool read_since(const char *text, uint64_t now_usec, uint64_t *ret_usec);
+
 /* ---- plan-view.c --------------------------------------------------------------------------------------------- */
 
 /* The phases of a move, how long each may take, and who takes part. */
@@ -132,3 +143,8 @@ void timeline_view(json_object *job, FILE *f);
 
 /* The findings of a report or a job; nothing when it has none. */
 void findings_view(json_object *report, bool legend, FILE *f);
+
+/* ---- steps-view.c -------------------------------------------------------------------------------------------- */
+
+/* The states that a job went through, one a line, as they were noted at the time. */
+void steps_view(json_object *job, bool legend, FILE *f);

@@ -7,6 +7,7 @@
 #include <signal.h>
 
 #include "client.h"
+#include "common/clock.h"
 
 static const Verb verbs[] = {
         {"list", "", 0, 0, cmd_list, "VMs that are registered here"},
@@ -20,6 +21,7 @@ static const Verb verbs[] = {
         {"jobs", "", 0, 0, cmd_jobs, "moves that go on, and those that have ended"},
         {"cancel", "JOB", 1, 1, cmd_cancel, "turn a migration back"},
         {"show", "JOB", 1, 1, cmd_show, "everything about a job, with a timeline of its blackout"},
+        {"history", "", 0, 0, cmd_history, "moves that have ended, as far as they are kept"},
         {"reset", "VM [DEVICE]", 1, 2, cmd_reset, "reset one device, or each; it loses what it holds"},
         {"monitor", "", 0, 0, cmd_monitor, "what happens, line by line, until interrupted"},
 };
@@ -37,6 +39,9 @@ enum {
         OPTION_NO_WAIT,
         OPTION_DRY_RUN,
         OPTION_YES,
+        OPTION_VM,
+        OPTION_SINCE,
+        OPTION_RESULT,
         OPTION_VERSION
 };
 
@@ -52,6 +57,9 @@ static const struct option options[] = {{"bus-address", required_argument, NULL,
                                         {"no-wait", no_argument, NULL, OPTION_NO_WAIT},
                                         {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
                                         {"yes", no_argument, NULL, OPTION_YES},
+                                        {"vm", required_argument, NULL, OPTION_VM},
+                                        {"since", required_argument, NULL, OPTION_SINCE},
+                                        {"result", required_argument, NULL, OPTION_RESULT},
                                         {"help", no_argument, NULL, 'h'},
                                         {"version", no_argument, NULL, OPTION_VERSION},
                                         {}};
@@ -76,6 +84,9 @@ static void help(FILE *f)
                 "  --no-wait               migrate: print the job's UUID and end\n"
                 "  --dry-run               migrate: show what would be done, and what speaks against it\n"
                 "  --yes                   reset: do not ask whether it is meant\n"
+                "  --vm=VM                 history: of this VM, by name or UUID\n"
+                "  --since=TIME            history: ended since; 2026-11-21, \"2026-11-21 14:30\", or 2h, 3d ago\n"
+                "  --result=RESULT         history: that ended so\n"
                 "  --help                  this text\n"
                 "  --version               version\n\n"
                 "Exit status of migrate:\n ");
@@ -141,6 +152,14 @@ static int wrong_value(const char *option, const char *text, const char *what)
         return EXIT_USAGE;
 }
 
+static bool is_result(const char *text)
+{
+        for (size_t i = 0; outcome_result(i); i++)
+                if (streq(outcome_result(i)->name, text))
+                        return true;
+        return false;
+}
+
 /* Returns -1 to go on, else the exit status. */
 static int read_options(Options *o, int argc, char **argv)
 {
@@ -175,6 +194,20 @@ static int read_options(Options *o, int argc, char **argv)
                 case OPTION_NO_WAIT: o->no_wait = true; break;
                 case OPTION_DRY_RUN: o->dry_run = true; break;
                 case OPTION_YES: o->yes = true; break;
+                case OPTION_VM: o->vm = optarg; break;
+                case OPTION_SINCE:
+                        if (!read_since(optarg, clock_realtime_usec(), &o->since_usec))
+                                return wrong_value(
+                                        "since", optarg,
+                                        "a date as 2026-11-21, a time as \"2026-11-21 14:30\", or how "
+                                        "long ago: a number with s, m, h, d or w behind it");
+                        break;
+                case OPTION_RESULT:
+                        if (!is_result(optarg))
+                                return wrong_value("result", optarg,
+                                                   "not what a job ends with; see migctl --help");
+                        o->result = optarg;
+                        break;
                 case 'h': help(stdout); return EXIT_DONE;
                 case OPTION_VERSION: printf("migctl %s\n", PACKAGE_VERSION); return EXIT_DONE;
                 default: fprintf(stderr, "migctl --help shows the options\n"); return EXIT_USAGE;
@@ -204,7 +237,10 @@ static bool fits(const Options *o, const Verb *verb)
                     {o->wait, "--wait", "migrate"},
                     {o->no_wait, "--no-wait", "migrate"},
                     {o->dry_run, "--dry-run", "migrate"},
-                    {o->yes, "--yes", "reset"}};
+                    {o->yes, "--yes", "reset"},
+                    {o->vm, "--vm", "history"},
+                    {o->since_usec > 0, "--since", "history"},
+                    {o->result, "--result", "history"}};
 
         for (size_t i = 0; i < ARRAY_SIZE(only); i++)
                 if (only[i].given && !streq(verb->name, only[i].verb) &&

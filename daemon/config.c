@@ -12,12 +12,15 @@
 #define CONFIG_MAX       (256 * 1024)
 #define DEADLINE_MAX_SEC 3600
 #define PRECOPY_MAX_MIB  (1024 * 1024)
+#define HISTORY_DAYS_MAX 36500
+#define HISTORY_JOBS_MAX (1000 * 1000)
 
 const Config config_default = {
         .runtime_dir = MIGMGR_RUNTIME_DIR,
         .state_dir = MIGMGR_STATE_DIR,
         .config_file = MIGMGR_CONFIG_DIR "/migmgrd.json",
         .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
+        .history = {.days = 365, .jobs = 1000},
 };
 
 static void forget_listen(Config *config)
@@ -115,10 +118,13 @@ static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",          "listen",          "deadlines-msec",
-                                           "connect-msec",     "doubt-msec",      "retries",
-                                           "precopy-msec",     "precopy-mib",     "precopy-rate-kib",
-                                           "supervised-grace", "supervised-push", NULL};
+        static const char *const keys[] = {"vms-dir",          "listen",
+                                           "deadlines-msec",   "connect-msec",
+                                           "doubt-msec",       "retries",
+                                           "precopy-msec",     "precopy-mib",
+                                           "precopy-rate-kib", "supervised-grace",
+                                           "supervised-push",  "history-days",
+                                           "history-jobs",     NULL};
         json_object *deadlines, *listen;
         const char *vms_dir;
 
@@ -132,6 +138,10 @@ static void read_object(JsonReader *reader, json_object *root, Config *config)
         deadlines = json_member(reader, root, "deadlines-msec", json_type_object, false);
         if (deadlines)
                 read_deadlines(reader, deadlines, &config->policy);
+        config->history.days = (uint64_t) json_number(reader, root, "history-days", 0, HISTORY_DAYS_MAX,
+                                                      (int64_t) config->history.days);
+        config->history.jobs = (uint64_t) json_number(reader, root, "history-jobs", 0, HISTORY_JOBS_MAX,
+                                                      (int64_t) config->history.jobs);
         read_precopy(reader, root, &config->policy.limits);
         config->policy.grace = read_auto(reader, root, "supervised-grace", config->policy.grace);
         config->policy.push = read_auto(reader, root, "supervised-push", config->policy.push);

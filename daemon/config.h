@@ -5,6 +5,7 @@
  * start, owned by main, read-only after that. */
 
 #include "daemon/core/policy.h"
+#include "daemon/store/limits.h"
 
 #define CONFIG_LISTEN_MAX 8
 
@@ -16,6 +17,7 @@ typedef struct Config {
         const char *bus_address; /* NULL: the system bus */
         uint32_t n_listen;
         char *listen[CONFIG_LISTEN_MAX]; /* addresses, beside peer.sock; owned */
+        StoreLimits history;
         Policy policy;
 } Config;
 

@@ -407,19 +407,6 @@ json_object *job_summary(const Job *job)
         return o;
 }
 
-json_object *job_summary_of_json(json_object *json)
-{
-        static const char *const keys[] = {"job",   "vm",           "name",       "half",
-                                           "peer",  "state",        "result",     "phase",
-                                           "owner", "created_usec", "ended_usec", "blackout_usec"};
-        json_object *o = json_new_object(), *value;
-
-        for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-                if (json && json_object_object_get_ex(json, keys[i], &value))
-                        json_add(o, keys[i], json_object_get(value));
-        return o;
-}
-
 json_object *job_to_json(const Job *job)
 {
         json_object *o = json_new_object(), *error = json_new_object();

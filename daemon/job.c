@@ -354,8 +354,6 @@ void job_post(Job *job, const HalfEvent *event)
 
 static void finish(Job *job)
 {
-        _cleanup_(json_object_putp) json_object *json = NULL;
-
         job->finished = true;
         job->ended_usec = clock_realtime_usec();
         loop_timer_set(job->timeout, 0);
@@ -365,11 +363,8 @@ static void finish(Job *job)
             !job->half->check_only)
                 job->vm->last_blackout_usec = job_blackout_usec(job);
         /* A VM that is in doubt, or still ends, stays in hand: see vm_set_job() in the states behind this one. */
-        if (!job->half->check_only) {
-                json = job_to_json(job);
-                store_put_history(job->host->store, job->id, job_side(job), job->ended_usec,
-                                  json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
-        }
+        if (!job->half->check_only)
+                job_note_end(job);
         if (job->vm)
                 vm_end_job(job->vm);
         job->hooks->finished(job->userdata, job);
@@ -384,6 +379,8 @@ static void look_at_change(Job *job)
                 job_measure_state(job, state);
                 watch_blackout(job);
                 job_log_change(job, job->seen_state, state);
+                if (!job->half->check_only)
+                        job_note_step(job);
                 job->seen_state = state;
                 entered = true;
         }

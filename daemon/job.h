@@ -6,7 +6,7 @@
  * The half decides, the job does. Every event goes through job_post(): the half takes one step, and what it asks for is
  * performed: devices and VMM are commanded through the VM, records written, messages sent, the timer set. What comes
  * of that returns as the next event. Owned by the manager; files: job.c (events and effects), job-peer.c (messages),
- * job-data.c (data connections), job-measure.c (when and how long), job-report.c (what people are told).
+ * job-data.c (data connections), job-measure.c (when and how long), job-report.c (what people are told), job-history.c (what is kept of it).
  */
 
 #include "common/outcome.h"
@@ -38,6 +38,8 @@ typedef struct JobDevice {
         DataDial *dial;
         DeviceProgram program;     /* what it was asked last */
         char text[AGENT_TEXT_MAX]; /* what it said last when something failed */
+        bool noted;                /* in the history, with this state */
+        DeviceState noted_state;
 } JobDevice;
 
 /* What is needed to say how long the blackout was, and who was waited for. */
@@ -80,6 +82,7 @@ struct Job {
         HalfEvent *queue; /* events that came while one was being performed */
         uint32_t n_queue, queue_room;
         bool performing, finished, closed;
+        bool error_noted; /* in the history */
         HalfState seen_state;
         LoopTimer *timer, *timeout, *blackout_timer, *post_timer;
         bool watches_blackout;
@@ -158,9 +161,8 @@ DeviceState job_device_state(const Job *job, uint32_t device);
 bool job_is_decided(const Job *job);
 /* Everything, for `migctl show` and the history. */
 json_object *job_to_json(const Job *job);
-/* A line's worth of it, and the same out of what job_to_json() made once. */
+/* A line's worth of it. */
 json_object *job_summary(const Job *job);
-json_object *job_summary_of_json(json_object *json);
 /* What check has to say: {"ok", "findings", "plan"}. */
 json_object *job_report(const Job *job);
 
@@ -192,6 +194,10 @@ void job_measure_halted(Job *job, uint64_t usec);
 /* Destination: what the source is told with READY, REACHED and STARTED. */
 void job_add_measures(Job *job, json_object *message);
 uint64_t job_vmm_only_usec(const Job *job);
+
+/* job-history.c */
+void job_note_step(Job *job);
+void job_note_end(const Job *job);
 
 /* job-report.c */
 void job_log_change(const Job *job, HalfState from, HalfState to);

@@ -95,9 +95,9 @@ static int take_vm(void *userdata, const char *text, Presence presence)
         return 0;
 }
 
-static int take_history(void *userdata, const char *job, const char *json)
+static int take_history(void *userdata, const char *job, const char *summary)
 {
-        manager_add_history(userdata, job, json);
+        manager_add_history(userdata, job, summary);
         return 0;
 }
 

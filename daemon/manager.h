@@ -62,6 +62,3 @@ Vm *manager_first_vm(Manager *manager);
 
 /* Those of this run and of earlier ones that are still known, newest first: [job_summary()]. */
 json_object *manager_list_jobs(Manager *manager);
-
-/* Jobs of earlier runs of the daemon, and those whose object is gone, as JSON text; NULL when there is none of that id. */
-const char *manager_find_history(Manager *manager, const char *id);
