@@ -40,15 +40,15 @@ json_object *json_parse(JsonReader *reader, const char *text, size_t size)
         json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
         object = json_tokener_parse_ex(tokener, text, (int) size);
         error = json_tokener_get_error(tokener);
+        reader->at = json_tokener_get_parse_end(tokener);
         if (error == json_tokener_continue && !object)
                 json_fail(reader, "is not whole");
         else if (error != json_tokener_success)
-                json_fail(reader, "%s at byte %zu", json_tokener_error_desc(error),
-                          json_tokener_get_parse_end(tokener));
+                json_fail(reader, "%s at byte %zu", json_tokener_error_desc(error), reader->at);
         else if (!object)
                 json_fail(reader, "is null");
         else
-                for (size_t i = json_tokener_get_parse_end(tokener); i < size; i++)
+                for (size_t i = reader->at; i < size; i++)
                         if (!memchr(" \t\r\n", text[i], 4))
                                 json_fail(reader, "there is something behind its end");
         json_tokener_free(tokener);

@@ -15,6 +15,7 @@
 typedef struct JsonReader {
         const char *where; /* "VM definition", "CHECK" */
         bool failed;
+        size_t at; /* how far json_parse() came, in bytes, when it failed */
         char text[JSON_TEXT_MAX];
 } JsonReader;
 

@@ -23,15 +23,16 @@ const Config config_default = {
         .history = {.days = 365, .jobs = 1000},
 };
 
-static void forget_listen(Config *config)
+static void forget(uint32_t *n, char **texts)
 {
-        for (; config->n_listen > 0; config->n_listen--)
-                free(config->listen[config->n_listen - 1]);
+        for (; *n > 0; (*n)--)
+                free(texts[*n - 1]);
 }
 
 void config_deinit(Config *config)
 {
-        forget_listen(config);
+        forget(&config->n_listen, config->listen);
+        forget(&config->n_policies_dirs, config->policies_dirs);
         if (config->vms_dir != config_default.vms_dir)
                 free((char *) config->vms_dir);
         config->vms_dir = config_default.vms_dir;
@@ -84,27 +85,44 @@ static bool read_auto(JsonReader *reader, json_object *root, const char *key, bo
         return streq(text, "auto");
 }
 
-static void read_listen(JsonReader *reader, json_object *array, Config *config)
+static const char *wrong_address(const char *text)
 {
-        size_t n = json_object_array_length(array);
+        const char *reason = NULL;
 
-        forget_listen(config); /* what an earlier file said */
-        if (n > CONFIG_LISTEN_MAX)
-                json_fail(reader, "\"listen\": more than %d addresses", CONFIG_LISTEN_MAX);
-        for (size_t i = 0; i < n && !reader->failed; i++) {
+        return address_check(text, &reason) < 0 ? reason : NULL;
+}
+
+static const char *wrong_dir(const char *text)
+{
+        return *text == '/' ? NULL : "it is no absolute path";
+}
+
+/* An array of at most `most` texts, of which `wrong` says what is wrong with one, or NULL. Replaces what an earlier file
+ * said. */
+static void read_texts(JsonReader *reader, json_object *root, const char *key, const char *what,
+                       const char *(*wrong)(const char *text), uint32_t most, uint32_t *n, char **texts)
+{
+        json_object *array = json_member(reader, root, key, json_type_array, false);
+
+        if (!array)
+                return;
+        forget(n, texts);
+        if (json_object_array_length(array) > most)
+                json_fail(reader, "\"%s\": more than %u %s", key, most, what);
+        for (size_t i = 0; i < json_object_array_length(array) && !reader->failed; i++) {
                 json_object *item = json_object_array_get_idx(array, i);
-                const char *text = json_object_get_string(item), *reason = "it is no text";
+                const char *text = json_object_get_string(item);
+                const char *reason =
+                        json_object_is_type(item, json_type_string) ? wrong(text) : "it is no text";
 
-                if (!json_object_is_type(item, json_type_string) || address_check(text, &reason) < 0) {
-                        json_fail(reader, "\"listen\": %.100s: %s", text ? text : "null", reason);
-                        return;
-                }
-                config->listen[config->n_listen] = strdup(text);
-                if (!config->listen[config->n_listen])
-                        json_fail(reader, "out of memory");
+                if (reason)
+                        json_fail(reader, "\"%s\": %.100s: %s", key, text ? text : "null", reason);
                 else
-                        config->n_listen++;
+                        texts[(*n)++] = strdup(text);
         }
+        for (uint32_t i = 0; i < *n; i++)
+                if (!texts[i])
+                        json_fail(reader, "out of memory");
 }
 
 static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
@@ -118,23 +136,32 @@ static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",          "listen",
-                                           "deadlines-msec",   "connect-msec",
-                                           "doubt-msec",       "retries",
-                                           "precopy-msec",     "precopy-mib",
-                                           "precopy-rate-kib", "supervised-grace",
-                                           "supervised-push",  "history-days",
-                                           "history-jobs",     NULL};
-        json_object *deadlines, *listen;
+        static const char *const keys[] = {"vms-dir",
+                                           "policies-dirs",
+                                           "listen",
+                                           "deadlines-msec",
+                                           "connect-msec",
+                                           "doubt-msec",
+                                           "retries",
+                                           "precopy-msec",
+                                           "precopy-mib",
+                                           "precopy-rate-kib",
+                                           "supervised-grace",
+                                           "supervised-push",
+                                           "history-days",
+                                           "history-jobs",
+                                           NULL};
+        json_object *deadlines;
         const char *vms_dir;
 
         json_only(reader, root, keys);
         vms_dir = json_string(reader, root, "vms-dir", false);
         if (vms_dir && !reader->failed)
                 read_vms_dir(reader, vms_dir, config);
-        listen = json_member(reader, root, "listen", json_type_array, false);
-        if (listen)
-                read_listen(reader, listen, config);
+        read_texts(reader, root, "listen", "addresses", wrong_address, CONFIG_LISTEN_MAX, &config->n_listen,
+                   config->listen);
+        read_texts(reader, root, "policies-dirs", "folders", wrong_dir, CONFIG_POLICIES_DIRS_MAX,
+                   &config->n_policies_dirs, config->policies_dirs);
         deadlines = json_member(reader, root, "deadlines-msec", json_type_object, false);
         if (deadlines)
                 read_deadlines(reader, deadlines, &config->policy);
@@ -181,6 +208,18 @@ static int is_json(const struct dirent *entry)
         return entry->d_name[0] != '.' && n > 5 && streq(entry->d_name + n - 5, ".json");
 }
 
+static void default_policies_dirs(Config *config)
+{
+        static const char *const dirs[] = {MIGMGR_POLICIES_DIR, MIGMGR_CONFIG_DIR "/policies.d"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+                config->policies_dirs[i] = strdup(dirs[i]);
+                if (!config->policies_dirs[i])
+                        abort();
+                config->n_policies_dirs++;
+        }
+}
+
 int config_read(Config *config, char *ret_error)
 {
         struct dirent **names = NULL;
@@ -189,6 +228,7 @@ int config_read(Config *config, char *ret_error)
         int r, n;
 
         config->policy = policy_default;
+        default_policies_dirs(config);
         r = read_one(config, config->config_file, false, ret_error);
         if (r < 0)
                 return r;

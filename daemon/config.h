@@ -7,7 +7,8 @@
 #include "daemon/core/policy.h"
 #include "daemon/store/limits.h"
 
-#define CONFIG_LISTEN_MAX 8
+#define CONFIG_LISTEN_MAX        8
+#define CONFIG_POLICIES_DIRS_MAX 8
 
 typedef struct Config {
         const char *runtime_dir; /* sockets */
@@ -18,6 +19,8 @@ typedef struct Config {
         uint32_t n_listen;
         char *listen[CONFIG_LISTEN_MAX]; /* addresses, beside peer.sock; owned */
         StoreLimits history;
+        uint32_t n_policies_dirs;
+        char *policies_dirs[CONFIG_POLICIES_DIRS_MAX]; /* of policy files, least important first; owned */
         Policy policy;
 } Config;
 

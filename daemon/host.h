@@ -6,6 +6,7 @@
 #include "config.h"
 #include "helper-client.h"
 #include "loop.h"
+#include "policy-files.h"
 #include "store/store.h"
 
 typedef struct Host {
@@ -13,6 +14,8 @@ typedef struct Host {
         Loop *loop;
         HelperClient *helper;
         Store *store;
+        PolicyFiles *
+                policies; /* in force; they change as a whole, and a job that runs keeps what it began with */
         const char *host_id; /* never changes; what peers know us by */
         char boot_id[UUID_TEXT_MAX + 1];
 } Host;

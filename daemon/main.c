@@ -16,6 +16,7 @@
 
 typedef struct Daemon {
         Host host;
+        PolicyFiles policies;
         Manager *manager;
         Bus *bus;
         int signal_fd;
@@ -79,14 +80,44 @@ static void log_to_journal(LogLevel level, const LogAbout *about, const char *te
                                a->device ? a->device : "", "MIGMGR_PHASE=%s", a->phase ? a->phase : "", NULL);
 }
 
+static void reload_policies(Daemon *d)
+{
+        const Config *config = &d->host.config;
+        char error[JSON_TEXT_MAX];
+
+        if (policy_files_reload(config->policies_dirs, config->n_policies_dirs, &d->policies, error) < 0)
+                log_error(NULL, "the policies stay as they were: %s", error);
+        else
+                log_info(NULL, "policies: %u files, %u rules", d->policies.n, d->policies.rules.n);
+}
+
 static void on_signal(void *userdata)
 {
         Daemon *d = userdata;
         struct signalfd_siginfo info;
 
-        if (read(d->signal_fd, &info, sizeof info) == sizeof info)
-                log_info(NULL, "ending; VMs, agents and jobs stay as they are");
+        if (read(d->signal_fd, &info, sizeof info) != sizeof info)
+                return;
+        if (info.ssi_signo == SIGHUP) {
+                reload_policies(d);
+                return;
+        }
+        log_info(NULL, "ending; VMs, agents and jobs stay as they are");
         loop_quit(d->host.loop);
+}
+
+static int read_settings(Daemon *d)
+{
+        Config *config = &d->host.config;
+        char error[JSON_TEXT_MAX];
+        int r = config_read(config, error);
+
+        if (r >= 0)
+                r = policy_files_read(config->policies_dirs, config->n_policies_dirs, &d->policies, error);
+        if (r < 0)
+                log_error(NULL, "%s", error);
+        d->host.policies = &d->policies;
+        return r;
 }
 
 static void on_bus_end(void *userdata)
@@ -105,6 +136,7 @@ static int watch_signals(Daemon *d)
         (void) sigemptyset(&set);
         (void) sigaddset(&set, SIGTERM);
         (void) sigaddset(&set, SIGINT);
+        (void) sigaddset(&set, SIGHUP);
         if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
                 return -errno;
         d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -175,7 +207,6 @@ static void stop(Daemon *d)
 int main(int argc, char **argv)
 {
         Daemon d = {.host.config = config_default, .signal_fd = -1};
-        char error[JSON_TEXT_MAX];
         int r = read_options(&d, argc, argv);
 
         if (r >= 0)
@@ -183,9 +214,8 @@ int main(int argc, char **argv)
         if (getenv("JOURNAL_STREAM"))
                 log_set_sink(log_to_journal);
         (void) signal(SIGPIPE, SIG_IGN);
-        r = config_read(&d.host.config, error);
+        r = read_settings(&d);
         if (r < 0) {
-                log_error(NULL, "%s", error);
                 config_deinit(&d.host.config);
                 return 1;
         }
@@ -196,6 +226,7 @@ int main(int argc, char **argv)
                 r = loop_run(d.host.loop);
         }
         stop(&d);
+        policy_files_deinit(&d.policies);
         config_deinit(&d.host.config);
         return r < 0 ? 1 : d.status;
 }

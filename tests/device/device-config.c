@@ -105,6 +105,16 @@ static int key_worker(DeviceConfig *c, const char *value)
         return set_switch(&c->worker, value);
 }
 
+static int key_mailbox(DeviceConfig *c, const char *value)
+{
+        return set_switch(&c->mailbox, value);
+}
+
+static int key_ndma(DeviceConfig *c, const char *value)
+{
+        return set_switch(&c->ndma, value);
+}
+
 static int key_quiesce(DeviceConfig *c, const char *value)
 {
         return number_parse_msec(value, &c->quiesce_usec);
@@ -184,6 +194,8 @@ static const struct {
         {"fault", key_fault, true},
         {"work", key_work},
         {"worker", key_worker},
+        {"mailbox", key_mailbox},
+        {"ndma", key_ndma},
         {"quiesce", key_quiesce},
         {"dirty-rate", key_dirty_rate},
 };
@@ -228,6 +240,10 @@ static int complete(DeviceConfig *c, char **ret_wrong)
 
         if (!c->socket_path) {
                 *ret_wrong = strdup("socket= is missing");
+                return -EINVAL;
+        }
+        if (c->mailbox && !c->worker) {
+                *ret_wrong = strdup("mailbox=on needs worker=on");
                 return -EINVAL;
         }
         if (c->id)

@@ -14,7 +14,8 @@ typedef enum DeviceResetMode {
 
 typedef struct DeviceConfig {
         char *id, *socket_path;
-        bool migration, p2p, pre_copy, twin_socket, work, worker;
+        bool migration, p2p, pre_copy, twin_socket, work, worker, mailbox;
+        bool ndma;   /* in the P2P states it starts no DMA at all */
         bool strict; /* what libvfio-user refuses while stopped is refused */
         DeviceResetMode reset_mode;
         uint64_t size, seed, max_data;

@@ -19,6 +19,11 @@ int device_init(Device *d, DeviceConfig *config, struct event_base *base)
                         return -ENOMEM;
                 worker_start(d->worker);
         }
+        if (d->config.mailbox) {
+                d->mailbox = mailbox_new(base, &d->dma, worker_stopped, d);
+                if (!d->mailbox)
+                        return -ENOMEM;
+        }
         return memory_init(&d->memory, d->config.size, d->config.seed);
 }
 
@@ -34,6 +39,7 @@ void device_done(Device *d)
         if (d->timer)
                 event_free(TAKE_PTR(d->timer));
         d->worker = worker_free(d->worker);
+        d->mailbox = mailbox_free(d->mailbox);
         irqs_clear(&d->irqs);
         dma_clear(&d->dma);
         memory_done(&d->memory);
@@ -54,12 +60,32 @@ bool device_is_running(const Device *d)
         return is_running(d->state);
 }
 
+static bool is_quiet(DeviceState s)
+{
+        return s == DEVICE_STATE_RUNNING_P2P || s == DEVICE_STATE_PRE_COPY_P2P;
+}
+
+/* In a P2P state no device begins DMA to a peer, and some begin none at all. */
+static bool works(const Device *d, DeviceState s)
+{
+        return is_running(s) && !(d->config.ndma && is_quiet(s));
+}
+
+static MailboxMode mailbox_mode(DeviceState s)
+{
+        if (!is_running(s))
+                return MAILBOX_STANDS;
+        return is_quiet(s) ? MAILBOX_TAKES : MAILBOX_SENDS;
+}
+
 /* As the state says, whatever was tried. */
 static void set_worker(Device *d)
 {
+        if (d->mailbox)
+                mailbox_set_mode(d->mailbox, mailbox_mode(d->state));
         if (!d->worker)
                 return;
-        if (device_is_running(d))
+        if (works(d, d->state))
                 worker_start(d->worker);
         else
                 worker_halt(d->worker);
@@ -77,7 +103,7 @@ static void enter(Device *d, DeviceState state)
 
 static uint64_t appendix_size(const Device *d)
 {
-        return d->worker ? WORKER_STATE_SIZE : 0;
+        return (d->worker ? WORKER_STATE_SIZE : 0) + (d->mailbox ? MAILBOX_STATE_SIZE : 0);
 }
 
 /* The device stands still from here on, the worker too. */
@@ -87,6 +113,8 @@ static void end_changes(Device *d)
 
         if (d->worker)
                 worker_save(d->worker, appendix);
+        if (d->mailbox)
+                mailbox_save(d->mailbox, appendix + WORKER_STATE_SIZE);
 }
 
 static int begin_saving(Device *d, bool pre_copy)
@@ -117,6 +145,8 @@ static int end_loading(Device *d)
                         r = worker_load(d->worker, appendix);
                 if (r < 0)
                         return r;
+                if (d->mailbox)
+                        mailbox_load(d->mailbox, appendix + WORKER_STATE_SIZE);
                 loader_finish(d->loader, &d->loaded);
                 d->stats.loads++;
         }
@@ -177,7 +207,7 @@ static int end_arc(Device *d)
         DeviceTask *t = &d->task;
         const Fault *f = &t->fault;
 
-        t->stops_worker = false; /* it stands */
+        t->stops_worker = t->stops_mailbox = false; /* they stand */
         if (f->kind == FAULT_EXIT)
                 _exit(EXIT_FAILURE);
         if (f->kind == FAULT_HANG) {
@@ -202,11 +232,28 @@ static int end_arc(Device *d)
         return take_arc(d);
 }
 
-/* The worker begins nothing more; whether that is already all. */
-static bool quiesce(Device *d, DeviceState to)
+static bool is_awaited(const Device *d)
 {
-        d->task.stops_worker = d->worker && device_is_running(d) && !is_running(to);
-        return !d->task.stops_worker || worker_stop(d->worker);
+        return (d->task.stops_worker && !worker_is_still(d->worker)) ||
+               (d->task.stops_mailbox && !mailbox_is_quiet(d->mailbox));
+}
+
+/* A worker that may not go on in the next state begins nothing more. */
+static void quiesce(Device *d, DeviceState to)
+{
+        d->task.stops_worker = d->worker && works(d, d->state) && !works(d, to);
+        d->task.stops_mailbox =
+                d->mailbox && mailbox_mode(d->state) == MAILBOX_SENDS && mailbox_mode(to) != MAILBOX_SENDS;
+        if (d->task.stops_worker)
+                (void) worker_stop(d->worker);
+}
+
+/* The time of the arc is over; whether nothing is out any more. Letters are sent until now: the worst that the uAPI allows. */
+static bool is_still(Device *d)
+{
+        if (d->task.stops_mailbox)
+                (void) mailbox_quiet(d->mailbox);
+        return !is_awaited(d);
 }
 
 static void wait_usec(Device *d, uint64_t usec)
@@ -226,15 +273,15 @@ static int walk(Device *d)
         while (r == 0 && t->at < t->n) {
                 DeviceState to = t->path[t->at];
                 uint64_t usec = d->config.arc_delay_usec[d->state][to];
-                bool still = quiesce(d, to);
 
+                quiesce(d, to);
                 t->start_usec = history_now_usec();
                 t->fault = fault_list_take_arc(&d->config.faults, d->state, to);
                 usec += t->fault.kind == FAULT_LATE ? t->fault.delay_usec : 0;
                 usec += device_is_running(d) && !is_running(to) ? d->config.quiesce_usec : 0;
                 if (usec > 0)
                         wait_usec(d, usec);
-                if (usec > 0 || !still)
+                if (usec > 0 || !is_still(d))
                         return DEVICE_UNDER_WAY;
                 r = end_arc(d);
         }
@@ -269,6 +316,8 @@ static void restore_memory(Device *d)
         memory_restore(&d->memory);
         if (d->worker)
                 worker_reset(d->worker);
+        if (d->mailbox)
+                mailbox_reset(d->mailbox);
         if (!d->loader)
                 return;
         if (begin_loading(d) < 0)
@@ -314,17 +363,12 @@ static int go_on(Device *d)
         return end_walk(d, r == 0 ? walk(d) : r); /* after a reset there is nothing to walk */
 }
 
-static bool worker_is_awaited(const Device *d)
-{
-        return d->task.stops_worker && !worker_is_still(d->worker);
-}
-
 /* Not from within: whoever has brought the last answer is still busy with it. */
 static void worker_stopped(void *userdata)
 {
         Device *d = userdata;
 
-        if (d->task.stops_worker && !evtimer_pending(d->timer, NULL))
+        if ((d->task.stops_worker || d->task.stops_mailbox) && !evtimer_pending(d->timer, NULL))
                 event_active(d->timer, EV_TIMEOUT, 1);
 }
 
@@ -333,7 +377,7 @@ static void task_timer(evutil_socket_t fd, short what, void *userdata)
         Device *d = userdata;
         int r;
 
-        if (worker_is_awaited(d))
+        if (!is_still(d))
                 return; /* worker_stopped() comes back here */
         r = go_on(d);
         if (r != DEVICE_UNDER_WAY)
@@ -381,6 +425,8 @@ void device_forget_client(Device *d)
 {
         if (d->worker)
                 worker_forget(d->worker);
+        if (d->mailbox)
+                mailbox_drop(d->mailbox);
         dma_clear(&d->dma);
         irqs_clear(&d->irqs);
         worker_stopped(d); /* an arc that waits for the worker goes on */
@@ -388,7 +434,7 @@ void device_forget_client(Device *d)
 
 bool device_waits_for_client(const Device *d)
 {
-        return worker_is_awaited(d) && !evtimer_pending(d->timer, NULL);
+        return is_awaited(d) && !evtimer_pending(d->timer, NULL);
 }
 
 /* One page after the other, so that so many really are different ones; all of them at most, for more is the same. */

@@ -13,6 +13,7 @@
 #include "device-config.h"
 #include "history.h"
 #include "image.h"
+#include "mailbox.h"
 #include "worker.h"
 
 typedef struct DeviceStats {
@@ -27,6 +28,7 @@ typedef struct DeviceTask {
         int at, n;
         bool is_reset, hung;
         bool stops_worker;   /* the arc does not end before what the worker has under way */
+        bool stops_mailbox;  /* ... and a letter */
         uint64_t start_usec; /* of this arc, or of the reset */
         Fault fault;         /* of this arc */
 } DeviceTask;
@@ -39,6 +41,7 @@ struct Device {
         Dma dma;
         Irqs irqs;
         Worker *worker;                  /* NULL: has none */
+        Mailbox *mailbox;                /* NULL: has none */
         uint64_t dirt_page, dirt_credit; /* of dirty-rate: the next page, and what is due, in pages * usec */
         History history;
         DeviceStats stats;

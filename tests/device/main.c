@@ -50,6 +50,8 @@ static const char usage[] =
         "  work=on|off            change the memory while running, also when nobody watches (off)\n"
         "  dirty-rate=PAGES       change so many pages of 4K of the memory a second while running (0)\n"
         "  worker=on|off          a PCI device that a guest can use: registers, DMA, interrupts (off)\n"
+        "  mailbox=on|off         of a worker: memory that its peer writes into; it does the same there (off)\n"
+        "  ndma=on|off            whether it starts no DMA at all in the P2P states, not only none to peers (off)\n"
         "  quiesce=MS             how long it takes to stand still when it is stopped\n"
         "  fault=FAULT            repeatable; WHERE:KIND[:ARG][@COUNT]\n"
         "\n"

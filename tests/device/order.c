@@ -74,6 +74,20 @@ static struct json_object *describe_worker(const Device *d)
         return o;
 }
 
+static struct json_object *describe_mailbox(Mailbox *m)
+{
+        struct json_object *o = json_object_new_object();
+
+        mailbox_look(m);
+        add(o, "sent", json_object_new_uint64(m->s.sent));
+        add(o, "taken", json_object_new_uint64(m->s.taken));
+        add(o, "lost", json_object_new_uint64(m->s.lost));
+        add(o, "torn", json_object_new_uint64(m->s.torn));
+        add(o, "intrusions", json_object_new_uint64(m->s.intrusions));
+        add(o, "intrusions_here", json_object_new_uint64(m->intrusions_here));
+        return o;
+}
+
 static struct json_object *describe(const Server *s)
 {
         const Device *d = &s->device;
@@ -100,6 +114,8 @@ static struct json_object *describe(const Server *s)
                 add(o, numbers[i].name, json_object_new_uint64(numbers[i].value));
         if (d->worker)
                 add(o, "worker", describe_worker(d));
+        if (d->mailbox)
+                add(o, "mailbox", describe_mailbox(d->mailbox));
         return o;
 }
 

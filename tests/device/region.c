@@ -10,9 +10,17 @@ uint64_t region_size(const Device *d, uint32_t index)
         switch (index) {
         case WORKER_REGION_REGISTERS: return WORKER_REGISTERS_SIZE;
         case WORKER_REGION_WINDOW: return WORKER_WINDOW_SIZE;
+        case WORKER_REGION_MAILBOX: return d->mailbox ? WORKER_MAILBOX_SIZE : 0;
         case WORKER_REGION_CONFIG: return WORKER_CONFIG_SIZE;
         default: return 0;
         }
+}
+
+int region_file(const Device *d, uint32_t index)
+{
+        if (index == WORKER_REGION_WINDOW && d->worker)
+                return d->worker->window_fd;
+        return index == WORKER_REGION_MAILBOX && d->mailbox ? d->mailbox->fd : -1;
 }
 
 static bool region_has(const Device *d, uint32_t index, uint64_t offset, size_t n)
@@ -131,7 +139,21 @@ static int write_registers(Worker *w, uint64_t offset, size_t n, const uint8_t *
         return -EINVAL;
 }
 
+static bool is_peer(const Device *d, uint64_t offset, size_t n)
+{
+        return d->mailbox && offset == WORKER_REG_PEER && n == sizeof d->mailbox->s.peer;
+}
+
 /* ---- all of them --------------------------------------------------------------------------------------------- */
+
+static int write_peer(Device *d, const uint8_t *from)
+{
+        uint64_t address;
+
+        memcpy(&address, from, sizeof address);
+        mailbox_set_peer(d->mailbox, address);
+        return 0;
+}
 
 int region_read(const Device *d, uint32_t index, uint64_t offset, size_t n, uint8_t *to)
 {
@@ -141,8 +163,13 @@ int region_read(const Device *d, uint32_t index, uint64_t offset, size_t n, uint
                 return 0;
         switch (index) {
         case WORKER_REGION_MEMORY: memcpy(to, d->memory.data + offset, n); return 0;
-        case WORKER_REGION_REGISTERS: return read_registers(d->worker, offset, n, to);
+        case WORKER_REGION_REGISTERS:
+                if (!is_peer(d, offset, n))
+                        return read_registers(d->worker, offset, n, to);
+                memcpy(to, &d->mailbox->s.peer, n);
+                return 0;
         case WORKER_REGION_WINDOW: memcpy(to, d->worker->window + offset, n); return 0;
+        case WORKER_REGION_MAILBOX: memcpy(to, d->mailbox->memory + offset, n); return 0;
         case WORKER_REGION_CONFIG: memcpy(to, d->worker->s.config + offset, n); return 0;
         default: return -EINVAL;
         }
@@ -158,8 +185,10 @@ int region_write(Device *d, uint32_t index, uint64_t offset, size_t n, const uin
         case WORKER_REGION_MEMORY: memory_write(&d->memory, offset, from, n); return 0;
         case WORKER_REGION_REGISTERS:
                 worker_remember(d->worker);
-                return write_registers(d->worker, offset, n, from);
+                return is_peer(d, offset, n) ? write_peer(d, from)
+                                             : write_registers(d->worker, offset, n, from);
         case WORKER_REGION_WINDOW: memcpy(d->worker->window + offset, from, n); return 0;
+        case WORKER_REGION_MAILBOX: memcpy(d->mailbox->memory + offset, from, n); return 0;
         case WORKER_REGION_CONFIG:
                 memcpy(d->worker->s.config + offset, from, n);
                 worker_correct_config(d->worker->s.config);

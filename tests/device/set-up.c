@@ -97,19 +97,19 @@ int set_up_unmap(Client *client)
 /* ---- regions ------------------------------------------------------------------------------------------------- */
 
 /* As libvfio-user: who has no room for the capability gets none, nor the file, but hears how much it needs. */
-static int reply_with_window(Client *client, VfioUserRegionInfo info)
+static int reply_with_file(Client *client, VfioUserRegionInfo info)
 {
         VfioUserRegionSparse sparse = {.id = VFIO_USER_REGION_CAP_SPARSE,
                                        .version = 1,
                                        .nr_areas = 1,
                                        .offset = 0,
-                                       .size = WORKER_WINDOW_SIZE};
+                                       .size = info.size};
         uint8_t *reply;
 
         info.flags |= VFIO_USER_REGION_FLAG_MMAP | VFIO_USER_REGION_FLAG_CAPS;
         info.argsz = sizeof info + sizeof sparse;
         info.cap_offset = sizeof info;
-        client->reply_fd = fcntl(client->device->worker->window_fd, F_DUPFD_CLOEXEC, 0);
+        client->reply_fd = fcntl(region_file(client->device, info.index), F_DUPFD_CLOEXEC, 0);
         reply = client_reply(client, sizeof info + sizeof sparse);
         if (client->reply_fd < 0 || !reply)
                 return -ENOMEM;
@@ -133,9 +133,9 @@ int set_up_region_info(Client *client)
                 .argsz = sizeof info, .index = info.index, .size = region_size(d, info.index)};
         if (info.size > 0)
                 info.flags = VFIO_USER_REGION_FLAG_READ | VFIO_USER_REGION_FLAG_WRITE;
-        if (info.index == WORKER_REGION_WINDOW && room >= sizeof info + sizeof(VfioUserRegionSparse))
-                return reply_with_window(client, info);
-        if (info.index == WORKER_REGION_WINDOW) {
+        if (region_file(d, info.index) >= 0 && room >= sizeof info + sizeof(VfioUserRegionSparse))
+                return reply_with_file(client, info);
+        if (region_file(d, info.index) >= 0) {
                 info.flags |= VFIO_USER_REGION_FLAG_MMAP;
                 info.argsz += (uint32_t) sizeof(VfioUserRegionSparse);
         }

@@ -44,3 +44,10 @@ uint64_t worker_tick_sum(uint64_t k, uint64_t address)
 {
         return worker_sum(worker_sum(WORKER_SUM_START, &k, sizeof k), &address, sizeof address);
 }
+
+uint64_t worker_letter_sum(const WorkerLetter *letter)
+{
+        uint64_t sum = worker_sum(WORKER_SUM_START, &letter->seq, sizeof letter->seq);
+
+        return worker_sum(sum, letter->data, sizeof letter->data);
+}

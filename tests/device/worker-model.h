@@ -21,10 +21,12 @@
 #define WORKER_REGION_MEMORY    0 /* as every emulated device's, by message */
 #define WORKER_REGION_REGISTERS 1 /* by message */
 #define WORKER_REGION_WINDOW    2 /* by message, and mapped */
+#define WORKER_REGION_MAILBOX   3 /* the same; of a device that has a mailbox */
 #define WORKER_REGION_CONFIG    7
 
 #define WORKER_REGISTERS_SIZE 4096
 #define WORKER_WINDOW_SIZE    65536
+#define WORKER_MAILBOX_SIZE   4096
 #define WORKER_CONFIG_SIZE    256
 
 #define WORKER_VENDOR 0x1d94
@@ -51,6 +53,8 @@ enum {
         WORKER_REG_TICK_USEC = 0x38,  /* period; 0: none */
         WORKER_REG_TICKS = 0x40,      /* ro: ticks written */
         WORKER_REG_SCRATCH = 0x80,
+        WORKER_REG_PEER =
+                0x100, /* IOVA of the mailbox that letters go to, 0: none; of a device that has a mailbox */
 };
 
 #define WORKER_MAGIC          UINT64_C(0x72656b726f77676d) /* "mgworker" */
@@ -133,6 +137,28 @@ static inline uint64_t worker_tick_address(uint64_t tick_ring, uint64_t pages, u
 }
 
 uint64_t worker_tick_sum(uint64_t k, uint64_t address);
+
+/* ---- letters between devices --------------------------------------------------------------------------------- */
+
+/* What a device writes into the mailbox of its peer, by DMA and whatever the guest does: letter after letter, counting from 1,
+ * and of each the number last. At WORKER_MAILBOX_TAKEN stands how many the peer has taken; no more than WORKER_LETTERS are
+ * out at a time. */
+typedef struct WorkerLetter {
+        uint64_t seq;
+        uint64_t sum; /* worker_letter_sum() */
+        uint64_t data[6];
+} WorkerLetter;
+static_assert(sizeof(WorkerLetter) == 64, "letter between devices");
+
+#define WORKER_MAILBOX_TAKEN 0
+#define WORKER_LETTERS       (WORKER_MAILBOX_SIZE / sizeof(WorkerLetter) - 1)
+
+static inline uint64_t worker_letter_offset(uint64_t seq)
+{
+        return (1 + (seq - 1) % WORKER_LETTERS) * sizeof(WorkerLetter);
+}
+
+uint64_t worker_letter_sum(const WorkerLetter *letter);
 
 /* ---- the sum ------------------------------------------------------------------------------------------------- */
 

@@ -117,15 +117,17 @@ class Process:
 
 
 class Host:
-    """One migmgrd with its helper and its bus."""
+    """One migmgrd with its helper and its bus. `daemon_program`: another one in its place."""
 
-    def __init__(self, lab, name, config=None, wrap=()):
+    def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd"):
+        self.daemon_program = program(daemon_program)
         self.lab, self.name, self.wrap = lab, name, list(wrap)
         self.dir = os.path.join(lab.dir, name)
         self.runtime = os.path.join(self.dir, "run")
         self.state = os.path.join(self.dir, "state")
         self.vms = os.path.join(self.dir, "vms.d")
-        for d in (self.dir, self.runtime, self.vms):
+        self.policies = os.path.join(self.dir, "policies.d")
+        for d in (self.dir, self.runtime, self.vms, self.policies):
             os.makedirs(d, exist_ok=True)
         self.bus_address = "unix:path=" + os.path.join(self.dir, "bus")
         self.config = os.path.join(self.dir, "migmgrd.json")
@@ -134,7 +136,7 @@ class Host:
             self.dest = f"tcp://127.0.0.1:{free_port()}"
             listen = {"listen": [self.dest]}
         with open(self.config, "w") as f:
-            json.dump({"vms-dir": self.vms, **listen, **(config or {})}, f)
+            json.dump({"vms-dir": self.vms, "policies-dirs": [self.policies], **listen, **(config or {})}, f)
         self.bus = self.helper = self.daemon = None
 
     def start(self):
@@ -142,6 +144,11 @@ class Host:
         self.start_helper()
         self.start_daemon()
         return self
+
+    def write_policy(self, name, *rules, **rest):
+        """A policy file of that name, which holds from the daemon's start on, or from when it is told to read them again."""
+        with open(os.path.join(self.policies, name + ".json"), "w") as f:
+            json.dump({"rules": rules, **rest}, f, indent=1)
 
     def start_bus(self):
         path = os.path.join(self.dir, "bus.conf")
@@ -159,7 +166,7 @@ class Host:
 
     def start_daemon(self, wait=True):
         self.daemon = Process(self.lab, self.name + "-migmgrd",
-                              self.wrap + [program("migmgrd"), "--runtime-dir=" + self.runtime,
+                              self.wrap + [self.daemon_program, "--runtime-dir=" + self.runtime,
                                            "--state-dir=" + self.state, "--config=" + self.config,
                                            "--bus-address=" + self.bus_address])
         if wait:

@@ -24,7 +24,7 @@ class End:
 
     def __init__(self, world, host, incoming):
         self.host = host
-        self.server = world.lab.server(f"{host.name}-{world.name}", world.devices)
+        self.server = world.make_server(f"{host.name}-{world.name}", world.devices)
         self.brokers = {d: os.path.join(host.dir, d + ".broker") for d in world.devices}
         host.register(world.definition(self), incoming=incoming)
         self.vmm = TestVmm(world.lab, host, host.name, world.uuid, self.brokers, *(["--incoming"] if incoming else []),
@@ -40,7 +40,8 @@ class End:
 class World:
     """Two hosts and the VM, which runs on the first. `devices`: {id: "key=value,..."}."""
 
-    def __init__(self, lab, hosts, devices, memory=16, options=(), name="worker"):
+    def __init__(self, lab, hosts, devices, memory=16, options=(), name="worker", make_server=None):
+        self.make_server = make_server or lab.server
         self.lab, self.devices, self.memory, self.options = lab, devices, memory, options
         self.uuid, self.name = new_uuid(), name
         self.ends = [End(self, host, incoming=host is hosts[1]) for host in hosts]

@@ -120,6 +120,7 @@ STEPS = [
     Step("test VMM, sanitized", python("test_vmm.py"), count_unittest, SANITIZED),
     Step("moves", python("moves.py", "60", "8"), count_table),
     Step("moves, sanitized", python("moves.py", "10", "3"), count_table, SANITIZED),
+    Step("p2p", python("p2p.py"), count_table),
     Step("load", python("load.py"), count_table),
     Step("load, sanitized", python("load.py", LOAD), count_table, SANITIZED),
     Step("faults", python("faults.py", "-j", "6"), count_table),

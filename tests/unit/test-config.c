@@ -75,6 +75,9 @@ static void test_without_a_file_the_defaults_hold(void **state)
         assert_int_equal(rig_read(&rig), 0);
         assert_policy(&rig.config.policy, &policy_default);
         assert_ptr_equal(rig.config.vms_dir, config_default.vms_dir);
+        assert_int_equal(rig.config.n_policies_dirs, 2);
+        assert_non_null(strstr(rig.config.policies_dirs[0], "/lib/migmgr/policies.d"));
+        assert_non_null(strstr(rig.config.policies_dirs[1], "/migmgr/policies.d"));
         rig_deinit(&rig);
 }
 
@@ -138,6 +141,22 @@ static void test_addresses_to_listen_at_are_kept_in_order_and_the_last_file_coun
         rig_deinit(&rig);
 }
 
+static void test_folders_of_policies_stand_in_for_those_of_an_earlier_file(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        rig_write(&rig, "migmgrd.json", "{\"policies-dirs\":[\"/a\",\"/b\",\"/c\"]}");
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.config.n_policies_dirs, 3);
+        assert_string_equal(rig.config.policies_dirs[0], "/a");
+        assert_string_equal(rig.config.policies_dirs[2], "/c");
+        rig_write(&rig, "migmgrd.d/a.json", "{\"policies-dirs\":[]}");
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.config.n_policies_dirs, 0);
+        rig_deinit(&rig);
+}
+
 static void test_files_beside_it_are_read_in_order_and_the_last_word_counts(void **state)
 {
         Rig rig;
@@ -191,6 +210,12 @@ static const struct {
         {"{\"listen\":[\"unix:/1\",\"unix:/2\",\"unix:/3\",\"unix:/4\",\"unix:/5\",\"unix:/6\","
          "\"unix:/7\",\"unix:/8\",\"unix:/9\"]}",
          "more than 8"},
+        {"{\"policies-dirs\":\"/a\"}", "\"policies-dirs\" is not of type array"},
+        {"{\"policies-dirs\":[\"a\"]}", "\"policies-dirs\": a: it is no absolute path"},
+        {"{\"policies-dirs\":[\"\"]}", "it is no absolute path"},
+        {"{\"policies-dirs\":[{}]}", "no text"},
+        {"{\"policies-dirs\":[\"/1\",\"/2\",\"/3\",\"/4\",\"/5\",\"/6\",\"/7\",\"/8\",\"/9\"]}",
+         "\"policies-dirs\": more than 8 folders"},
         {"", "is not whole"},
         {"[]", "is not an object"},
         {"null\n", "is null"},
@@ -295,6 +320,7 @@ int main(void)
                 cmocka_unit_test(test_without_a_file_the_defaults_hold),
                 cmocka_unit_test(test_every_key_sets_what_it_says_and_nothing_else),
                 cmocka_unit_test(test_addresses_to_listen_at_are_kept_in_order_and_the_last_file_counts),
+                cmocka_unit_test(test_folders_of_policies_stand_in_for_those_of_an_earlier_file),
                 cmocka_unit_test(test_files_beside_it_are_read_in_order_and_the_last_word_counts),
                 cmocka_unit_test(test_the_order_is_that_of_their_names_alone),
                 cmocka_unit_test(test_what_is_wrong_is_refused_with_file_and_key),

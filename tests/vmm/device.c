@@ -24,6 +24,8 @@ struct Device {
         int interrupts[DEVICE_VECTORS_MAX];
         uint8_t *window;
         size_t window_size;
+        int mailbox_fd; /* -1: it has none */
+        uint64_t peer_address;
 };
 
 /* What goes wrong while a device is set up: where the text goes, and where from. */
@@ -172,6 +174,23 @@ static int map_window(Setup *s)
         return 0;
 }
 
+/* Memory of the device that other devices get to write into; the VMM has no use for it. */
+static int find_mailbox(Setup *s)
+{
+        uint8_t reply[REGION_INFO_MAX];
+        VfioUserRegionInfo info;
+        size_t size;
+        int r = get_region(s, WORKER_REGION_MAILBOX, reply, sizeof reply, &size, &s->device->mailbox_fd);
+
+        if (r < 0)
+                return r;
+        memcpy(&info, reply, sizeof info);
+        if (info.size != 0 &&
+            (info.size != WORKER_MAILBOX_SIZE || info.offset != 0 || s->device->mailbox_fd < 0))
+                return fail(s, -ENODEV, "region %u is no mailbox", WORKER_REGION_MAILBOX);
+        return 0;
+}
+
 static int look_at_device(Setup *s)
 {
         VfioUserDeviceInfo info = {.argsz = sizeof info};
@@ -192,7 +211,9 @@ static int look_at_device(Setup *s)
         r = check_region(s, WORKER_REGION_REGISTERS, WORKER_REGISTERS_SIZE);
         if (r == 0)
                 r = check_region(s, WORKER_REGION_CONFIG, WORKER_CONFIG_SIZE);
-        return r < 0 ? r : map_window(s);
+        if (r == 0)
+                r = map_window(s);
+        return r < 0 ? r : find_mailbox(s);
 }
 
 /* ---- interrupts and memory ----------------------------------------------------------------------------------- */
@@ -232,24 +253,33 @@ static int set_irqs(Setup *s)
         return r < 0 ? fail(s, r, "SET_IRQS") : 0;
 }
 
+/* `fd` is -1 for what the device reaches by message only. */
+static int map_dma(Device *d, uint64_t address, uint64_t size, int fd, uint64_t offset)
+{
+        VfioUserDmaMap map = {.argsz = sizeof map,
+                              .flags = VFIO_USER_DMA_READABLE | VFIO_USER_DMA_WRITEABLE,
+                              .offset = offset,
+                              .address = address,
+                              .size = size};
+        ChannelCall call = {
+                .command = VFIO_USER_DMA_MAP,
+                .out = {{&map, sizeof map}},
+                .fds = {fd},
+                .n_fds = fd < 0 ? 0 : 1,
+        };
+
+        return channel_call(d->channel, &call);
+}
+
 static int map_memory(Setup *s)
 {
         Device *d = s->device;
 
         for (unsigned i = 0; i < RAM_AREAS; i++) {
                 const RamArea *area = &d->ram->areas[i];
-                VfioUserDmaMap map = {.argsz = sizeof map,
-                                      .flags = VFIO_USER_DMA_READABLE | VFIO_USER_DMA_WRITEABLE,
-                                      .offset = area->by_message ? 0 : area->offset,
-                                      .address = area->address,
-                                      .size = area->size};
-                ChannelCall call = {
-                        .command = VFIO_USER_DMA_MAP,
-                        .out = {{&map, sizeof map}},
-                        .fds = {d->ram->fd},
-                        .n_fds = area->by_message ? 0 : 1,
-                };
-                int r = channel_call(d->channel, &call);
+                bool by_message = area->by_message;
+                int r = map_dma(d, area->address, area->size, by_message ? -1 : d->ram->fd,
+                                by_message ? 0 : area->offset);
 
                 if (r < 0)
                         return fail(s, r, "DMA_MAP of area %u", i);
@@ -306,6 +336,7 @@ int device_new(const char *id, const char *path, Ram *ram, uint64_t deadline_use
                 return -ENOMEM;
         (void) snprintf(d->id, sizeof d->id, "%s", id);
         d->ram = ram;
+        d->mailbox_fd = -1;
         for (unsigned i = 0; i < DEVICE_VECTORS_MAX; i++)
                 d->interrupts[i] = -1;
         r = connect_device(&setup, path, deadline_usec, cancel_fd);
@@ -336,6 +367,7 @@ Device *device_free(Device *d)
                 (void) munmap(d->window, d->window_size);
         for (unsigned i = 0; i < DEVICE_VECTORS_MAX; i++)
                 closep(&d->interrupts[i]);
+        closep(&d->mailbox_fd);
         free(d);
         return NULL;
 }
@@ -399,6 +431,23 @@ int device_reset(Device *d)
         ChannelCall call = {.command = VFIO_USER_DEVICE_RESET};
 
         return channel_call(d->channel, &call);
+}
+
+int device_map_peer(Device *d, const Device *peer, uint64_t address)
+{
+        int r;
+
+        if (d->mailbox_fd < 0 || peer->mailbox_fd < 0)
+                return 0;
+        r = map_dma(d, address, WORKER_MAILBOX_SIZE, peer->mailbox_fd, 0);
+        if (r == 0)
+                d->peer_address = address;
+        return r;
+}
+
+uint64_t device_peer_address(const Device *d)
+{
+        return d->peer_address;
 }
 
 volatile uint8_t *device_window(Device *d)

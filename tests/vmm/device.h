@@ -43,6 +43,12 @@ int device_post(Device *device, uint32_t region, uint64_t offset, const void *da
 /* DEVICE_RESET. */
 int device_reset(Device *device) _must_check_;
 
+/* Gives it the mailbox of another device, at an address of its DMA: what the guest lets its devices do among themselves. Nothing
+ * if one of the two has none. -EINVAL and what the server answers. */
+int device_map_peer(Device *device, const Device *peer, uint64_t address) _must_check_;
+/* That address; 0: there is none. */
+uint64_t device_peer_address(const Device *device);
+
 /* The mapping of the window; NULL: the server gave none, it is accessed like the other regions. */
 volatile uint8_t *device_window(Device *device);
 

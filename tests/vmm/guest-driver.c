@@ -538,12 +538,28 @@ static GuestStep do_reset(Turn *t)
         return go_on(t, DRIVER_SETUP);
 }
 
+/* From here on it writes into its peer, so no device is reset any more. */
+static GuestStep set_peer(Turn *t)
+{
+        uint64_t address = device_peer_address(t->device);
+
+        if (address == 0)
+                return GUEST_WORKED;
+        for (unsigned i = 0; i < t->g->n_devices; i++)
+                if (guest_driver(t->g, i)->phase == DRIVER_RESET)
+                        return GUEST_WAITS;
+        return put(t, false, WORKER_REG_PEER, address);
+}
+
 static GuestStep do_setup(Turn *t)
 {
         uint8_t config[WORKER_CONFIG_SIZE];
         uint16_t id[2];
         static const uint16_t bus_master = 0x0006;
+        GuestStep step = set_peer(t);
 
+        if (step != GUEST_WORKED)
+                return step;
         TRY(write_region(t, false, WORKER_REGION_CONFIG, 4, &bus_master, sizeof bus_master));
         TRY(read_region(t, WORKER_REGION_CONFIG, 0, config, sizeof config));
         memcpy(id, config, sizeof id);

@@ -157,6 +157,23 @@ static int connect_devices(Vm *vm, int cancel_fd, char *text, size_t size)
         return 0;
 }
 
+/* Each to the next, the last to the first: a ring of devices that write each other's memory. */
+static int connect_peers(Vm *vm, char *text, size_t size)
+{
+        for (unsigned i = 0; vm->n_devices > 1 && i < vm->n_devices; i++) {
+                unsigned peer = (i + 1) % vm->n_devices;
+                int r = device_map_peer(vm->devices[i], vm->devices[peer], VM_MAILBOX_ADDRESS(peer));
+
+                if (r < 0) {
+                        (void) snprintf(text, size, "device %s: DMA_MAP of the mailbox of %s: %s",
+                                        device_id(vm->devices[i]), device_id(vm->devices[peer]),
+                                        strerror(-r));
+                        return r;
+                }
+        }
+        return 0;
+}
+
 int vm_new(const VmConfig *config, int cancel_fd, int notify_fd, Vm **ret, char *text, size_t size)
 {
         _cleanup_(vm_freep) Vm *vm = calloc(1, sizeof *vm);
@@ -169,6 +186,8 @@ int vm_new(const VmConfig *config, int cancel_fd, int notify_fd, Vm **ret, char 
         r = ram_new(config->memory_bytes, &vm->ram);
         if (r == 0)
                 r = connect_devices(vm, cancel_fd, text, size);
+        if (r == 0)
+                r = connect_peers(vm, text, size);
         if (r == 0)
                 r = guest_init(&vm->guest, vm->ram, vm->devices, vm->n_devices);
         if (r == 0)
@@ -196,6 +215,14 @@ Vm *vm_free(Vm *vm)
         (void) ram_free(vm->ram);
         free(vm);
         return NULL;
+}
+
+bool vm_is_device_memory(const Vm *vm, uint64_t address, uint64_t n)
+{
+        uint64_t size = vm->n_devices * (uint64_t) WORKER_MAILBOX_SIZE;
+
+        return address >= VM_MAILBOX_ADDRESS(0) && address - VM_MAILBOX_ADDRESS(0) < size &&
+               n <= size - (address - VM_MAILBOX_ADDRESS(0));
 }
 
 void vm_run(Vm *vm)

@@ -9,6 +9,7 @@
  */
 
 #include "guest.h"
+#include "tests/device/worker-model.h"
 
 #define VM_DEVICES_MAX GUEST_DEVICES_MAX
 
@@ -22,6 +23,9 @@ typedef struct VmConfig {
         } devices[VM_DEVICES_MAX];
         uint64_t connect_usec; /* how long servers that do not listen yet are waited for */
 } VmConfig;
+
+/* Where devices find each other's memory: the mailbox of device i. Behind the lower part of the guest's memory. */
+#define VM_MAILBOX_ADDRESS(i) (UINT64_C(0xc0000000) + (i) *WORKER_MAILBOX_SIZE)
 
 typedef struct Vcpu Vcpu;
 
@@ -43,6 +47,9 @@ int vm_new(const VmConfig *config, int cancel_fd, int notify_fd, Vm **ret, char 
 /* Ends it, whatever it is doing. */
 Vm *vm_free(Vm *vm);
 DEFINE_CLEANUP(Vm *, vm_free);
+
+/* Whether that is memory of its devices, which moves with them. */
+bool vm_is_device_memory(const Vm *vm, uint64_t address, uint64_t n);
 
 /* The vCPU runs. */
 void vm_run(Vm *vm);
