@@ -45,6 +45,7 @@ void job_note_step(Job *job)
         }
         note.json = json_object_to_json_string_ext(step, JSON_C_TO_STRING_PLAIN);
         store_put_step(job->host->store, &note);
+        json_append(job->steps, json_object_get(step));
 }
 
 void job_note_end(const Job *job)

@@ -454,6 +454,7 @@ Job *job_free(Job *job)
         half_effects_deinit(&job->effects);
         timeline_deinit(&job->timeline);
         json_object_put(job->findings);
+        json_object_put(job->steps);
         free(job->queue);
         for (uint32_t i = 0; job->ids && i < job->n_devices; i++)
                 free((void *) job->ids[i]);
@@ -501,6 +502,7 @@ static int job_new(const Host *host, const JobHooks *hooks, void *userdata, Vm *
         job->devices = calloc(n_devices + 1, sizeof *job->devices);
         job->ids = calloc(n_devices + 1, sizeof *job->ids);
         job->findings = json_new_array();
+        job->steps = json_new_array();
         if (!job->half || !job->devices || !job->ids)
                 return -ENOMEM;
         r = half_effects_init(&job->effects, n_devices);
@@ -696,6 +698,7 @@ int job_new_restored(const Host *host, const JobHooks *hooks, void *userdata, Vm
         memcpy(job->peer, record->peer, sizeof job->peer);
         memcpy(job->plan_hash, record->plan_hash, sizeof job->plan_hash);
         job->created_usec = record->created_usec;
+        job->restored = true;
         r = half_restore(&half_table, job->half, record->side, job->n_devices, record->owner, record->noway,
                          &seen);
         if (r >= 0)

@@ -98,6 +98,8 @@ struct Job {
         uint64_t vmm_done_bytes, vmm_total_bytes;
         char vmm_text[JSON_TEXT_MAX], peer_text[JSON_TEXT_MAX], record_text[JSON_TEXT_MAX];
         json_object *findings;               /* of check, from both sides */
+        json_object *steps;                  /* that it took in this run of the daemon */
+        bool restored;                       /* it took others before */
         uint32_t more_findings;              /* that the destination has, and has not sent */
         char peer_device[DEVICE_ID_MAX + 1]; /* what FAILED named */
         bool peer_lost;                      /* STARTED says that devices have lost their state */

@@ -231,7 +231,13 @@ static void reply_history_error(Waiting *waiting, const char *text)
         bus_reply_error(waiting->bus, waiting->m, OUTCOME_STORE, full);
 }
 
-/* What has been read of a job before it was asked for says less than the job itself, as long as there is one. */
+static void reply_job(Bus *bus, sd_bus_message *m, json_object *json, json_object *steps)
+{
+        json_add(json, "steps", steps ? steps : json_new_array());
+        bus_reply(bus, m, "s", json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+}
+
+/* As long as there is the job itself, that says more than what was read. */
 static void on_job_found(void *userdata, int status, const char *text, const char *report, const char *list)
 {
         Waiting *waiting = userdata;
@@ -247,30 +253,35 @@ static void on_job_found(void *userdata, int status, const char *text, const cha
                 json = job_to_json(job);
         else if (report)
                 json = json_parse(&reader, report, strlen(report));
-        if (json) {
-                json_object *steps = list ? json_parse(&reader, list, strlen(list)) : NULL;
-
-                json_add(json, "steps", steps ? steps : json_new_array());
-                bus_reply(waiting->bus, waiting->m, "s",
-                          json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
-        } else if (status < 0) {
+        if (json)
+                reply_job(waiting->bus, waiting->m, json,
+                          list ? json_parse(&reader, list, strlen(list)) : NULL);
+        else if (status < 0)
                 reply_history_error(waiting, text);
-        } else {
+        else
                 bus_reply_error(waiting->bus, waiting->m, OUTCOME_NO_SUCH_JOB,
                                 "no job of that UUID is known here; migctl history lists those that are");
-        }
         waiting_free(waiting);
 }
 
+/* The disk is asked only about what is not known without it. */
 static int method_get_job(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
+        _cleanup_(json_object_putp) json_object *json = NULL;
         Bus *bus = userdata;
         const char *id;
+        Job *job;
         int r = sd_bus_message_read(m, "s", &id);
 
         if (r < 0)
                 return r;
-        store_find_job(bus->host->store, id, on_job_found, wait_for(bus, m));
+        job = manager_find_job(bus->manager, id);
+        if (job && !job->restored) {
+                json = job_to_json(job);
+                reply_job(bus, m, json, json_object_get(job->steps));
+        } else {
+                store_find_job(bus->host->store, id, on_job_found, wait_for(bus, m));
+        }
         return 1;
 }
 

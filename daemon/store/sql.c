@@ -292,8 +292,9 @@ static int set_up(Sql *sql, const char *dir)
         (void) sqlite3_wal_hook(sql->db.db, on_commit, sql);
         if (r >= 0)
                 r = db_upgrade(&sql->db, dir, steps, ARRAY_SIZE(steps));
+        /* What could be read only, because somebody else writes, is of no use. */
         if (r >= 0)
-                r = db_execute(&sql->db, "PRAGMA wal_checkpoint(TRUNCATE)");
+                r = db_execute(&sql->db, "BEGIN IMMEDIATE; COMMIT; PRAGMA wal_checkpoint(TRUNCATE)");
         return r;
 }
 

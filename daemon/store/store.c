@@ -87,21 +87,6 @@ static int run_ack(Store *store, Request *request)
         return sql_ack(store->sql, request->record.job, request->record.side);
 }
 
-/* A job whose first record comes now waits for the end of this, long before its VM stands still. */
-static void tidy_records(Store *store)
-{
-        bool quiet;
-
-        if (!store->untidy)
-                return;
-        store->untidy = false;
-        if (sql_tidy(store->sql, RECORDS_KEEP, &quiet) < 0)
-                log_warning(NULL, "the database of records cannot be tidied: %s", sql_error(store->sql));
-        (void) pthread_mutex_lock(&store->lock);
-        store->quiet = quiet && !store->records.first[0];
-        (void) pthread_mutex_unlock(&store->lock);
-}
-
 /* ---- the workers: history ------------------------------------------------------------------------------------ */
 
 static int run_step(Store *store, Request *request)
@@ -114,7 +99,6 @@ static int run_step(Store *store, Request *request)
 
 static int run_job(Store *store, Request *request)
 {
-        bool quiet;
         int r = history_put_job(store->history, &(StoreJob){.job = request->record.job,
                                                             .side = request->record.side,
                                                             .vm = request->record.vm,
@@ -127,10 +111,17 @@ static int run_job(Store *store, Request *request)
 
         if (r >= 0)
                 r = history_prune(store->history, &store->limits, clock_realtime_usec());
+        return r < 0 ? r : history_checkpoint(store->history, false);
+}
+
+static int run_checkpoint(Store *store, Request *request)
+{
+        bool quiet;
+
         (void) pthread_mutex_lock(&store->lock);
         quiet = store->quiet;
         (void) pthread_mutex_unlock(&store->lock);
-        return r < 0 ? r : history_checkpoint(store->history, quiet);
+        return history_checkpoint(store->history, quiet);
 }
 
 static int run_list(Store *store, Request *request)
@@ -143,7 +134,55 @@ static int run_find(Store *store, Request *request)
         return history_find(store->history, request->record.job, &request->answer, &request->steps);
 }
 
+/* ---- handing over --------------------------------------------------------------------------------------------- */
+
+static Request *new_request(int (*run)(Store *, Request *), StoreDone done, void *userdata)
+{
+        Request *request = calloc(1, sizeof *request);
+
+        if (!request)
+                abort(); /* a daemon that can't write its records must not go on */
+        request->run = run;
+        request->done = done;
+        request->userdata = userdata;
+        request->presence = PRESENCE_INVALID;
+        return request;
+}
+
+static void hand_over(Worker *worker, Request *request)
+{
+        Store *store = worker->store;
+        int i = request->urgent ? 0 : 1;
+
+        (void) pthread_mutex_lock(&store->lock);
+        *worker->last[i] = request;
+        worker->last[i] = &request->next;
+        worker->n_eager += !request->lazy;
+        if (worker == &store->records && request->urgent)
+                store->quiet = false;
+        (void) pthread_cond_signal(&worker->wake);
+        (void) pthread_mutex_unlock(&store->lock);
+}
+
 /* ---- the workers: their thread ------------------------------------------------------------------------------- */
+
+/* A job whose first record comes now waits for the end of this, long before its VM stands still. */
+static void tidy_records(Store *store)
+{
+        bool quiet;
+
+        if (!store->untidy)
+                return;
+        store->untidy = false;
+        if (sql_tidy(store->sql, RECORDS_KEEP, &quiet) < 0)
+                log_warning(NULL, "the database of records cannot be tidied: %s", sql_error(store->sql));
+        (void) pthread_mutex_lock(&store->lock);
+        quiet &= !store->records.first[0];
+        store->quiet = quiet;
+        (void) pthread_mutex_unlock(&store->lock);
+        if (quiet)
+                hand_over(&store->annals, new_request(run_checkpoint, NULL, NULL));
+}
 
 static Request *take(Worker *worker)
 {
@@ -261,34 +300,6 @@ static void on_ended(void *userdata)
                                 request->error);
                 request_free(request);
         }
-}
-
-static Request *new_request(int (*run)(Store *, Request *), StoreDone done, void *userdata)
-{
-        Request *request = calloc(1, sizeof *request);
-
-        if (!request)
-                abort(); /* a daemon that can't write its records must not go on */
-        request->run = run;
-        request->done = done;
-        request->userdata = userdata;
-        request->presence = PRESENCE_INVALID;
-        return request;
-}
-
-static void hand_over(Worker *worker, Request *request)
-{
-        Store *store = worker->store;
-        int i = request->urgent ? 0 : 1;
-
-        (void) pthread_mutex_lock(&store->lock);
-        *worker->last[i] = request;
-        worker->last[i] = &request->next;
-        worker->n_eager += !request->lazy;
-        if (worker == &store->records && request->urgent)
-                store->quiet = false;
-        (void) pthread_cond_signal(&worker->wake);
-        (void) pthread_mutex_unlock(&store->lock);
 }
 
 static char *copy(const char *text)
