@@ -54,6 +54,11 @@ int cmd_jobs(Client *client, char **args, int n);
 int cmd_show(Client *client, char **args, int n);
 int cmd_history(Client *client, char **args, int n);
 int cmd_reset(Client *client, char **args, int n);
+int cmd_policy_list(Client *client, char **args, int n);
+int cmd_policy_show(Client *client, char **args, int n);
+int cmd_policy_check(Client *client, char **args, int n);
+int cmd_policy_explain(Client *client, char **args, int n);
+int cmd_policy_reload(Client *client, char **args, int n);
 int cmd_monitor(Client *client, char **args, int n);
 
 /* ---- bus.c --------------------------------------------------------------------------------------------------- */

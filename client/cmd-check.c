@@ -15,6 +15,9 @@ int cmd_check(Client *client, char **args, int n)
                 if (ok)
                         printf("%s can go to %s\n", args[0], args[1]);
                 findings_view(report, client->options.legend, stdout);
+                if (client_number(report, "plugins_msec") > 0)
+                        printf("Plugins may add up to %lld ms to the blackout\n",
+                               (long long) client_number(report, "plugins_msec"));
         }
         return ok ? EXIT_DONE : EXIT_REFUSED;
 }

@@ -23,6 +23,14 @@ static const Verb verbs[] = {
         {"show", "JOB", 1, 1, cmd_show, "everything about a job, with a timeline of its blackout"},
         {"history", "", 0, 0, cmd_history, "moves that have ended, as far as they are kept"},
         {"reset", "VM [DEVICE]", 1, 2, cmd_reset, "reset one device, or each; it loses what it holds"},
+        {"policy list", "", 0, 0, cmd_policy_list, "the policy files that are in force"},
+        {"policy show", "NAME", 1, 1, cmd_policy_show, "the text of one of them"},
+        {"policy check", "FILE", 1, 1, cmd_policy_check,
+         "whether FILE could be one, and what is wrong with it"},
+        {"policy explain", "VM [DEVICE]", 1, 2, cmd_policy_explain,
+         "what holds for the VM or a device of it, and which file says so"},
+        {"policy reload", "", 0, 0, cmd_policy_reload,
+         "read the files again; if one is wrong nothing changes"},
         {"monitor", "", 0, 0, cmd_monitor, "what happens, line by line, until interrupted"},
 };
 
@@ -70,7 +78,8 @@ static void help(FILE *f)
                 "migctl [OPTIONS] VERB ...\n\nMoves virtual machines and the devices they own.\n"
                 "DEST: unix:/path of the other migmgrd's peer.sock; for tests tcp://127.0.0.1:PORT. No verb: list.\n\n");
         for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-                fprintf(f, "  %-10s %-11s  %s\n", verbs[i].name, verbs[i].arguments, verbs[i].doc);
+                fprintf(f, "  %s %-*s  %s\n", verbs[i].name, 25 - (int) strlen(verbs[i].name),
+                        verbs[i].arguments, verbs[i].doc);
         fprintf(f,
                 "\n  --bus-address=ADDR      D-Bus to call, instead of the system bus\n"
                 "  --json[=short|pretty]   for programs: one JSON value; monitor: one a line\n"
@@ -215,12 +224,40 @@ static int read_options(Options *o, int argc, char **argv)
         return -1;
 }
 
-static const Verb *find_verb(const char *name)
+/* How many of the words a verb is: "list", "policy list". 0: another one. */
+static int is_verb(const Verb *verb, char **words, int n)
 {
-        for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-                if (streq(verbs[i].name, name))
+        size_t first = strcspn(verb->name, " ");
+        const char *second = verb->name + first;
+
+        if (strlen(words[0]) != first || strncmp(verb->name, words[0], first) != 0)
+                return 0;
+        if (!*second)
+                return 1;
+        return n > 1 && streq(second + 1, words[1]) ? 2 : 0;
+}
+
+/* Its words are taken from the arguments. */
+static const Verb *find_verb(char ***args, int *n)
+{
+        for (size_t i = 0; *n > 0 && i < ARRAY_SIZE(verbs); i++) {
+                int words = is_verb(&verbs[i], *args, *n);
+
+                *args += words;
+                *n -= words;
+                if (words > 0)
                         return &verbs[i];
-        return NULL;
+        }
+        return *n > 0 ? NULL : &verbs[0];
+}
+
+static int no_verb(char **words, int n)
+{
+        bool two = n > 1 && streq(words[0], "policy");
+
+        fprintf(stderr, "migctl: there is no verb \"%s%s%s\"; migctl --help lists them\n", words[0],
+                two ? " " : "", two ? words[1] : "");
+        return EXIT_USAGE;
 }
 
 /* An option that would be ignored is an error: whoever gave it counts on it. */
@@ -277,17 +314,16 @@ static int run(Client *client, const Verb *verb, char **args, int n)
 int main(int argc, char **argv)
 {
         Client client = {.options.legend = true};
+        char **args;
         const Verb *verb;
-        int status = read_options(&client.options, argc, argv);
+        int n, status = read_options(&client.options, argc, argv);
 
         if (status >= 0)
                 return status;
         (void) setlocale(LC_CTYPE, "");
         (void) signal(SIGPIPE, SIG_IGN);
-        verb = optind < argc ? find_verb(argv[optind]) : &verbs[0];
-        if (!verb) {
-                fprintf(stderr, "migctl: there is no verb \"%s\"; migctl --help lists them\n", argv[optind]);
-                return EXIT_USAGE;
-        }
-        return run(&client, verb, argv + optind + (optind < argc), argc - optind - (optind < argc));
+        args = argv + optind;
+        n = argc - optind;
+        verb = find_verb(&args, &n);
+        return verb ? run(&client, verb, args, n) : no_verb(args, n);
 }

@@ -10,5 +10,9 @@
 
 bool sysfs_device_is_valid(const char *path);
 
+/* The same out of what a VMM was given for a device: "3b:00.2", "0000:3b:00.2", the UUID of a mediated device, or any path that
+ * ends so. Else false, and "". */
+bool sysfs_device_find(const char *said, char *ret, size_t size);
+
 /* The last part of a valid path: what the bus calls it, a PCI address or a UUID. */
 const char *sysfs_device_name(const char *path);

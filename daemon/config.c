@@ -21,6 +21,8 @@ const Config config_default = {
         .config_file = MIGMGR_CONFIG_DIR "/migmgrd.json",
         .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
         .history = {.days = 365, .jobs = 1000},
+        .plugins_dir = MIGMGR_PLUGINS_DIR,
+        .plugin_host = MIGMGR_PLUGIN_HOST_PATH,
 };
 
 static void forget(uint32_t *n, char **texts)
@@ -29,13 +31,20 @@ static void forget(uint32_t *n, char **texts)
                 free(texts[*n - 1]);
 }
 
+/* What is not the default is owned. */
+static void replace(const char **text, const char *standard, const char *with)
+{
+        if (*text != standard)
+                free((char *) *text);
+        *text = with;
+}
+
 void config_deinit(Config *config)
 {
         forget(&config->n_listen, config->listen);
         forget(&config->n_policies_dirs, config->policies_dirs);
-        if (config->vms_dir != config_default.vms_dir)
-                free((char *) config->vms_dir);
-        config->vms_dir = config_default.vms_dir;
+        replace(&config->vms_dir, config_default.vms_dir, config_default.vms_dir);
+        replace(&config->plugins_dir, config_default.plugins_dir, config_default.plugins_dir);
 }
 
 static uint64_t read_msec(JsonReader *reader, json_object *object, const char *key, uint64_t usec)
@@ -125,39 +134,33 @@ static void read_texts(JsonReader *reader, json_object *root, const char *key, c
                         json_fail(reader, "out of memory");
 }
 
-static void read_vms_dir(JsonReader *reader, const char *text, Config *config)
+static void read_text(JsonReader *reader, json_object *root, const char *key, const char *standard,
+                      const char **ret)
 {
-        if (config->vms_dir != config_default.vms_dir)
-                free((char *) config->vms_dir); /* what an earlier file said */
-        config->vms_dir = strdup(text);
-        if (!config->vms_dir)
+        const char *text = json_string(reader, root, key, false);
+
+        if (!text || reader->failed)
+                return;
+        replace(ret, standard, strdup(text)); /* of what an earlier file said */
+        if (!*ret)
                 json_fail(reader, "out of memory");
 }
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",
-                                           "policies-dirs",
-                                           "listen",
-                                           "deadlines-msec",
-                                           "connect-msec",
-                                           "doubt-msec",
-                                           "retries",
-                                           "precopy-msec",
-                                           "precopy-mib",
-                                           "precopy-rate-kib",
-                                           "supervised-grace",
-                                           "supervised-push",
-                                           "history-days",
-                                           "history-jobs",
-                                           NULL};
+        static const char *const keys[] = {"vms-dir",          "policies-dirs",
+                                           "plugins-dir",      "listen",
+                                           "deadlines-msec",   "connect-msec",
+                                           "doubt-msec",       "retries",
+                                           "precopy-msec",     "precopy-mib",
+                                           "precopy-rate-kib", "supervised-grace",
+                                           "supervised-push",  "history-days",
+                                           "history-jobs",     NULL};
         json_object *deadlines;
-        const char *vms_dir;
 
         json_only(reader, root, keys);
-        vms_dir = json_string(reader, root, "vms-dir", false);
-        if (vms_dir && !reader->failed)
-                read_vms_dir(reader, vms_dir, config);
+        read_text(reader, root, "vms-dir", config_default.vms_dir, &config->vms_dir);
+        read_text(reader, root, "plugins-dir", config_default.plugins_dir, &config->plugins_dir);
         read_texts(reader, root, "listen", "addresses", wrong_address, CONFIG_LISTEN_MAX, &config->n_listen,
                    config->listen);
         read_texts(reader, root, "policies-dirs", "folders", wrong_dir, CONFIG_POLICIES_DIRS_MAX,

@@ -15,6 +15,8 @@ typedef struct Config {
         const char *state_dir;   /* records */
         const char *config_file; /* migmgrd.json; a directory NAME.d beside it adds to it */
         const char *vms_dir;     /* definitions, one file each; owned unless the default */
+        const char *plugins_dir; /* *.so of plugins; owned unless the default */
+        const char *plugin_host; /* the program in which one plugin runs */
         const char *bus_address; /* NULL: the system bus */
         uint32_t n_listen;
         char *listen[CONFIG_LISTEN_MAX]; /* addresses, beside peer.sock; owned */

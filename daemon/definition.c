@@ -350,17 +350,41 @@ static void read_name(JsonReader *reader, json_object *root, Definition *definit
                         json_fail(reader, "\"name\" has a character in it that can't be shown, or a /");
 }
 
-static void read_labels(JsonReader *reader, json_object *root)
+static void read_label(JsonReader *reader, const char *name, json_object *value, ManifestLabel *ret)
+{
+        const char *text;
+
+        if (!json_object_is_type(value, json_type_string)) {
+                json_fail(reader, "label \"%.80s\" is not a string", name);
+                return;
+        }
+        text = json_object_get_string(value);
+        if (!manifest_label_is_valid(name, text) ||
+            strlen(text) != (size_t) json_object_get_string_len(value))
+                json_fail(reader,
+                          "label \"%.80s\": a name has 1 to %d bytes, a value at most %d, and both only "
+                          "characters that can be shown",
+                          name, FACT_KEY_MAX, FACT_VALUE_MAX);
+        if (reader->failed)
+                return;
+        memcpy(ret->name, name, strlen(name) + 1);
+        memcpy(ret->value, text, strlen(text) + 1);
+}
+
+static void read_labels(JsonReader *reader, json_object *root, Definition *definition)
 {
         json_object *labels = json_member(reader, root, "labels", json_type_object, false);
 
         if (!labels)
                 return;
-        if (json_object_object_length(labels) > DEFINITION_LABEL_MAX)
-                json_fail(reader, "more than %d labels", DEFINITION_LABEL_MAX);
-        json_object_object_foreach (labels, key, value)
-                if (!json_object_is_type(value, json_type_string))
-                        json_fail(reader, "label \"%s\" is not a string", key);
+        if (json_object_object_length(labels) > MANIFEST_LABELS_MAX)
+                json_fail(reader, "more than %d labels", MANIFEST_LABELS_MAX);
+        json_object_object_foreach (labels, key, value) {
+                if (reader->failed)
+                        return;
+                read_label(reader, key, value, &definition->labels[definition->n_labels]);
+                definition->n_labels++;
+        }
 }
 
 int definition_parse(const char *text, size_t size, Definition **ret, char *ret_error)
@@ -381,7 +405,7 @@ int definition_parse(const char *text, size_t size, Definition **ret, char *ret_
                 read_name(&reader, root, definition);
                 read_vmm(&reader, root, definition);
                 read_devices(&reader, root, definition);
-                read_labels(&reader, root);
+                read_labels(&reader, root, definition);
         }
         if (reader.failed) {
                 memcpy(ret_error, reader.text, sizeof reader.text);

@@ -8,10 +8,9 @@
 #include "common/uuid.h"
 #include "daemon/core/manifest.h"
 
-#define DEFINITION_TEXT_MAX  (256 * 1024)
-#define DEFINITION_ARGV_MAX  256
-#define DEFINITION_LABEL_MAX 32
-#define BUS_NAME_MAX         255 /* D-Bus'; of its paths ours */
+#define DEFINITION_TEXT_MAX (256 * 1024)
+#define DEFINITION_ARGV_MAX 256
+#define BUS_NAME_MAX        255 /* D-Bus'; of its paths ours */
 
 typedef struct DeviceDefinition {
         char id[DEVICE_ID_MAX + 1];
@@ -33,6 +32,8 @@ typedef struct Definition {
         char bus_name[BUS_NAME_MAX + 1];   /* delegate */
         char object_path[BUS_NAME_MAX + 1];
         char **argv; /* qmp: how to start the VM's process; NULL when not given */
+        uint32_t n_labels;
+        ManifestLabel labels[MANIFEST_LABELS_MAX];
         uint32_t n_devices;
         DeviceDefinition *devices;
 } Definition;
@@ -43,6 +44,13 @@ Definition *definition_free(Definition *definition);
 
 /* Whether the VMM has that device and drives it itself: we only look on, and take its states on where it is due. */
 bool definition_supervises(const Definition *definition, const DeviceDefinition *device);
+
+/* The directory in sysfs of the device that QEMU is started with here under that id, as `incoming.argv` says it; "" when that
+ * does not. Whatever path stands there, the name at its end counts. */
+void definition_find_sysfs(const Definition *definition, const char *vmm_device, char ret[VMM_SYSFS_MAX + 1]);
+
+/* The machine type of `incoming.argv`, or "". */
+void definition_find_machine(const Definition *definition, char *ret, size_t size);
 
 /* Where its VMM is reached, for people. */
 const char *definition_place(const Definition *definition);

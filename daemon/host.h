@@ -6,6 +6,7 @@
 #include "config.h"
 #include "helper-client.h"
 #include "loop.h"
+#include "plugin/plugins.h"
 #include "policy-files.h"
 #include "store/store.h"
 
@@ -14,6 +15,7 @@ typedef struct Host {
         Loop *loop;
         HelperClient *helper;
         Store *store;
+        Plugins *plugins;
         PolicyFiles *
                 policies; /* in force; they change as a whole, and a job that runs keeps what it began with */
         const char *host_id; /* never changes; what peers know us by */

@@ -141,9 +141,10 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
         if (vm_manifest(job->vm, &manifest) < 0 || check_side(&manifest, SIDE_SOURCE, &findings) < 0)
                 abort();
         findings_to_json(&findings, job->findings);
+        job_add_plugin_findings(job);
         findings_take(theirs, job->findings);
         job->more_findings = (uint32_t) json_number(reader, report, "more", 0, INT32_MAX, 0);
-        ok &= !findings_refuse(&findings);
+        ok &= !findings_json_first_refusal(job->findings);
         findings_deinit(&findings);
         manifest_deinit(&manifest);
         return ok;

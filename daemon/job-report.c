@@ -348,6 +348,7 @@ json_object *job_report(const Job *job)
                       !findings_json_first_refusal(job->findings) && job_result(job) == JOB_RESULT_DONE);
         json_add(report, "findings", json_object_get(job->findings));
         json_add_number(report, "more_findings", job->more_findings);
+        json_add_number(report, "plugins_msec", job->vm ? (int64_t) vm_plugins_blackout_ms(job->vm) : 0);
         json_add(report, "plan", plan_to_json(job));
         return report;
 }

@@ -59,7 +59,8 @@ static void on_device_answered(void *userdata, uint32_t vm_index, uint32_t step,
         /* What it can do is known anew when its connection was made anew. */
         half_set_flags(job->half, (uint32_t) i, device_flags(job->vm->devices[vm_index]));
         job_measure_device(job, (uint32_t) i, result);
-        job_post(job, &event);
+        if (!job_ask_after(job, &event))
+                job_post(job, &event);
         job->hooks->device_changed(job->userdata, job, (uint32_t) i);
 }
 
@@ -222,13 +223,19 @@ static void on_recorded(void *userdata, int status, const char *text)
 
 /* ---- effects ------------------------------------------------------------------------------------------------- */
 
-static void command_device(Job *job, const HalfEffect *effect)
+void job_run_device(Job *job, const HalfEffect *effect)
 {
         Device *device = job->vm->devices[job->devices[effect->device].vm_index];
 
-        job->devices[effect->device].program = effect->program;
         device_run(device, job->id, &effect->program, &job->plan.limits, effect->deadline_usec,
                    effect->interrupt, effect->step, on_device_answered, job);
+}
+
+static void command_device(Job *job, const HalfEffect *effect)
+{
+        job->devices[effect->device].program = effect->program;
+        if (!job_ask_before(job, effect))
+                job_run_device(job, effect);
 }
 
 /* A VMM that had ended before the job began is not the one that it will be: after a restart that would pass for dead. One that
@@ -358,6 +365,7 @@ static void finish(Job *job)
         job->ended_usec = clock_realtime_usec();
         loop_timer_set(job->timeout, 0);
         loop_timer_set(job->blackout_timer, 0);
+        job_forget_plugins(job);
         job_drop_data(job);
         if (job_side(job) == SIDE_SOURCE && job_result(job) == JOB_RESULT_DONE && job->vm &&
             !job->half->check_only)
@@ -446,6 +454,7 @@ Job *job_free(Job *job)
                 return NULL;
         if (job->vm && job->vm->job == job)
                 vm_set_job(job->vm, NULL, NULL);
+        job_forget_plugins(job);
         job_drop_data(job);
         loop_timer_free(job->timer);
         loop_timer_free(job->timeout);

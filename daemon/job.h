@@ -30,6 +30,20 @@ typedef struct JobHooks {
         void (*closed)(void *userdata, Job *job);
 } JobHooks;
 
+/* Plugins that are asked about a device's command; job-plugin.c. */
+typedef struct JobPlug {
+        Job *job;
+        uint32_t index; /* the device's, in the plan */
+        HalfEffect effect;
+        HalfEvent event; /* the device's answer, which waits for them */
+        uint64_t began_usec;
+        DeviceState from;
+        bool tried; /* again, as one of them advised */
+        PluginCall call;
+        Phase phase;
+        uint64_t spent_usec[PLUGIN_CALL_MAX]; /* in this phase */
+} JobPlug;
+
 typedef struct JobDevice {
         int32_t vm_index; /* in the VM's definition */
         uint64_t bytes;   /* of its state that have moved */
@@ -40,6 +54,7 @@ typedef struct JobDevice {
         char text[AGENT_TEXT_MAX]; /* what it said last when something failed */
         bool noted;                /* in the history, with this state */
         DeviceState noted_state;
+        JobPlug plug;
 } JobDevice;
 
 /* What is needed to say how long the blackout was, and who was waited for. */
@@ -174,6 +189,16 @@ void job_post(Job *job, const HalfEvent *event);
 
 /* Of what is known of VM and devices now. */
 int job_make_plan(Job *job) _must_check_;
+
+/* Gives the device its command. */
+void job_run_device(Job *job, const HalfEffect *effect);
+
+/* job-plugin.c. True: plugins are asked first, and it goes on by itself. */
+bool job_ask_before(Job *job, const HalfEffect *effect);
+bool job_ask_after(Job *job, const HalfEvent *event);
+void job_forget_plugins(Job *job);
+/* What plugins of this side have against it. */
+void job_add_plugin_findings(Job *job);
 
 /* job-peer.c */
 void job_send(Job *job, const HalfEffect *effect);

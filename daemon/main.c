@@ -28,6 +28,7 @@ static const struct option options[] = {{"runtime-dir", required_argument, NULL,
                                         {"state-dir", required_argument, NULL, 's'},
                                         {"config", required_argument, NULL, 'c'},
                                         {"bus-address", required_argument, NULL, 'b'},
+                                        {"plugin-host", required_argument, NULL, 'p'},
                                         {"debug", no_argument, NULL, 'd'},
                                         {"help", no_argument, NULL, 'h'},
                                         {"version", no_argument, NULL, 'V'},
@@ -41,10 +42,12 @@ static void help(void)
                "  --state-dir=DIR     records (default %s)\n"
                "  --config=FILE       settings (default %s)\n"
                "  --bus-address=ADDR  D-Bus to serve on, instead of the system bus\n"
+               "  --plugin-host=FILE  the program in which a plugin runs (default %s)\n"
                "  --debug             log each event of a job, and what it asks for\n"
                "  --help              this text\n"
                "  --version           version\n",
-               config_default.runtime_dir, config_default.state_dir, config_default.config_file);
+               config_default.runtime_dir, config_default.state_dir, config_default.config_file,
+               config_default.plugin_host);
 }
 
 /* Returns -1 to go on, else the exit status. */
@@ -58,6 +61,7 @@ static int read_options(Daemon *d, int argc, char **argv)
                 case 's': d->host.config.state_dir = optarg; break;
                 case 'c': d->host.config.config_file = optarg; break;
                 case 'b': d->host.config.bus_address = optarg; break;
+                case 'p': d->host.config.plugin_host = optarg; break;
                 case 'd': log_set_level(LOG_LEVEL_DEBUG); break;
                 case 'h': help(); return 0;
                 case 'V': printf("migmgrd %s\n", PACKAGE_VERSION); return 0;
@@ -171,7 +175,9 @@ static int start(Daemon *d)
                 return r;
         }
         host->host_id = store_host_id(host->store);
-        r = helper_client_new(host->loop, host->config.runtime_dir, &host->helper);
+        r = plugins_new(host->loop, host->config.plugins_dir, host->config.plugin_host, &host->plugins);
+        if (r >= 0)
+                r = helper_client_new(host->loop, host->config.runtime_dir, &host->helper);
         if (r >= 0)
                 r = manager_new(host, &d->manager);
         if (r < 0) {
@@ -197,6 +203,7 @@ static void stop(Daemon *d)
         manager_free(d->manager);
         bus_free(d->bus);
         helper_client_free(d->host.helper);
+        plugins_free(d->host.plugins);
         store_close(d->host.store);
         loop_io_free(d->signal_io);
         if (d->signal_fd >= 0)

@@ -170,6 +170,15 @@ static void on_caller_down(void *userdata, Link *link, int status, const char *t
 
 /* ---- check, at the destination ------------------------------------------------------------------------------- */
 
+struct Inquiry;
+
+/* One device of it, while plugins are asked. */
+typedef struct Look {
+        struct Inquiry *inquiry;
+        Vm *vm;
+        uint32_t device;
+} Look;
+
 /* One CHECK while its facts are gathered. The link may go meanwhile: then nobody is answered. */
 typedef struct Inquiry {
         Manager *manager;
@@ -177,12 +186,16 @@ typedef struct Inquiry {
         char job[UUID_TEXT_MAX + 1];
         char vm[UUID_TEXT_MAX + 1];
         Manifest source;
-        bool waited; /* for the job before; not again */
+        bool waited;            /* for the job before; not again */
+        json_object *from_them; /* plugins' findings */
+        Look *looks;            /* one for each device; owned */
 } Inquiry;
 
 static void inquiry_free(Inquiry *inquiry)
 {
         manifest_deinit(&inquiry->source);
+        json_object_put(inquiry->from_them);
+        free(inquiry->looks);
         free(inquiry);
 }
 
@@ -237,8 +250,59 @@ static void judge(Inquiry *inquiry, Vm *vm)
         findings_to_json(&findings, array);
         findings_deinit(&findings);
         manifest_deinit(&mine);
+        findings_take(inquiry->from_them, array);
         vm_close_devices_later(vm);
         answer_inquiry(inquiry, array);
+}
+
+static void on_plugins_checked(void *userdata)
+{
+        Look *look = userdata;
+
+        if (--look->vm->n_asking == 0)
+                judge(look->inquiry, look->vm);
+}
+
+/* What this host's plugins say of its device is known: does the source's fit? */
+static void on_plugins_looked(void *userdata)
+{
+        const Look *look = userdata;
+        Inquiry *inquiry = look->inquiry;
+        const PluginsView *view = &look->vm->views[look->device];
+        const ManifestDevice *theirs =
+                manifest_find(&inquiry->source, device_id(look->vm->devices[look->device]));
+        VmDescription description;
+
+        findings_take(view->findings, inquiry->from_them);
+        if (!theirs) {
+                on_plugins_checked(userdata);
+                return;
+        }
+        vm_describe(look->vm, look->device, &description);
+        plugins_check(inquiry->manager->host->plugins, &description.device, theirs, view, inquiry->from_them,
+                      on_plugins_checked, userdata);
+}
+
+/* The VM is busy until all have answered. */
+static void ask_plugins(Inquiry *inquiry, Vm *vm)
+{
+        uint32_t n = vm_asks_plugins(vm) ? vm->definition->n_devices : 0;
+
+        for (uint32_t i = 0; i < inquiry->source.n_devices; i++)
+                plugins_find_missing(inquiry->manager->host->plugins, &inquiry->source.devices[i],
+                                     inquiry->from_them);
+        if (n == 0) {
+                judge(inquiry, vm);
+                return;
+        }
+        inquiry->looks = calloc(n, sizeof *inquiry->looks);
+        if (!inquiry->looks)
+                abort();
+        vm->n_asking = n;
+        for (uint32_t i = 0; i < n; i++) {
+                inquiry->looks[i] = (Look){inquiry, vm, i};
+                vm_look_by_plugins(vm, i, SIDE_DESTINATION, on_plugins_looked, &inquiry->looks[i]);
+        }
 }
 
 static void on_inquiry_vmm(void *userdata, int status, const char *text)
@@ -252,7 +316,7 @@ static void on_inquiry_vmm(void *userdata, int status, const char *text)
         }
         vm->vmm->facts.status = status;
         (void) snprintf(vm->vmm->facts.text, sizeof vm->vmm->facts.text, "%.199s", text);
-        judge(inquiry, vm);
+        ask_plugins(inquiry, vm);
 }
 
 static void on_inquiry_devices(void *userdata, Vm *vm)
@@ -260,7 +324,7 @@ static void on_inquiry_devices(void *userdata, Vm *vm)
         Inquiry *inquiry = userdata;
 
         if (vm->definition->vmm == VMM_TYPE_NONE)
-                judge(inquiry, vm);
+                ask_plugins(inquiry, vm);
         else
                 vmm_find(vm->vmm, on_inquiry_vmm, inquiry);
 }
@@ -326,6 +390,7 @@ static void take_check(Caller *caller, const char *job, json_object *body)
         if (!inquiry)
                 abort();
         inquiry->manager = caller->manager;
+        inquiry->from_them = json_new_array();
         memcpy(inquiry->host, link_host(caller->link), sizeof inquiry->host);
         memcpy(inquiry->job, job, sizeof inquiry->job);
         if (manifest_from_json(&reader, manifest, &inquiry->source) < 0) {

@@ -330,7 +330,7 @@ Outcome manager_reset(Manager *manager, Vm *vm, const char *device, VmResetDone 
                 (void) snprintf(ret_text, JSON_TEXT_MAX,
                                 "VM %.100s has no device \"%.64s\"; migctl devices lists those that it has",
                                 vm->definition->name, device);
-                return OUTCOME_INVALID_ARGUMENT;
+                return OUTCOME_NO_SUCH_DEVICE;
         }
         if (vm_is_busy(vm))
                 return manager_say_busy(vm, ret_text);

@@ -43,10 +43,38 @@ static json_object *vmm_to_json(const ManifestVmm *vmm)
         add_text(o, "run-state", vmm->run_state);
         json_add_bool(o, "takes-dirty-pages", vmm->takes_dirty_pages);
         json_add_bool(o, "can-hold", vmm->can_hold);
+        json_add_bool(o, "viommu", vmm->viommu);
         json_add(o, "blocked", list_to_json(vmm->n_blocked, vmm->blocked));
         json_add(o, "vfio-user", list_to_json(vmm->n_vfio_user, vmm->vfio_user));
         json_add(o, "writable", list_to_json(vmm->n_writable, vmm->writable));
         json_add(o, "silent", list_to_json(vmm->n_silent, vmm->silent));
+        return o;
+}
+
+static json_object *facts_to_json(const ManifestDevice *device)
+{
+        json_object *o = json_new_object();
+
+        for (uint32_t i = 0; i < device->n_facts; i++)
+                add_text(o, device->facts[i].key, device->facts[i].value);
+        return o;
+}
+
+static json_object *plugins_to_json(const ManifestDevice *device)
+{
+        json_object *array = json_new_array();
+
+        for (uint32_t i = 0; i < device->n_plugins; i++)
+                json_append(array, json_object_new_string(device->plugins[i]));
+        return array;
+}
+
+static json_object *labels_to_json(const Manifest *manifest)
+{
+        json_object *o = json_new_object();
+
+        for (uint32_t i = 0; i < manifest->n_labels; i++)
+                json_add_string(o, manifest->labels[i].name, manifest->labels[i].value);
         return o;
 }
 
@@ -62,6 +90,12 @@ static json_object *device_to_json(const ManifestDevice *device)
         add_text(o, "text", device->text);
         add_text(o, "sysfs", device->sysfs);
         add_text(o, "driver", device->driver);
+        json_add_string(o, "device", device->device);
+        json_add_string(o, "subsystem", device->subsystem);
+        json_add_string(o, "isolation", device_isolation_to_string(device->isolation));
+        json_add_number(o, "state-bytes", (int64_t) device->state_bytes);
+        json_add(o, "facts", facts_to_json(device));
+        json_add(o, "plugins", plugins_to_json(device));
         return o;
 }
 
@@ -74,6 +108,9 @@ json_object *manifest_to_json(const Manifest *manifest)
         json_add_string(o, "presence", presence_to_string(manifest->presence));
         json_add_bool(o, "can-start", manifest->can_start);
         add_text(o, "kernel", manifest->kernel);
+        add_text(o, "daemon", manifest->daemon);
+        json_add_number(o, "free-bytes", manifest->free_bytes);
+        json_add(o, "labels", labels_to_json(manifest));
         json_add(o, "vmm", vmm_to_json(&manifest->vmm));
         for (uint32_t i = 0; i < manifest->n_devices; i++)
                 json_append(devices, device_to_json(&manifest->devices[i]));
@@ -130,10 +167,96 @@ static void take_vmm(JsonReader *reader, json_object *o, ManifestVmm *ret)
         ret->takes_dirty_pages = json_flag(reader, o, "takes-dirty-pages", false);
         (void) json_member(reader, o, "can-hold", json_type_boolean, true);
         ret->can_hold = json_flag(reader, o, "can-hold", false);
+        (void) json_member(reader, o, "viommu", json_type_boolean, true);
+        ret->viommu = json_flag(reader, o, "viommu", false);
         ret->n_blocked = take_list(reader, o, "blocked", ret->blocked);
         ret->n_vfio_user = take_list(reader, o, "vfio-user", ret->vfio_user);
         ret->n_writable = take_list(reader, o, "writable", ret->writable);
         ret->n_silent = take_list(reader, o, "silent", ret->silent);
+}
+
+/* "15b3:101e", or "". */
+static void take_ids(JsonReader *reader, json_object *o, const char *key, char ret[10])
+{
+        json_copy(reader, o, key, true, ret, 10);
+        for (size_t i = 0; i < 9 && ret[0]; i++)
+                if (i == 4 ? ret[i] != ':' : !ret[i] || !strchr("0123456789abcdef", ret[i])) {
+                        json_fail(reader, "\"%s\": \"%s\" is not as \"15b3:101e\"", key, ret);
+                        return;
+                }
+}
+
+static void take_facts(JsonReader *reader, json_object *o, ManifestDevice *ret)
+{
+        json_object *facts = json_member(reader, o, "facts", json_type_object, true);
+
+        if (!facts)
+                return;
+        if (json_object_object_length(facts) > MANIFEST_FACTS_MAX)
+                json_fail(reader, "\"facts\": more than %d", MANIFEST_FACTS_MAX);
+        json_object_object_foreach (facts, key, unused) {
+                const char *value = reader->failed ? NULL : json_string(reader, facts, key, true);
+
+                (void) unused;
+                if (value && manifest_add_fact(ret, key, value) < 0)
+                        json_fail(reader, "\"facts\": \"%.80s\" or its value is none that can be taken", key);
+        }
+}
+
+static void take_plugins(JsonReader *reader, json_object *o, ManifestDevice *ret)
+{
+        json_object *array = json_member(reader, o, "plugins", json_type_array, true);
+        size_t n = array ? json_object_array_length(array) : 0;
+
+        if (n > MANIFEST_FACTS_MAX)
+                json_fail(reader, "\"plugins\": more than %d", MANIFEST_FACTS_MAX);
+        for (size_t i = 0; i < n && !reader->failed; i++) {
+                json_object *item = json_object_array_get_idx(array, i);
+
+                if (!json_object_is_type(item, json_type_string) ||
+                    manifest_add_plugin(ret, json_object_get_string(item)) < 0)
+                        json_fail(reader, "\"plugins\": member %zu is no name of one", i);
+        }
+}
+
+static void take_labels(JsonReader *reader, json_object *o, Manifest *ret)
+{
+        json_object *labels = json_member(reader, o, "labels", json_type_object, true);
+
+        if (!labels)
+                return;
+        if (json_object_object_length(labels) > MANIFEST_LABELS_MAX)
+                json_fail(reader, "\"labels\": more than %d", MANIFEST_LABELS_MAX);
+        json_object_object_foreach (labels, key, unused) {
+                const char *value = reader->failed ? NULL : json_string(reader, labels, key, true);
+                ManifestLabel *label = &ret->labels[ret->n_labels];
+
+                (void) unused;
+                if (!value)
+                        return;
+                if (!manifest_label_is_valid(key, value)) {
+                        json_fail(reader, "\"labels\": \"%.80s\" or its value is too long, or can't be shown",
+                                  key);
+                        return;
+                }
+                memcpy(label->name, key, strlen(key) + 1);
+                memcpy(label->value, value, strlen(value) + 1);
+                ret->n_labels++;
+        }
+}
+
+static void take_identity(JsonReader *reader, json_object *o, ManifestDevice *ret)
+{
+        const char *isolation = json_string(reader, o, "isolation", true);
+
+        take_ids(reader, o, "device", ret->device);
+        take_ids(reader, o, "subsystem", ret->subsystem);
+        ret->state_bytes = (uint64_t) json_number_needed(reader, o, "state-bytes", 0, INT64_MAX);
+        ret->isolation = isolation ? device_isolation_from_string(isolation) : DEVICE_ISOLATION_INVALID;
+        if ((int) ret->isolation < 0)
+                json_fail(reader, "unknown isolation");
+        take_facts(reader, o, ret);
+        take_plugins(reader, o, ret);
 }
 
 static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)
@@ -151,6 +274,7 @@ static void take_device(JsonReader *reader, json_object *o, ManifestDevice *ret)
         take_text(reader, o, "text", ret->text, sizeof ret->text);
         take_text(reader, o, "sysfs", ret->sysfs, sizeof ret->sysfs);
         take_text(reader, o, "driver", ret->driver, sizeof ret->driver);
+        take_identity(reader, o, ret);
         if (reader->failed)
                 return;
         ret->type = device_type_from_string(type);
@@ -184,6 +308,9 @@ int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret)
         (void) json_member(reader, object, "can-start", json_type_boolean, true);
         ret->can_start = json_flag(reader, object, "can-start", false);
         take_text(reader, object, "kernel", ret->kernel, sizeof ret->kernel);
+        take_text(reader, object, "daemon", ret->daemon, sizeof ret->daemon);
+        ret->free_bytes = json_number_needed(reader, object, "free-bytes", -1, INT64_MAX);
+        take_labels(reader, object, ret);
         take_vmm(reader, json_member(reader, object, "vmm", json_type_object, true), &ret->vmm);
         for (size_t i = 0; i < n && !reader->failed; i++) {
                 take_device(reader, json_object_array_get_idx(devices, i), &ret->devices[i]);

@@ -6,7 +6,8 @@
 
 #include "common/file.h"
 
-#define SUFFIX ".json"
+#define SUFFIX         ".json"
+#define NAME_BYTES_MAX 64 /* without it */
 
 static int is_policy(const struct dirent *entry)
 {
@@ -53,6 +54,14 @@ const PolicyFile *policy_files_find(const PolicyFiles *files, const char *name)
         return find(files, name);
 }
 
+/* It is told on the bus. */
+static bool is_name(const char *name)
+{
+        size_t n = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
+
+        return n <= NAME_BYTES_MAX && name[n] == 0;
+}
+
 /* A file of a folder, in place of one that an earlier folder has. */
 static int add_file(PolicyFiles *files, const char *dir, const char *entry, char *ret_error)
 {
@@ -62,6 +71,13 @@ static int add_file(PolicyFiles *files, const char *dir, const char *entry, char
         (void) snprintf(path, sizeof path, "%.3800s/%s", dir, entry);
         (void) snprintf(name, sizeof name, "%.*s", (int) (strlen(entry) - strlen(SUFFIX)), entry);
         file = find(files, name);
+        if (!is_name(name)) {
+                (void) snprintf(
+                        ret_error, JSON_TEXT_MAX,
+                        "%.300s: the name of a policy file is of A-Z a-z 0-9 . _ - and at most %d bytes",
+                        path, NAME_BYTES_MAX);
+                return -EINVAL;
+        }
         if (file) {
                 free(file->overrides);
                 file->overrides = file->path;

@@ -25,7 +25,8 @@ typedef struct PolicyFiles {
         PolicyRules rules;
 } PolicyFiles;
 
-/* Reads *.json of the folders, where they are there; names that begin with a dot are passed over. -EINVAL: `ret_error`
+/* Reads *.json of the folders, where they are there; names that begin with a dot are passed over, others are of
+ * A-Z a-z 0-9 . _ -. -EINVAL: `ret_error`
  * (JSON_TEXT_MAX bytes) says what is wrong, and `ret` is untouched. */
 int policy_files_read(char *const *dirs, uint32_t n_dirs, PolicyFiles *ret, char *ret_error) _must_check_;
 

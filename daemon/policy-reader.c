@@ -181,9 +181,9 @@ static void read_label(Reader *reader, const Place *place, PolicyMatch *match)
         json_object_object_foreach (label.object, name, unused) {
                 (void) unused;
                 value = read_text(reader, &label, name, POLICY_PATTERN_MAX);
-                if (value && (!*name || strlen(name) > POLICY_PATTERN_MAX))
+                if (value && (!*name || strlen(name) > FACT_KEY_MAX))
                         fail(reader, &label, name, "\"%.60s\" is no name of a label: 1 to %d bytes", name,
-                             POLICY_PATTERN_MAX);
+                             FACT_KEY_MAX);
                 if (reader->json.failed || !value)
                         return;
                 memcpy(match->label, name, strlen(name) + 1);

@@ -2,10 +2,12 @@
 #include "vm.h"
 
 #include <stdio.h>
+#include <sys/statvfs.h>
 #include <sys/utsname.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "identity.h"
 
 /* A check is normally followed by PREPARE at once, and a check alone by nothing. */
 #define IDLE_USEC (30 * USEC_PER_SEC)
@@ -178,7 +180,7 @@ static void on_vmm_progress(void *userdata, uint64_t done_bytes, uint64_t total_
 
 bool vm_is_busy(const Vm *vm)
 {
-        return vm->job || vm->awaits_job || vm->opened || vm->resets || !vm->registered;
+        return vm->job || vm->awaits_job || vm->opened || vm->n_asking > 0 || vm->resets || !vm->registered;
 }
 
 void vm_set_job(Vm *vm, const VmListener *listener, void *job)
@@ -265,10 +267,12 @@ void vm_open_devices(Vm *vm, bool supervised, VmOpened opened, void *userdata)
         vm->opens_supervised = supervised;
         vm->n_opening = vm->n_tried = 0;
         for (uint32_t i = 0; i < vm->definition->n_devices; i++) {
-                if (is_awaited(vm, vm->devices[i]))
+                if (is_awaited(vm, vm->devices[i])) {
                         vm->n_opening++;
-                else
+                } else {
                         device_close(vm->devices[i]);
+                        device_look(vm->devices[i]); /* all that can be known of it until its VMM lives */
+                }
         }
         if (vm->n_opening == 0 && loop_defer(vm->host->loop, on_all_opened, vm) < 0)
                 abort();
@@ -307,10 +311,24 @@ void vm_keep_devices(Vm *vm)
 
 /* ---- manifest ------------------------------------------------------------------------------------------------ */
 
+static int add_identity(const Vm *vm, uint32_t i, ManifestDevice *device)
+{
+        const DeviceIdentity *identity = device_identity(vm->devices[i]);
+        const DeviceDefinition *definition = &vm->definition->devices[i];
+        int r = manifest_copy_known(device, device_known(vm->devices[i]));
+
+        if (r == 0)
+                r = identity_take_config(identity, device);
+        device->state_bytes = MIN(identity->state_bytes, (uint64_t) INT64_MAX);
+        device->isolation = identity_isolation(definition, identity, vmm_isolation(vm->vmm, definition));
+        return r;
+}
+
 int vm_manifest(const Vm *vm, Manifest *ret)
 {
         const Definition *definition = vm->definition;
         struct utsname host;
+        struct statvfs disk;
         Manifest manifest;
         int r = manifest_init(&manifest, definition->n_devices);
 
@@ -322,8 +340,16 @@ int vm_manifest(const Vm *vm, Manifest *ret)
         manifest.can_start = definition->vmm != VMM_TYPE_QMP || definition->argv;
         if (uname(&host) == 0)
                 (void) snprintf(manifest.kernel, sizeof manifest.kernel, "%.64s", host.release);
+        (void) snprintf(manifest.daemon, sizeof manifest.daemon, "%s", PACKAGE_VERSION);
+        if (statvfs(vm->host->config.state_dir, &disk) == 0)
+                manifest.free_bytes = (int64_t) MIN((uint64_t) disk.f_bavail * disk.f_frsize, INT64_MAX);
+        manifest.n_labels = definition->n_labels;
+        memcpy(manifest.labels, definition->labels, sizeof manifest.labels);
         manifest.vmm = vm->vmm->facts;
-        for (uint32_t i = 0; i < definition->n_devices; i++) {
+        /* One that does not live yet will have what it is started with. */
+        if (!manifest.vmm.machine[0])
+                definition_find_machine(definition, manifest.vmm.machine, sizeof manifest.vmm.machine);
+        for (uint32_t i = 0; i < definition->n_devices && r >= 0; i++) {
                 ManifestDevice *device = &manifest.devices[i];
 
                 (void) snprintf(device->id, sizeof device->id, "%s", definition->devices[i].id);
@@ -339,7 +365,13 @@ int vm_manifest(const Vm *vm, Manifest *ret)
                                 device->status == MANIFEST_QUARANTINED ? device_quarantine(vm->devices[i])
                                                                        : device_text(vm->devices[i]));
                 (void) snprintf(device->sysfs, sizeof device->sysfs, "%s", device_sysfs(vm->devices[i]));
-                (void) snprintf(device->driver, sizeof device->driver, "%s", device_driver(vm->devices[i]));
+                r = add_identity(vm, i, device);
+                if (r == 0)
+                        r = vm_add_said(vm, i, device);
+        }
+        if (r < 0) {
+                manifest_deinit(&manifest);
+                return r;
         }
         *ret = manifest;
         return 0;
@@ -356,6 +388,7 @@ Vm *vm_free(Vm *vm)
         for (uint32_t i = 0; vm->devices && i < vm->definition->n_devices; i++)
                 device_free(vm->devices[i]);
         free(vm->devices);
+        vm_forget_plugins(vm);
         vmm_free(vm->vmm);
         loop_timer_free(vm->idle_timer);
         loop_timer_free(vm->again_timer);
@@ -385,7 +418,8 @@ static int make_devices(Vm *vm)
         int r = 0;
 
         vm->devices = calloc(n + 1, sizeof *vm->devices);
-        if (!vm->devices)
+        vm->views = calloc(n + 1, sizeof *vm->views);
+        if (!vm->devices || !vm->views)
                 return -ENOMEM;
         for (uint32_t i = 0; i < n && r >= 0; i++)
                 r = device_new(&place, &vm->definition->devices[i], i, &listener, vm, &vm->devices[i]);
@@ -420,6 +454,8 @@ int vm_new(const Host *host, Definition *definition, Presence presence, VmChange
                         device_free(vm->devices[i]);
                 free(vm->devices);
                 vm->devices = NULL;
+                free(vm->views);
+                vm->views = NULL;
                 return r;
         }
         *ret = TAKE_PTR(vm);

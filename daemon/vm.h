@@ -6,6 +6,7 @@
 
 #include "device/device.h"
 #include "host.h"
+#include "plugin/plugins.h"
 #include "vmm/vmm.h"
 
 typedef struct Vm Vm;
@@ -45,12 +46,14 @@ struct Vm {
         bool registered; /* false: only known from a file in vms.d, for as long as a peer asks about it */
         bool awaits_job; /* its record says that a job had not ended; who else wants it must wait for that one */
         Device **devices;
+        PluginsView *views; /* of plugins, of each device: what they said when they were asked last */
         Vmm *vmm;
         uint64_t last_blackout_usec; /* of its last good move from here; 0: none yet */
         void *job;                   /* the job in hand (Job), or NULL */
         const VmListener *listener;  /* its */
         LoopTimer *idle_timer;       /* devices opened only to answer a check are let go again */
         LoopTimer *again_timer; /* a device that a VMM uses has gone too soon to be opened again at once */
+        uint32_t n_asking;      /* plugins are asked about its devices for a CHECK */
         uint32_t n_opening;    /* devices that are not open yet, nor given up, or that a job has taken over */
         uint32_t next_opening; /* the next one that is to be tried */
         uint32_t n_tried;      /* ... and those of them that are being tried */
@@ -86,6 +89,24 @@ int32_t vm_find_device(const Vm *vm, const char *id);
 /* Nobody else may take it in hand now: a job has it, or will have it, or it is registered, looked at, or a device of it is
  * reset. */
 bool vm_is_busy(const Vm *vm);
+
+/* vm-plugins.c: what plugins are told of a device; texts are the VM's. */
+typedef struct VmDescription {
+        PluginDevice device;
+        struct migmgr_text attributes[MIGMGR_ATTRIBUTES_MAX];
+} VmDescription;
+
+void vm_describe(const Vm *vm, uint32_t index, VmDescription *ret);
+/* Whether there is a plugin that could be asked. */
+bool vm_asks_plugins(const Vm *vm);
+/* Has all plugins look at a device, into its view. `done` later, or not if the host's plugins_forget() is called with `userdata`
+ * before. */
+void vm_look_by_plugins(Vm *vm, uint32_t index, Side side, LoopCallback done, void *userdata);
+/* Their facts and names. -E2BIG, -ENOMEM. */
+int vm_add_said(const Vm *vm, uint32_t index, ManifestDevice *device) _must_check_;
+void vm_forget_plugins(Vm *vm);
+/* The most that they may add to the blackout. */
+uint64_t vm_plugins_blackout_ms(const Vm *vm);
 
 /* vm-reset.c: resets a device of a VM that is not busy, and has it run again. Answers once, later or at once; until then
  * the VM is busy. -ENOMEM. */

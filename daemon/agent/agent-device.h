@@ -12,6 +12,7 @@
 #include <event2/event.h>
 
 #include "common/macros.h"
+#include "daemon/core/device-identity.h"
 #include "daemon/core/device-memory.h"
 #include "daemon/core/device-state.h"
 
@@ -38,6 +39,7 @@ typedef struct DeviceFacts {
         size_t transfer_max; /* bytes that one transfer may have */
         uint32_t n_memory;   /* what its VMM has told of, once; a broker knows better */
         DeviceMemory memory[DEVICE_MEMORY_MAX];
+        DeviceIdentity identity;
 } DeviceFacts;
 
 typedef struct AgentDeviceOps {

@@ -9,7 +9,7 @@ static const size_t sizes[] = {
         [AGENT_HELLO] = sizeof(AgentHelloPacket), [AGENT_RESULT] = sizeof(AgentResultPacket),
         [AGENT_PROGRESS] = sizeof(AgentProgress), [AGENT_GONE] = sizeof(AgentGone),
         [AGENT_DIRTY] = sizeof(AgentDirty),       [AGENT_BROKER] = sizeof(AgentBroker),
-        [AGENT_WANTED] = sizeof(AgentWanted),
+        [AGENT_WANTED] = sizeof(AgentWanted),     [AGENT_IDENTITY] = sizeof(AgentIdentity),
 };
 
 size_t agent_packet_size(AgentPacketType type)
@@ -69,6 +69,9 @@ static bool is_sane(const AgentPacket *packet)
         case AGENT_BROKER:
                 return is_text(packet->broker.path, sizeof packet->broker.path) &&
                        socket_path_fits(packet->broker.path);
+        case AGENT_IDENTITY:
+                return packet->identity.identity.n_config <= DEVICE_CONFIG_MAX &&
+                       packet->identity.identity.windows < DEVICE_WINDOWS_MAX;
         case AGENT_GONE: return packet->gone.status <= 0 && is_text(packet->gone.text, AGENT_TEXT_MAX);
         }
         return false;

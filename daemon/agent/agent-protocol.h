@@ -7,7 +7,8 @@
  * which has just started must know. A commander sends OPEN (with the connected socket of the device's server, or the file
  * of a kernel VFIO device), ATTACH
  * (with a data connection), RUN and STOP; OPEN and RUN are answered by one RESULT each, in order. A RUN that comes while
- * another runs waits for it. Between them PROGRESS, DIRTY and GONE may come at any time. An agent whose device a VMM uses
+ * another runs waits for it. Between them PROGRESS, DIRTY and GONE may come at any time. What a device is, IDENTITY says: right
+ * before the RESULT of the OPEN that has opened it, and right before HELLO. An agent whose device a VMM uses
  * is told so with BROKER, before OPEN; it then says WANTED when that VMM waits and there is no connection to the device.
  *
  * Structs are sent as they are; agent-protocol.c checks those that arrive, because neither side trusts the other.
@@ -17,6 +18,7 @@
 
 #include "common/socket.h"
 #include "common/uuid.h"
+#include "daemon/core/device-identity.h"
 #include "daemon/core/device-memory.h"
 #include "daemon/core/device-program.h"
 #include "daemon/core/policy.h"
@@ -46,6 +48,7 @@ typedef enum AgentPacketType {
         /* agent to commander */
         AGENT_WANTED,
         AGENT_DIRTY,
+        AGENT_IDENTITY,
 } AgentPacketType;
 
 typedef struct AgentHead {
@@ -154,6 +157,12 @@ typedef struct AgentDirty {
         uint64_t n_pages;
 } AgentDirty;
 
+/* What the device that is open says of itself. */
+typedef struct AgentIdentity {
+        AgentHead head;
+        DeviceIdentity identity;
+} AgentIdentity;
+
 /* Listen for the VMM on this socket (one file), whose path is `path`. One that it has already stays. */
 typedef struct AgentBroker {
         AgentHead head;
@@ -180,6 +189,7 @@ typedef union AgentPacket {
         AgentDirty dirty;
         AgentBroker broker;
         AgentWanted wanted;
+        AgentIdentity identity;
         uint8_t bytes[AGENT_PACKET_MAX];
 } AgentPacket;
 

@@ -79,6 +79,17 @@ static uint32_t current_flags(Agent *agent)
         return agent->flags | (program_place_has_memory(&agent->place) ? (uint32_t) DEVICE_HAS_DMA : 0);
 }
 
+/* What is asked for it must be known before the answer: the daemon acts on that at once. */
+static void say_identity(Agent *agent)
+{
+        AgentPacket packet = {.identity = {.head.type = AGENT_IDENTITY}};
+
+        if (!agent->place.device)
+                return;
+        packet.identity.identity = agent_device_facts(agent->place.device)->identity;
+        say(agent, &packet);
+}
+
 static void say_hello(Agent *agent)
 {
         AgentPacket packet = {
@@ -96,6 +107,7 @@ static void say_hello(Agent *agent)
                 }};
 
         memcpy(packet.hello.job, agent->job, sizeof packet.hello.job);
+        say_identity(agent);
         say(agent, &packet);
 }
 
@@ -251,6 +263,7 @@ static void say_opened(Agent *agent)
 
         agent->settling = false;
         (void) event_del(agent->open_deadline);
+        say_identity(agent);
         say_result(agent, &result);
         event_active(agent->next, EV_TIMEOUT, 0); /* from a clean stack */
 }
@@ -563,6 +576,7 @@ static void obey(Agent *agent, const AgentPacket *packet, int fd)
                         program_stop(agent->program);
                 break;
         case AGENT_HELLO:
+        case AGENT_IDENTITY:
         case AGENT_RESULT:
         case AGENT_PROGRESS:
         case AGENT_DIRTY:

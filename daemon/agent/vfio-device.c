@@ -166,6 +166,34 @@ static bool can_log(int fd)
                        NULL, 0) == 0;
 }
 
+static int region(int fd, uint32_t index, struct vfio_region_info *ret)
+{
+        *ret = (struct vfio_region_info){.argsz = sizeof *ret, .index = index};
+        return ioctl(fd, VFIO_DEVICE_GET_REGION_INFO, ret) < 0 ? -errno : 0;
+}
+
+/* What can't be read is not known; it is no reason to refuse the device here. */
+static void look_at_identity(int fd, DeviceIdentity *ret)
+{
+        struct vfio_device_feature_mig_data_size size = {};
+        DeviceWindows windows = DEVICE_WINDOWS_NONE;
+        struct vfio_region_info info;
+        ssize_t n = 0;
+
+        for (uint32_t i = VFIO_PCI_BAR0_REGION_INDEX; i <= VFIO_PCI_BAR5_REGION_INDEX; i++)
+                if (region(fd, i, &info) < 0)
+                        return; /* every PCI device has these, if only empty ones */
+                else if (info.size > 0 && (info.flags & VFIO_REGION_INFO_FLAG_MMAP))
+                        windows = DEVICE_WINDOWS_SOME;
+        ret->windows = windows;
+        if (region(fd, VFIO_PCI_CONFIG_REGION_INDEX, &info) == 0 &&
+            (info.flags & VFIO_REGION_INFO_FLAG_READ) && info.size >= sizeof ret->config)
+                n = pread(fd, ret->config, sizeof ret->config, (off_t) info.offset);
+        ret->n_config = n == (ssize_t) sizeof ret->config ? sizeof ret->config : 0;
+        if (feature(fd, VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, &size, sizeof size) == 0)
+                ret->state_bytes = size.stop_copy_length;
+}
+
 static int look(Call *call)
 {
         struct vfio_device_info info = {.argsz = sizeof info};
@@ -181,6 +209,8 @@ static int look(Call *call)
                 call->text = "the kernel does not say what device it is: is it bound to no iommufd?";
                 return -errno;
         }
+        if (info.flags & VFIO_DEVICE_FLAGS_PCI)
+                look_at_identity(call->fd, &facts->identity);
         r = feature(call->fd, VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIGRATION, &migration,
                     sizeof migration);
         /* "VFIO_DEVICE_FEATURE_MIGRATION": every migration has STOP_COPY. */
@@ -435,6 +465,7 @@ static int device_reset(AgentDevice *device, DeviceDone on_done, void *userdata)
 static void answer_open(Call *call)
 {
         if (call->status == 0) {
+                call->device->device.facts.identity = call->facts.identity;
                 call->device->device.facts.flags = call->facts.flags;
                 call->device->device.facts.state = call->facts.state;
                 call->device->state = call->facts.state;

@@ -5,7 +5,8 @@
 
 #include "vfio-user-client.h"
 
-#define VERSION_MAX 65536 /* bytes of a VERSION reply's text */
+#define VERSION_MAX     65536 /* bytes of a VERSION reply's text */
+#define REGION_CAPS_MAX 4096  /* bytes of capabilities that a server may say unasked */
 
 /* What we say of ourselves, and with it of any VMM behind the broker. One file at least, or the server can't grant
  * twin_socket. */
@@ -48,6 +49,11 @@ struct VfioUserDevice {
         VfioUserFeatureState state_reply;
         VfioUserFeatureMigration migration_reply;
         size_t n_probed; /* of the features for DMA logging */
+        uint32_t region; /* the next one that is looked at */
+        bool refused;    /* one was not told of */
+        VfioUserRegionInfo region_info, region_reply;
+        uint8_t capabilities[REGION_CAPS_MAX]; /* of a region; of no interest */
+        VfioUserRegionAccess access, access_reply;
         DeviceDone on_done;
         void *done_userdata;
         DeviceGot on_got;
@@ -401,6 +407,88 @@ static void on_migration_reply(void *userdata, int status, size_t size)
         probe_logging(device, 0);
 }
 
+/* ---- what it is ------------------------------------------------------------------------------------------------ */
+
+static void on_config_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+        DeviceIdentity *identity = &device->device.facts.identity;
+
+        if (status == 0 && device->access_reply.count == DEVICE_CONFIG_MAX &&
+            size == sizeof device->access_reply + DEVICE_CONFIG_MAX)
+                identity->n_config = DEVICE_CONFIG_MAX;
+        status = call_feature(device, VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_MIGRATION, 0,
+                              &device->migration_reply, sizeof device->migration_reply, on_migration_reply);
+        if (status < 0)
+                device->on_done(device->done_userdata, status);
+}
+
+static int read_config(VfioUserDevice *device)
+{
+        VfioUserCall call = {
+                .command = VFIO_USER_REGION_READ,
+                .owner = device,
+                .out = {{&device->access, sizeof device->access}},
+                .n_out = 1,
+                .head = &device->access_reply,
+                .head_size = sizeof device->access_reply,
+                .data = device->device.facts.identity.config,
+                .data_size = DEVICE_CONFIG_MAX,
+                .on_reply = on_config_reply,
+                .userdata = device,
+        };
+
+        device->access =
+                (VfioUserRegionAccess){.region = VFIO_USER_REGION_CONFIG, .count = DEVICE_CONFIG_MAX};
+        return vfio_user_client_call(device->client, &call);
+}
+
+static int look_at_region(VfioUserDevice *device);
+
+/* A file may have come with it, which goes with the next message. */
+static void on_region_reply(void *userdata, int status, size_t size)
+{
+        VfioUserDevice *device = userdata;
+        uint32_t *windows = &device->device.facts.identity.windows;
+
+        if (status < 0 || size < sizeof device->region_reply ||
+            device->region_reply.argsz > device->region_info.argsz)
+                device->refused = true;
+        else if (device->region_reply.size > 0 && (device->region_reply.flags & VFIO_USER_REGION_FLAG_MMAP))
+                *windows = DEVICE_WINDOWS_SOME;
+        if (++device->region < VFIO_USER_REGION_BARS && !device->refused) {
+                status = look_at_region(device);
+        } else {
+                if (*windows == DEVICE_WINDOWS_UNKNOWN && !device->refused)
+                        *windows = DEVICE_WINDOWS_NONE;
+                status = read_config(device);
+        }
+        if (status < 0)
+                device->on_done(device->done_userdata, status);
+}
+
+/* What a server does not tell is not known: it is no reason to refuse the device here. With room for what it adds where a region
+ * can be mapped: without, servers leave the flag out, too. */
+static int look_at_region(VfioUserDevice *device)
+{
+        VfioUserCall call = {
+                .command = VFIO_USER_DEVICE_GET_REGION_INFO,
+                .owner = device,
+                .out = {{&device->region_info, sizeof device->region_info}},
+                .n_out = 1,
+                .head = &device->region_reply,
+                .head_size = sizeof device->region_reply,
+                .data = device->capabilities,
+                .data_size = sizeof device->capabilities,
+                .on_reply = on_region_reply,
+                .userdata = device,
+        };
+
+        device->region_info = (VfioUserRegionInfo){
+                .argsz = sizeof device->region_info + sizeof device->capabilities, .index = device->region};
+        return vfio_user_client_call(device->client, &call);
+}
+
 static void on_version_reply(void *userdata, int status, size_t size)
 {
         VfioUserDevice *device = userdata;
@@ -409,10 +497,11 @@ static void on_version_reply(void *userdata, int status, size_t size)
                 status = -EPROTONOSUPPORT;
         if (status == 0)
                 status = take_capabilities(device, size - sizeof device->version_reply);
-        if (status == 0)
-                status = call_feature(device, VFIO_USER_FEATURE_GET | VFIO_USER_FEATURE_MIGRATION, 0,
-                                      &device->migration_reply, sizeof device->migration_reply,
-                                      on_migration_reply);
+        if (status == 0) {
+                device->region = 0;
+                device->refused = false;
+                status = look_at_region(device);
+        }
         if (status < 0)
                 device->on_done(device->done_userdata, status);
 }

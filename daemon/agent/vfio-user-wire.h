@@ -189,6 +189,11 @@ enum {
 
 #define VFIO_USER_REGION_CAP_SPARSE 1
 
+enum {
+        VFIO_USER_REGION_BARS = 6, /* the first of them */
+        VFIO_USER_REGION_CONFIG = 7,
+};
+
 /* The capability that says which parts can be mapped, with its first part. */
 typedef struct VfioUserRegionSparse {
         uint16_t id, version;

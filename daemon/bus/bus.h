@@ -22,6 +22,8 @@ Bus *bus_free(Bus *bus);
 #define BUS_PATH_MAX 512
 #define BUS_TEXT_MAX 1024
 
+#define ACTION_MANAGE "org.migmgr1.manage"
+
 struct Bus {
         const Host *host;
         Manager *manager;
@@ -43,6 +45,16 @@ void bus_reply(Bus *bus, sd_bus_message *m, const char *types, ...);
 
 /* Options a{sv}: fills `options` and `incoming` where they are not NULL; an option that is not known is an error. */
 int bus_read_options(sd_bus_message *m, JobOptions *options, bool *incoming, char *ret_text) _must_check_;
+
+/* policy.c: methods of the manager about policies. */
+int bus_list_policies(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_show_policy(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_check_policy(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_explain_policy(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_reload_policies(sd_bus_message *m, void *userdata, sd_bus_error *error);
+
+/* manager.c: the VM of that name or UUID that is registered here, or NULL: an error was replied. */
+Vm *bus_find_vm(Bus *bus, sd_bus_message *m, const char *name);
 
 void bus_vm_path(const char *uuid, char ret[BUS_PATH_MAX]);
 void bus_device_path(const char *uuid, const char *id, char ret[BUS_PATH_MAX]);

@@ -6,11 +6,10 @@
 
 #include "bus.h"
 
-#define ACTION_MANAGE  "org.migmgr1.manage"
 #define ACTION_MIGRATE "org.migmgr1.migrate"
 #define ACTION_RESET   "org.migmgr1.reset-device"
 
-static Vm *find_vm(Bus *bus, sd_bus_message *m, const char *name)
+Vm *bus_find_vm(Bus *bus, sd_bus_message *m, const char *name)
 {
         Vm *vm = manager_find_vm(bus->manager, name);
         char text[256];
@@ -87,7 +86,7 @@ static void unregister_vm(Bus *bus, sd_bus_message *m)
 
         if (sd_bus_message_read(m, "s", &name) < 0)
                 return;
-        vm = find_vm(bus, m, name);
+        vm = bus_find_vm(bus, m, name);
         if (!vm)
                 return;
         outcome = manager_unregister(bus->manager, vm, text);
@@ -115,7 +114,7 @@ static Vm *read_move(Bus *bus, sd_bus_message *m, const char **ret_destination, 
                 bus_reply_error(bus, m, OUTCOME_INVALID_ARGUMENT, text);
                 return NULL;
         }
-        return find_vm(bus, m, name);
+        return bus_find_vm(bus, m, name);
 }
 
 static void on_checked(void *userdata, Outcome outcome, const char *text, bool ok, json_object *report)
@@ -204,7 +203,7 @@ static void reset_device(Bus *bus, sd_bus_message *m)
 
         if (sd_bus_message_read(m, "ss", &name, &device) < 0)
                 return;
-        vm = find_vm(bus, m, name);
+        vm = bus_find_vm(bus, m, name);
         if (!vm)
                 return;
         waiting = wait_for(bus, m);
@@ -377,6 +376,17 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("ListHistory", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", jobs),
                                 method_list_history, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetJob", SD_BUS_ARGS("s", job), SD_BUS_RESULT("s", report), method_get_job,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ListPolicies", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", policies),
+                                bus_list_policies, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ShowPolicy", SD_BUS_ARGS("s", name), SD_BUS_RESULT("s", path, "s", text),
+                                bus_show_policy, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("CheckPolicy", SD_BUS_ARGS("s", file, "s", text),
+                                SD_BUS_RESULT("b", ok, "s", error), bus_check_policy,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ExplainPolicy", SD_BUS_ARGS("s", vm, "s", device),
+                                SD_BUS_RESULT("s", report), bus_explain_policy, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ReloadPolicies", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, bus_reload_policies,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,
 };

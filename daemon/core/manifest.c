@@ -39,16 +39,21 @@ int manifest_init(Manifest *manifest, uint32_t n_devices)
                 if (!devices)
                         return -ENOMEM;
         }
-        *manifest = (Manifest){.n_devices = n_devices, .devices = devices};
+        *manifest = (Manifest){.free_bytes = -1, .n_devices = n_devices, .devices = devices};
         return 0;
+}
+
+void manifest_device_forget(ManifestDevice *device)
+{
+        free(device->facts);
+        free(device->plugins);
+        *device = (ManifestDevice){};
 }
 
 void manifest_deinit(Manifest *manifest)
 {
-        for (uint32_t i = 0; i < manifest->n_devices; i++) {
-                free(manifest->devices[i].facts);
-                free(manifest->devices[i].plugins);
-        }
+        for (uint32_t i = 0; i < manifest->n_devices; i++)
+                manifest_device_forget(&manifest->devices[i]);
         free(manifest->devices);
         *manifest = (Manifest){};
 }
@@ -60,13 +65,18 @@ static bool fact_key_is_valid(const char *key)
         return n > 0 && n <= FACT_KEY_MAX && key[n] == 0;
 }
 
-static bool fact_value_is_valid(const char *value)
+static bool is_printable(const char *text, size_t max)
 {
         size_t n = 0;
 
-        while (n <= FACT_VALUE_MAX && (unsigned char) value[n] >= ' ' && value[n] != 127)
+        while (n <= max && text[n] >= ' ' && text[n] <= '~')
                 n++;
-        return n <= FACT_VALUE_MAX && value[n] == 0;
+        return n <= max && text[n] == 0;
+}
+
+bool manifest_label_is_valid(const char *name, const char *value)
+{
+        return name[0] != 0 && is_printable(name, FACT_KEY_MAX) && is_printable(value, FACT_VALUE_MAX);
 }
 
 static ManifestFact *find_fact(const ManifestDevice *device, const char *key)
@@ -88,7 +98,7 @@ int manifest_add_fact(ManifestDevice *device, const char *key, const char *value
 {
         ManifestFact *fact;
 
-        if (!fact_key_is_valid(key) || !fact_value_is_valid(value))
+        if (!fact_key_is_valid(key) || !is_printable(value, FACT_VALUE_MAX))
                 return -EINVAL;
         fact = find_fact(device, key);
         if (!fact) {
@@ -106,6 +116,18 @@ int manifest_add_fact(ManifestDevice *device, const char *key, const char *value
         memcpy(fact->key, key, strlen(key));
         memcpy(fact->value, value, strlen(value));
         return 0;
+}
+
+int manifest_copy_known(ManifestDevice *device, const ManifestDevice *from)
+{
+        int r = 0;
+
+        memcpy(device->driver, from->driver, sizeof device->driver);
+        memcpy(device->device, from->device, sizeof device->device);
+        memcpy(device->subsystem, from->subsystem, sizeof device->subsystem);
+        for (uint32_t i = 0; i < from->n_facts && r == 0; i++)
+                r = manifest_add_fact(device, from->facts[i].key, from->facts[i].value);
+        return r;
 }
 
 int manifest_add_plugin(ManifestDevice *device, const char *name)

@@ -58,8 +58,8 @@ DECLARE_STRING_TABLE(Presence, presence);
 /* ... that could not be reset, and is in quarantine until it can. */
 #define MANIFEST_QUARANTINED (-EOWNERDEAD)
 
-/* Something that is known of a device and may have to be the same on both sides: "pci-identity.firmware", "22.41.1000".
- * What a plugin says begins with its name and a dot. */
+/* Something that is known of a device and may have to be the same on both sides: "firmware", "22.41.1000". What a plugin says
+ * begins with its name and a dot; what the daemon itself knows has no dot (daemon/identity.h lists it). */
 typedef struct ManifestFact {
         char key[FACT_KEY_MAX + 1];
         char value[FACT_VALUE_MAX + 1];
@@ -69,7 +69,7 @@ typedef struct ManifestFact {
 typedef enum DeviceIsolation {
         DEVICE_ISOLATION_UNKNOWN, /* nobody has confirmed it */
         DEVICE_ISOLATION_NONE,    /* its VMM maps its BARs where other devices reach them */
-        DEVICE_ISOLATION_FULL, /* its VMM has confirmed that it maps none, or it has none that could be mapped */
+        DEVICE_ISOLATION_FULL, /* its VMM has confirmed that it maps none, it has none that could be mapped, or no VMM has it */
         DEVICE_ISOLATION_MAX,
         DEVICE_ISOLATION_INVALID = -EINVAL,
 } DeviceIsolation;
@@ -90,6 +90,7 @@ typedef struct ManifestDevice {
         char device[10];    /* "15b3:101e": PCI vendor and device; empty when it is not PCI, or not known */
         char subsystem[10]; /* ... of the subsystem */
         DeviceIsolation isolation;
+        uint64_t state_bytes; /* that it would give now, all in all; 0: it does not say */
         uint32_t n_facts;
         ManifestFact *facts; /* owned */
         uint32_t n_plugins;
@@ -127,8 +128,10 @@ typedef struct Manifest {
         char uuid[37];
         char name[VM_NAME_MAX + 1];
         Presence presence;
-        bool can_start;  /* the definition says how to start the VM's process here */
-        char kernel[65]; /* this host's, as uname says its release */
+        bool can_start;     /* the definition says how to start the VM's process here */
+        char kernel[65];    /* this host's, as uname says its release */
+        char daemon[32];    /* version of its migmgrd */
+        int64_t free_bytes; /* where its records are written; -1: not known */
         ManifestVmm vmm;
         uint32_t n_labels;
         ManifestLabel labels[MANIFEST_LABELS_MAX];
@@ -141,6 +144,15 @@ int manifest_init(Manifest *manifest, uint32_t n_devices) _must_check_;
 
 /* Frees what manifest_init() made and zeroes the struct. */
 void manifest_deinit(Manifest *manifest);
+
+/* Frees what is known of the device, and zeroes it. */
+void manifest_device_forget(ManifestDevice *device);
+
+/* Copies driver, device, subsystem and facts. -ENOMEM. */
+int manifest_copy_known(ManifestDevice *device, const ManifestDevice *from) _must_check_;
+
+/* Whether a label may be so: a name of 1 to FACT_KEY_MAX bytes, a value of at most FACT_VALUE_MAX, printable. */
+bool manifest_label_is_valid(const char *name, const char *value);
 
 /* Adds a fact; one of that key is replaced. Texts that are too long, or have other characters than they may, are refused:
  * -EINVAL; -E2BIG above MANIFEST_FACTS_MAX; -ENOMEM. */

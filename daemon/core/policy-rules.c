@@ -206,6 +206,12 @@ bool policy_match_is_of_vm(const PolicyMatch *match)
                !match->id[0] && !match->plugin[0];
 }
 
+bool policy_match_fits(const PolicyMatch *match, const Manifest *vm, const ManifestDevice *device)
+{
+        return fits_label(match, vm) &&
+               (policy_match_is_of_vm(match) || (device && fits_device(match, device)));
+}
+
 uint32_t policy_match_weight(const PolicyMatch *match)
 {
         const struct {
@@ -259,8 +265,11 @@ static void take_compat(const PolicyRules *rules, uint32_t rule, PolicyView *vie
 
 static void take_rule(const PolicyRules *rules, uint32_t rule, PolicyView *view)
 {
+        bool of_vm = policy_match_is_of_vm(&rules->rules[rule].match);
+
         for (PolicyKey key = 0; key < POLICY_KEY_MAX; key++)
-                if (rules->rules[rule].sets[key] && outweighs(rules, rule, view->rules[key])) {
+                if (rules->rules[rule].sets[key] && (of_vm || keys[key].scope != POLICY_SCOPE_VM) &&
+                    outweighs(rules, rule, view->rules[key])) {
                         view->values[key] = rules->rules[rule].values[key];
                         view->rules[key] = rule;
                 }
@@ -275,7 +284,7 @@ void policy_of_vm(const PolicyRules *rules, const Manifest *vm, PolicyView *ret)
                 ret->rules[key] = POLICY_NO_RULE;
         }
         for (uint32_t i = 0; i < rules->n; i++)
-                if (policy_match_is_of_vm(&rules->rules[i].match) && fits_label(&rules->rules[i].match, vm))
+                if (policy_match_fits(&rules->rules[i].match, vm, NULL))
                         take_rule(rules, i, ret);
 }
 
@@ -285,7 +294,7 @@ void policy_of_device(const PolicyRules *rules, const Manifest *vm, const Manife
         policy_of_vm(rules, vm, ret);
         for (uint32_t i = 0; i < rules->n; i++)
                 if (!policy_match_is_of_vm(&rules->rules[i].match) &&
-                    fits_label(&rules->rules[i].match, vm) && fits_device(&rules->rules[i].match, device))
+                    policy_match_fits(&rules->rules[i].match, vm, device))
                         take_rule(rules, i, ret);
 }
 

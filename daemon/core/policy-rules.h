@@ -177,6 +177,9 @@ void policy_rules_deinit(PolicyRules *rules);
 /* Whether a rule that matches so may set keys of VMs: it asks for nothing of a device. */
 bool policy_match_is_of_vm(const PolicyMatch *match);
 
+/* Whether a rule that matches so is about that device of the VM, or, where that is NULL, about the VM itself. */
+bool policy_match_fits(const PolicyMatch *match, const Manifest *vm, const ManifestDevice *device);
+
 /* The more of a device a rule names, the more specific it is: 0 for one that fits all. A larger number wins. In this
  * order: id, id with wildcards, subsystem, device, device with wildcard, plugin, driver, label, kind; one of these
  * outweighs all that come after it together. */
@@ -194,9 +197,11 @@ typedef struct PolicyView {
         uint32_t compat_rules[POLICY_FACTS_MAX];
 } PolicyView;
 
-/* What holds for a VM: keys of scope VM and BOTH; those of devices are their defaults. `vm` gives its labels. */
+/* What holds for a VM: keys of scope VM and BOTH, and those of devices as rules say that ask for nothing of a device.
+ * `vm` gives its labels. */
 void policy_of_vm(const PolicyRules *rules, const Manifest *vm, PolicyView *ret);
 
-/* What holds for one of its devices: keys of scope DEVICE and BOTH; the others are those of its VM. */
+/* What holds for one of its devices: keys of scope DEVICE and BOTH; the others are those of its VM, whatever a rule about
+ * devices says. */
 void policy_of_device(const PolicyRules *rules, const Manifest *vm, const ManifestDevice *device,
                       PolicyView *ret);

@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "common/socket.h"
 #include "common/sysfs-device.h"
+#include "daemon/identity.h"
 
 /* Starting an agent and hearing its HELLO; the device's server has its own time. */
 #define AGENT_USEC (3 * USEC_PER_SEC)
@@ -64,7 +65,8 @@ struct Device {
         char quarantine[AGENT_TEXT_MAX];
         bool supervised;
         char sysfs[VMM_SYSFS_MAX + 1]; /* kernel */
-        char driver[64];
+        ManifestDevice known;          /* ids and facts: what sysfs says */
+        DeviceIdentity identity;       /* ... and the device itself, when it was opened last */
         char loaded_job[UUID_TEXT_MAX + 1];
 
         uint32_t seq;      /* of the last command sent */
@@ -104,9 +106,14 @@ const char *device_sysfs(const Device *device)
         return device->sysfs;
 }
 
-const char *device_driver(const Device *device)
+const DeviceIdentity *device_identity(const Device *device)
 {
-        return device->driver;
+        return &device->identity;
+}
+
+const ManifestDevice *device_known(const Device *device)
+{
+        return &device->known;
 }
 
 bool device_is_open(const Device *device)
@@ -350,20 +357,11 @@ static void on_hello_timer(void *userdata)
 
 /* ---- a kernel device ----------------------------------------------------------------------------------------- */
 
-static void read_driver(Device *device)
+void device_look(Device *device)
 {
-        char path[PATH_MAX], to[PATH_MAX];
-        const char *name;
-        ssize_t n;
-
-        device->driver[0] = 0;
-        (void) snprintf(path, sizeof path, "%s/driver", device->sysfs);
-        n = device->sysfs[0] ? readlink(path, to, sizeof to - 1) : -1;
-        if (n <= 0)
-                return;
-        to[n] = 0;
-        name = strrchr(to, '/');
-        (void) snprintf(device->driver, sizeof device->driver, "%.63s", name ? name + 1 : to);
+        manifest_device_forget(&device->known);
+        if (identity_read_sysfs("/sys", device->sysfs, &device->known) < 0)
+                abort();
 }
 
 /* A file of the device's own (not one by its group) says whose it is. */
@@ -424,7 +422,7 @@ static void on_file(void *userdata, int status, int fd, pid_t pid, const char *t
                 opening_done(device, status, text);
                 return;
         }
-        read_driver(device);
+        device_look(device);
         log_info(&a, "%s: %s", device->sysfs, text);
         give_file(device, fd, NULL, 0);
 }
@@ -443,7 +441,7 @@ static void on_found(void *userdata, int status, const VmmDevice *found, const c
         }
         if (found->fd >= 0) {
                 find_sysfs(device, found->fd);
-                read_driver(device);
+                device_look(device);
                 give_file(device, found->fd, found->memory, found->n_memory);
                 return;
         }
@@ -681,6 +679,7 @@ static void take_packet(Device *device, const AgentPacket *packet, int *fd)
                 device->listener->gone(device->userdata, device->index, packet->gone.status,
                                        packet->gone.text);
                 break;
+        case AGENT_IDENTITY: device->identity = packet->identity.identity; break;
         case AGENT_WANTED: device->listener->wanted(device->userdata, device->index); break;
         case AGENT_BROKER:
         case AGENT_OPEN:
@@ -781,6 +780,7 @@ void device_run(Device *device, const char *job, const DeviceProgram *program, c
                         reopen(device);
                         return;
                 }
+                device_look(device);
                 program = &look;
         }
         if (device->agent_fd < 0 && program->n == 1 && program->ops[0].type == DEVICE_OP_CLOSE) {
@@ -863,6 +863,7 @@ Device *device_free(Device *device)
         loop_timer_free(device->timer);
         loop_timer_free(device->own_timer);
         loop_timer_free(device->already_timer);
+        manifest_device_forget(&device->known);
         free(device);
         return NULL;
 }
@@ -886,8 +887,11 @@ int device_new(const DevicePlace *place, const DeviceDefinition *definition, uin
                            .supervised = definition_supervises(place->vm, definition),
                            .state = DEVICE_STATE_UNKNOWN};
         memcpy(device->vm, place->vm->uuid, sizeof device->vm);
-        memcpy(device->sysfs, definition->sysfs, sizeof device->sysfs);
-        read_driver(device);
+        if (device->supervised)
+                definition_find_sysfs(place->vm, definition->vmm_device, device->sysfs);
+        else
+                memcpy(device->sysfs, definition->sysfs, sizeof device->sysfs);
+        device_look(device);
         r = agent_path(device->agent_path, place->runtime_dir, device->vm, definition->id);
         if (r >= 0)
                 r = loop_timer_new(place->loop, on_opening_timer, device, &device->timer);

@@ -71,9 +71,14 @@ const char *device_id(const Device *device);
 DeviceType device_type(const Device *device);
 /* Its VMM has it and drives it: it is open only while somebody needs it, for its file would outlive the VMM. */
 bool device_is_supervised(const Device *device);
-/* Of a kernel device, as far as is known: its directory in sysfs, and its driver; else "". */
+/* Of a kernel device, as far as is known: its directory in sysfs; else "". */
 const char *device_sysfs(const Device *device);
-const char *device_driver(const Device *device);
+/* Reads what sysfs says of it. Done whenever it is opened, too. */
+void device_look(Device *device);
+/* What that was: driver, device, subsystem and facts; nothing else of it is set. */
+const ManifestDevice *device_known(const Device *device);
+/* What it has said of itself when it was opened last. */
+const DeviceIdentity *device_identity(const Device *device);
 bool device_is_open(const Device *device);
 /* Since when (CLOCK_MONOTONIC), when it is or was. */
 uint64_t device_opened_usec(const Device *device);

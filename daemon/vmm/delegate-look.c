@@ -52,7 +52,48 @@ static void on_state(DelegateTalk *talk, int status, sd_bus_message *reply, cons
 
 /* ---- facts --------------------------------------------------------------------------------------------------- */
 
-static int read_property(sd_bus_message *m, ManifestVmm *facts, uint32_t *version, char *uuid, uint32_t *n)
+/* What else it may say. More devices than a VM can have are none that we know. */
+static int read_isolated(Delegate *d, sd_bus_message *m)
+{
+        const char *name;
+        int r = sd_bus_message_enter_container(m, 'v', "as");
+
+        if (r >= 0)
+                r = sd_bus_message_enter_container(m, 'a', "s");
+        d->n_isolated = 0;
+        while (r >= 0 && (r = sd_bus_message_read(m, "s", &name)) > 0)
+                if (d->n_isolated < MANIFEST_DEVICES_MAX && strlen(name) <= SOCKET_PATH_MAX) {
+                        char(*isolated)[SOCKET_PATH_MAX + 1] =
+                                realloc(d->isolated, (d->n_isolated + 1) * sizeof *isolated);
+
+                        if (!isolated)
+                                return -ENOMEM;
+                        d->isolated = isolated;
+                        memcpy(isolated[d->n_isolated++], name, strlen(name) + 1);
+                }
+        if (r >= 0)
+                r = sd_bus_message_exit_container(m);
+        if (r >= 0)
+                r = sd_bus_message_exit_container(m);
+        d->says_isolated = r >= 0;
+        return r;
+}
+
+DeviceIsolation delegate_isolation(const Vmm *vmm, const DeviceDefinition *device)
+{
+        const Delegate *d = (const Delegate *) vmm;
+        const char *name = device->vmm_device[0] ? device->vmm_device : device->broker;
+
+        if (!d->says_isolated)
+                return DEVICE_ISOLATION_UNKNOWN;
+        for (uint32_t i = 0; i < d->n_isolated; i++)
+                if (streq(d->isolated[i], name))
+                        return DEVICE_ISOLATION_FULL;
+        return DEVICE_ISOLATION_NONE;
+}
+
+static int read_property(Delegate *d, sd_bus_message *m, ManifestVmm *facts, uint32_t *version, char *uuid,
+                         uint32_t *n)
 {
         const char *key, *text;
         int flag, r = sd_bus_message_read(m, "s", &key);
@@ -72,6 +113,12 @@ static int read_property(sd_bus_message *m, ManifestVmm *facts, uint32_t *versio
         } else if (streq(key, "TakesDirtyPages")) {
                 r = sd_bus_message_read(m, "v", "b", &flag);
                 facts->takes_dirty_pages = r >= 0 && flag;
+        } else if (streq(key, "VIommu")) {
+                r = sd_bus_message_read(m, "v", "b", &flag);
+                facts->viommu = r >= 0 && flag;
+                return r; /* one that does not say so has none */
+        } else if (streq(key, "IsolatedDevices")) {
+                return read_isolated(d, m); /* one that does not say so has confirmed nothing */
         } else {
                 return sd_bus_message_skip(m, "v"); /* of a later version */
         }
@@ -79,13 +126,14 @@ static int read_property(sd_bus_message *m, ManifestVmm *facts, uint32_t *versio
         return r;
 }
 
-static int read_properties(sd_bus_message *m, ManifestVmm *facts, uint32_t *version, char *uuid)
+static int read_properties(Delegate *d, sd_bus_message *m, ManifestVmm *facts, uint32_t *version, char *uuid)
 {
         uint32_t n = 0;
         int r = sd_bus_message_enter_container(m, 'a', "{sv}");
 
+        d->says_isolated = false;
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-                r = read_property(m, facts, version, uuid, &n);
+                r = read_property(d, m, facts, version, uuid, &n);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
         }
@@ -101,7 +149,7 @@ static void on_properties(DelegateTalk *talk, int status, sd_bus_message *reply,
         talk->facts = (ManifestVmm){.type = VMM_TYPE_DELEGATE};
         if (status < 0) {
                 talk->looked(talk, status, text);
-        } else if (read_properties(reply, &talk->facts, &version, uuid) < 0) {
+        } else if (read_properties(talk->delegate, reply, &talk->facts, &version, uuid) < 0) {
                 talk->looked(talk, -EPROTO,
                              "GetAll: not every property of " DELEGATE_INTERFACE " is there, with its type");
         } else if (version != INTERFACE_VERSION) {

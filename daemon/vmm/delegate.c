@@ -352,6 +352,7 @@ static Vmm *delegate_free(Vmm *vmm)
         sd_bus_slot_unref(d->owner_match);
         sd_bus_slot_unref(d->signal_match);
         delegate_unwatch(d);
+        free(d->isolated);
         if (d->memory_fd >= 0)
                 (void) close(d->memory_fd);
         loop_timer_free(d->deadline);
@@ -366,7 +367,8 @@ int vmm_delegate_new(Loop *loop, Vmm **ret)
 {
         static const VmmOps ops = {delegate_find,       delegate_see,         act,
                                    delegate_take_dirty, give_memory,          cut_memory,
-                                   delegate_free,       delegate_find_device, delegate_forget_device};
+                                   delegate_free,       delegate_find_device, delegate_forget_device,
+                                   delegate_isolation};
         Delegate *d = calloc(1, sizeof *d);
         int r;
 

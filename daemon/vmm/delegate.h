@@ -67,6 +67,10 @@ struct Delegate {
         int status;        /* what came of the act */
         char text[DELEGATE_TEXT_MAX];
 
+        bool says_isolated; /* it has told which of its devices no other can reach: */
+        uint32_t n_isolated;
+        char (*isolated)[SOCKET_PATH_MAX + 1]; /* in the definition's words */
+
         DelegateFinding *findings;
         DelegateDirty *dirty; /* in the order in which they came */
         uint32_t dirty_open;  /* of them, asked */
@@ -111,6 +115,7 @@ void delegate_look(DelegateTalk *talk, bool facts, DelegateNext next);
 void delegate_find(Vmm *vmm, VmmFound found, void *userdata);
 void delegate_see(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata);
 void delegate_on_asking_timer(void *userdata);
+DeviceIsolation delegate_isolation(const Vmm *vmm, const DeviceDefinition *device);
 
 /* ---- delegate-dirty.c ---------------------------------------------------------------------------------------- */
 

@@ -102,6 +102,17 @@ static bool is_supervised(Qemu *q, const char *where, const char *name, const ch
         return device;
 }
 
+static const char *const viommus[] = {"child<intel-iommu>", "child<amd-iommu>", "child<virtio-iommu-pci>",
+                                      "child<virtio-iommu-device>"};
+
+static bool is_viommu(const char *type)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(viommus); i++)
+                if (streq(type, viommus[i]))
+                        return true;
+        return false;
+}
+
 /* Devices whose state QEMU leaves behind without a word, or moves past our barriers. It has no list of them, but names
  * the type of every device. */
 static void take_devices(Qemu *q, json_object *result, const char *where)
@@ -118,6 +129,7 @@ static void take_devices(Qemu *q, json_object *result, const char *where)
                 const char *type = json_string(&reader, property, "type", true);
                 char text[MANIFEST_TEXT_MAX];
 
+                facts->viommu |= type && is_viommu(type);
                 for (size_t k = 0; name && type && k < ARRAY_SIZE(types); k++)
                         if (streq(type, types[k]) && !is_supervised(q, where, name, type)) {
                                 (void) snprintf(text, sizeof text, "%s/%.100s (%.*s)", where, name,
@@ -180,10 +192,37 @@ static void on_fact(Qemu *q, int status, json_object *result, const char *text)
 
 static void next_device(Qemu *q);
 
+/* One that says that it maps nothing is believed; a QEMU that has no such property says nothing. */
+static void on_isolation(Qemu *q, int status, json_object *result, const char *text)
+{
+        QemuDevice *device = &q->devices[q->fact_device++];
+
+        if (status < 0 && status != -EREMOTEIO) {
+                qemu_done(q, status, "qom-get: %s", text);
+                return;
+        }
+        device->isolation = status < 0 || !json_object_is_type(result, json_type_boolean)
+                                    ? DEVICE_ISOLATION_UNKNOWN
+                            : json_object_get_boolean(result) ? DEVICE_ISOLATION_FULL
+                                                              : DEVICE_ISOLATION_NONE;
+        next_device(q);
+}
+
+static void ask_device(Qemu *q, const char *property, QemuAnswer answer)
+{
+        json_object *arguments;
+        char path[DEVICE_ID_MAX + 32];
+
+        (void) snprintf(path, sizeof path, PERIPHERAL "/%s", q->devices[q->fact_device].id);
+        arguments = qemu_argument("path", path);
+        json_add_string(arguments, "property", property);
+        qemu_call(q, "qom-get", arguments, -1, answer);
+}
+
 static void on_device_fact(Qemu *q, int status, json_object *result, const char *text)
 {
         ManifestVmm *facts = &q->vmm.facts;
-        const QemuDevice *device = &q->devices[q->fact_device++];
+        const QemuDevice *device = &q->devices[q->fact_device];
         char why[MANIFEST_TEXT_MAX];
 
         if (status < 0 && status != -EREMOTEIO) {
@@ -195,23 +234,17 @@ static void on_device_fact(Qemu *q, int status, json_object *result, const char 
                                    : "migration-events is off");
         if (device->exists && (status < 0 || !json_object_get_boolean(result)))
                 note(facts->silent, &facts->n_silent, why);
-        next_device(q);
+        ask_device(q, "x-no-mmap", on_isolation);
 }
 
 static void next_device(Qemu *q)
 {
-        json_object *arguments;
-        char path[DEVICE_ID_MAX + 32];
-
         if (q->fact_device == q->n_devices) {
                 qemu_done(q, 0, "%s", "");
                 return;
         }
         qemu_doing(q, "its devices");
-        (void) snprintf(path, sizeof path, PERIPHERAL "/%s", q->devices[q->fact_device].id);
-        arguments = qemu_argument("path", path);
-        json_add_string(arguments, "property", "migration-events");
-        qemu_call(q, "qom-get", arguments, -1, on_device_fact);
+        ask_device(q, "migration-events", on_device_fact);
 }
 
 /* Its migration thread will have a name if those of its vCPUs have one. */

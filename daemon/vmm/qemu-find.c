@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "common/clock.h"
+#include "common/sysfs-device.h"
 #include "qemu.h"
 
 #define FIND_USEC (2 * USEC_PER_SEC)
@@ -70,29 +71,6 @@ static void fail_soon(QemuFind *find, int status, const char *text)
 
 /* ---- its directory --------------------------------------------------------------------------------------------- */
 
-/* Hexadecimal digits in groups of these lengths, with these characters between them. */
-static bool has_form(const char *name, const char *form)
-{
-        for (; *form; form++, name++)
-                if (*form == 'x' ? !strchr("0123456789abcdefABCDEF", *name) || !*name : *form != *name)
-                        return false;
-        return *name == 0;
-}
-
-/* "0000:3b:00.2", or the UUID of a mediated device. What QEMU was given may be any path that ends so. */
-static bool make_sysfs(const char *said, char ret[VMM_SYSFS_MAX + 1])
-{
-        const char *slash = strrchr(said, '/'), *name = slash ? slash + 1 : said, *bus = NULL;
-
-        if (has_form(name, "xxxx:xx:xx.x"))
-                bus = "pci";
-        else if (has_form(name, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"))
-                bus = "mdev";
-        if (bus)
-                (void) snprintf(ret, VMM_SYSFS_MAX + 1, "/sys/bus/%s/devices/%.40s", bus, name);
-        return bus;
-}
-
 static void ask(QemuFind *find);
 
 static void tell_place(QemuFind *find, const char *said)
@@ -102,7 +80,7 @@ static void tell_place(QemuFind *find, const char *said)
         QemuDevice *known = qemu_device(q, find->id);
         char text[JSON_TEXT_MAX];
 
-        if (!make_sysfs(said, device.sysfs) && !find->fallback) {
+        if (!sysfs_device_find(said, device.sysfs, sizeof device.sysfs) && !find->fallback) {
                 find->fallback = true;
                 ask(find);
                 return;

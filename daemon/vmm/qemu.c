@@ -644,6 +644,16 @@ static Vmm *qemu_free(Vmm *vmm)
         return NULL;
 }
 
+static DeviceIsolation qemu_isolation(const Vmm *vmm, const DeviceDefinition *device)
+{
+        const Qemu *q = (const Qemu *) vmm;
+
+        for (uint32_t i = 0; i < q->n_devices; i++)
+                if (device->vmm_device[0] && streq(q->devices[i].id, device->vmm_device))
+                        return q->devices[i].isolation;
+        return DEVICE_ISOLATION_UNKNOWN;
+}
+
 int vmm_qemu_new(Loop *loop, Vmm **ret)
 {
         static const VmmOps ops = {find,
@@ -654,7 +664,8 @@ int vmm_qemu_new(Loop *loop, Vmm **ret)
                                    cut_memory,
                                    qemu_free,
                                    qemu_find_device,
-                                   qemu_forget_device};
+                                   qemu_forget_device,
+                                   qemu_isolation};
         Qemu *q = calloc(1, sizeof *q);
         int r;
 

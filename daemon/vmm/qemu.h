@@ -27,11 +27,12 @@ typedef enum QemuCourse {
 
 /* A device of its own that the definition names. */
 typedef struct QemuDevice {
-        const char *id; /* of the definition: its vmm-device */
-        char name[64];  /* what its log calls it; empty: not known */
-        uint32_t said;  /* QEMU_SAID() of what it was, since the course began */
-        bool was_reset; /* told already */
-        bool exists;    /* as of the last VMM_ACT_LOOK */
+        const char *id;            /* of the definition: its vmm-device */
+        char name[64];             /* what its log calls it; empty: not known */
+        uint32_t said;             /* QEMU_SAID() of what it was, since the course began */
+        bool was_reset;            /* told already */
+        bool exists;               /* as of the last VMM_ACT_LOOK, */
+        DeviceIsolation isolation; /* and this, too */
 } QemuDevice;
 
 /* Sets of DeviceState, a bit each. */

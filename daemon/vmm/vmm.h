@@ -61,6 +61,8 @@ typedef struct VmmOps {
         Vmm *(*free)(Vmm *vmm);
         void (*find_device)(Vmm *vmm, const char *vmm_device, VmmDeviceFound found, void *userdata);
         void (*forget_device)(Vmm *vmm, void *userdata);
+        DeviceIsolation (*isolation)(const Vmm *vmm,
+                                     const DeviceDefinition *device); /* NULL: it never says */
 } VmmOps;
 
 /* What whoever asked for the job allows. 0: as the VMM thinks best. */
@@ -154,6 +156,12 @@ static inline void vmm_cut_memory(Vmm *vmm)
 void vmm_find_device(Vmm *vmm, const char *vmm_device, VmmDeviceFound found, void *userdata);
 /* Whoever asked with that userdata is gone. */
 void vmm_forget_device(Vmm *vmm, void *userdata);
+
+/* What it has said, when it was looked at last, of who else can reach that device's BARs. */
+static inline DeviceIsolation vmm_isolation(const Vmm *vmm, const DeviceDefinition *device)
+{
+        return vmm->ops->isolation ? vmm->ops->isolation(vmm, device) : DEVICE_ISOLATION_UNKNOWN;
+}
 
 /* The adapters. */
 int vmm_none_new(Loop *loop, Vmm **ret) _must_check_;

@@ -301,7 +301,8 @@ class Delegate:
                 return "ss", [self.state, self.job]
         properties = {"Version": ("u", 1),
                       "Uuid": ("s", self.options.get("vmm-uuid", self.options["uuid"])),
-                      "Vmm": ("s", "fake 1.0"), "TakesDirtyPages": ("b", "no-dirty" not in self.options)}
+                      "Vmm": ("s", "fake 1.0"), "TakesDirtyPages": ("b", "no-dirty" not in self.options),
+                      "VIommu": ("b", False), "IsolatedDevices": ("as", [])}
         assert {k: v[0] for k, v in properties.items()} == self.properties, self.properties
         return "a{sv}", [{"Later": ("as", ["of", "no", "interest"]), **properties}]
 

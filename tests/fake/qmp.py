@@ -252,7 +252,7 @@ class Qemu:
             return {"return": "pc-i440fx-10.0-machine"}
         if device not in self.vfio:
             return self.error(f"Device '{device}' not found")
-        return {"return": {"migration-events": True, "sysfsdev": "/sys/bus/mdev/devices/00000000-0000-4000-8000-000000000000"}[
+        return {"return": {"migration-events": True, "x-no-mmap": False, "sysfsdev": "/sys/bus/mdev/devices/00000000-0000-4000-8000-000000000000"}[
             arguments["property"]]}
 
     def do_query_block(self, arguments):

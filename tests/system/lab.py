@@ -127,7 +127,8 @@ class Host:
         self.state = os.path.join(self.dir, "state")
         self.vms = os.path.join(self.dir, "vms.d")
         self.policies = os.path.join(self.dir, "policies.d")
-        for d in (self.dir, self.runtime, self.vms, self.policies):
+        self.plugins = os.path.join(self.dir, "plugins")
+        for d in (self.dir, self.runtime, self.vms, self.policies, self.plugins):
             os.makedirs(d, exist_ok=True)
         self.bus_address = "unix:path=" + os.path.join(self.dir, "bus")
         self.config = os.path.join(self.dir, "migmgrd.json")
@@ -136,7 +137,8 @@ class Host:
             self.dest = f"tcp://127.0.0.1:{free_port()}"
             listen = {"listen": [self.dest]}
         with open(self.config, "w") as f:
-            json.dump({"vms-dir": self.vms, "policies-dirs": [self.policies], **listen, **(config or {})}, f)
+            json.dump({"vms-dir": self.vms, "policies-dirs": [self.policies], "plugins-dir": self.plugins, **listen,
+                       **(config or {})}, f)
         self.bus = self.helper = self.daemon = None
 
     def start(self):
@@ -149,6 +151,13 @@ class Host:
         """A policy file of that name, which holds from the daemon's start on, or from when it is told to read them again."""
         with open(os.path.join(self.policies, name + ".json"), "w") as f:
             json.dump({"rules": rules, **rest}, f, indent=1)
+
+    def add_plugin(self, path, name=None):
+        """A copy of a plugin, which is loaded from the daemon's start on. A path that is not absolute is one of the build."""
+        copy = os.path.join(self.plugins, name or os.path.basename(path))
+        shutil.copyfile(program(path), copy)
+        os.chmod(copy, 0o644)
+        return copy
 
     def start_bus(self):
         path = os.path.join(self.dir, "bus.conf")
@@ -168,7 +177,8 @@ class Host:
         self.daemon = Process(self.lab, self.name + "-migmgrd",
                               self.wrap + [self.daemon_program, "--runtime-dir=" + self.runtime,
                                            "--state-dir=" + self.state, "--config=" + self.config,
-                                           "--bus-address=" + self.bus_address])
+                                           "--bus-address=" + self.bus_address,
+                                           "--plugin-host=" + program("migmgr-plugin-host")])
         if wait:
             self.wait_ready()
 

@@ -27,7 +27,7 @@ from vfio_user import (DATA_READ, DATA_WRITE, DMA_MAP, DMA_READ, DMA_UNMAP, DMA_
                        SET_IRQS, STATE, STOP, STOP_COPY, VERSION, Client, Refused)
 from vfio_user_server import DATA_EVENTFD, TRIGGER, Hang, Server
 
-OPEN, ATTACH, RUN, STOP_COMMAND, HELLO, RESULT, PROGRESS, GONE, BROKER, WANTED, DIRTY = range(1, 12)
+OPEN, ATTACH, RUN, STOP_COMMAND, HELLO, RESULT, PROGRESS, GONE, BROKER, WANTED, DIRTY, IDENTITY = range(1, 13)
 OP_GET, OP_SET, OP_RESET, OP_LOG_START, OP_LOG_STOP, OP_DIRTY, OP_SEND_PAGES = 0, 1, 2, 7, 8, 9, 11
 PROGRAM_MAX = 8
 DMA_LOGGING, HAS_DMA = 1 << 8, 1 << 9
@@ -467,12 +467,57 @@ class Serial(Case):
         self.assertEqual(seen, [DMA_READ, GET_INFO])
 
 
+class Identity(Case):
+    """What the agent reads when it opens the device, and says before the answer."""
+
+    def identity(self):
+        return struct.unpack("=QII64s", self.agent.hear(IDENTITY))
+
+    def test_a_window_and_no_config_space(self):
+        self.assertEqual(self.identity(), (0, 0, 2, bytes(64)))
+
+    def test_what_it_says(self):
+        config = bytes(range(64))
+
+        def access(m):
+            offset, region, count = struct.unpack_from("=QII", m.payload)
+            self.server.refuse(region != 7)
+            return m.payload[:16] + config[offset:offset + count], ()
+        self.identity()
+        self.server.instead[REGION_READ] = access
+        self.server.instead[REGION_INFO] = lambda m: (
+            struct.pack("=IIIIQQ", 32, 3, *struct.unpack_from("=I", m.payload, 8), 0, 4096, 0), ())
+        self.agent.open(self.server.path)
+        self.assertEqual(self.identity(), (0, 64, 1, config))
+        # Whoever connects anew is told before it is greeted.
+        self.agent.s.close()
+        self.agent.packets.clear()
+        self.agent.connect()
+        self.assertEqual([kind for kind, _ in self.agent.packets], [IDENTITY])
+        self.assertEqual(self.identity(), (0, 64, 1, config))
+
+    def test_a_server_that_tells_less_than_that_is_as_good(self):
+        answers = ([REGION_INFO, lambda m: self.server.refuse(True)],
+                   [REGION_INFO, lambda m: (struct.pack("=IIIIQQ", 1 << 20, 3, 0, 0, 4096, 0), ())],
+                   [REGION_READ, lambda m: self.server.refuse(True)],
+                   [REGION_READ, lambda m: (m.payload[:16] + bytes(63), ())],
+                   [REGION_READ, lambda m: (bytes(16), ())])
+        self.identity()
+        for command, answer in answers:
+            self.server.instead.clear()
+            self.server.instead[command] = answer
+            self.agent.open(self.server.path)
+            _, n, windows, _ = self.identity()
+            self.assertEqual((n, windows), (0, 0 if command == REGION_INFO else 2))
+
+
 class Holding(Case):
     """While the device stands."""
     SERVER = {"strict": True}
 
     def test_commands_wait_until_it_runs(self):
         vmm = self.vmm()
+        self.server.log.clear()  # what the agent has read when it opened the device
         self.agent.set(RUNNING, STOP)
         vmm.start_peek(0, 8)
         vmm.post(16, b"posted")
@@ -485,6 +530,7 @@ class Holding(Case):
 
     def test_at_most_four_seconds(self):
         vmm = self.vmm()
+        self.server.log.clear()  # what the agent has read when it opened the device
         self.agent.set(RUNNING, STOP)
         error = self.took(ANSWER, lambda: vmm.refusal(GET_INFO, struct.pack("=IIII", 16, 0, 0, 0)))
         self.assertEqual(error, errno.EBUSY)

@@ -25,7 +25,7 @@ NAME, ROOT = "org.migmgr1", "/org/migmgr1"
 MANAGER = (NAME, ROOT, NAME + ".Manager")
 ERRORS = NAME + ".Error."
 NOBODY = 65534
-READING = {"GetJob", "ListJobs"}  # what everybody may call
+READING = {"GetJob", "ListJobs", "ListPolicies", "ShowPolicy", "ExplainPolicy"}  # what everybody may call
 CALLED = {NAME + ".Delegate"}  # what others offer and migmgrd calls; tests/fake/delegate.py holds it against the document
 
 
@@ -316,10 +316,36 @@ class Nonsense(Case):
 
     def test_devices_that_are_not_there(self):
         vm = self.registered()
-        self.assertIn("migctl devices", self.refused("InvalidArgument", "ResetDevice", "ss", vm, "nic1"))
+        self.assertIn("migctl devices", self.refused("NoSuchDevice", "ResetDevice", "ss", vm, "nic1"))
         for name in ("", self.LONG, self.FOREIGN):
-            self.refused("InvalidArgument", "ResetDevice", "ss", vm, name)
+            self.refused("NoSuchDevice", "ResetDevice", "ss", vm, name)
             self.refused("NoSuchVM", "ResetDevice", "ss", name, "nic0")
+
+    def test_policies_that_are_not_there(self):
+        vm = self.registered()
+        for name in ("", "nobody", "some.json", self.LONG, self.FOREIGN):
+            self.refused("NoSuchPolicy", "ShowPolicy", "s", name)
+            self.refused("NoSuchVM", "ExplainPolicy", "ss", name, "nic0")
+            if name:
+                self.refused("NoSuchDevice", "ExplainPolicy", "ss", vm, name)
+
+    def test_policies_that_are_none(self):
+        """A wrong text is an answer, a wrong file in the folder an error, and what was in force stays."""
+        for text in ("", "[]", self.LONG, self.FOREIGN, json.dumps({"rules": [{"set": {"retry": -1}}]}), "[" * 100, "x" * 300000):
+            ok, error = self.manager("CheckPolicy", "ss", self.FOREIGN, text)
+            self.assertFalse(ok)
+            self.assertRegex(error, r"\A[ -~]{8,600}\Z")
+        self.assertEqual(self.manager("CheckPolicy", "ss", "f", '{"rules": []}'), [True, ""])
+        before = self.manager("ListPolicies", "")
+        for name, rule in (("bad", {"set": {"retry": -1}}), ("é", {"set": {}})):
+            self.a.write_policy(name, rule)
+            path = os.path.join(self.a.policies, name + ".json")
+            try:
+                self.refused("BadPolicy", "ReloadPolicies", "")
+                self.assertEqual(self.manager("ListPolicies", ""), before)
+            finally:
+                os.unlink(path)
+        self.manager("ReloadPolicies", "")
 
     def test_jobs_that_are_not_there(self):
         for name in ("", "nobody", new_uuid(), self.LONG, self.FOREIGN):
@@ -410,12 +436,19 @@ class Callers(Case):
         vm, idle = self.registered(), self.registered()
         mine, _ = self.new_vm()
         self.path = self.manager("Migrate", "ssa{sv}", vm, self.silent_peer(), {})[0]
+        self.a.write_policy("some", {"set": {}})
+        self.manager("ReloadPolicies", "")
         return {"RegisterVM": (*MANAGER, "RegisterVM", "sa{sv}", json.dumps(mine), {}),
                 "UnregisterVM": (*MANAGER, "UnregisterVM", "s", idle),
                 "Check": (*MANAGER, "Check", "ssa{sv}", idle, self.b.dest, {}),
                 "Migrate": (*MANAGER, "Migrate", "ssa{sv}", idle, self.b.dest, {}),
                 "ResetDevice": (*MANAGER, "ResetDevice", "ss", idle, "nic0"),
                 "ListJobs": (*MANAGER, "ListJobs", ""),
+                "ListPolicies": (*MANAGER, "ListPolicies", ""),
+                "ShowPolicy": (*MANAGER, "ShowPolicy", "s", "some"),
+                "CheckPolicy": (*MANAGER, "CheckPolicy", "ss", "f", "{}"),
+                "ExplainPolicy": (*MANAGER, "ExplainPolicy", "ss", idle, "nic0"),
+                "ReloadPolicies": (*MANAGER, "ReloadPolicies", ""),
                 "GetJob": (*MANAGER, "GetJob", "s", self.path.rsplit("/_", 1)[1].replace("_", "-")),
                 "Cancel": (NAME, self.path, NAME + ".Job", "Cancel")}
 

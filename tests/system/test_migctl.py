@@ -39,9 +39,9 @@ STATUSES = {int(status) for status, _ in table("Exit statuses of migctl")}
 
 
 def verbs():
-    """{verb: its arguments}, as --help lists them; one in brackets need not be given."""
+    """{verb: its arguments}, as --help lists them; one in brackets need not be given. Some verbs are two words."""
     out = subprocess.run([program("migctl"), "--help"], text=True, capture_output=True, check=True).stdout
-    return {m[1]: m[2].split() for m in re.finditer(r"^  ([a-z]+) +((?:[][A-Z]+ )*) ", out, re.M)}
+    return {m[1]: m[2].split() for m in re.finditer(r"^  ([a-z]+(?: [a-z]+)?) +((?:[][A-Z]+ )*) ", out, re.M)}
 
 
 class Case(unittest.TestCase):
@@ -223,7 +223,9 @@ class ExitStatus(Case):
         for verb, arguments in verbs().items():
             least = len([a for a in arguments if not a.startswith("[")])
             for n in {0, least - 1, len(arguments) + 1} - {-1, *range(least, len(arguments) + 1)}:
-                self.note(2, verb, *["x"] * n, says=verb)
+                self.note(2, *verb.split(), *["x"] * n, says=verb)
+        for args in (["policy"], ["policy", "nonsense"], ["policy", "--json"], ["policy", ""]):
+            self.ends(2, *args, says='no verb "policy')
         self.note(2, "migrate", vm, "nowhere", says="nowhere")
         self.note(2, "migrate", "--request-id=" + "x" * 200, vm, self.b.dest, says="request-id")
         for text in ("", "{", {"name": "x"}, "\0", "x" * 300000):
@@ -265,12 +267,14 @@ class ExitStatus(Case):
     def test_5_not_found(self):
         for args in (("status", "nobody"), ("devices", "nobody"), ("check", "nobody", self.b.dest),
                      ("migrate", "nobody", self.b.dest), ("unregister", "nobody"), ("reset", "--yes", "nobody"),
-                     ("reset", "--yes", self.vm(), "nobody")):
+                     ("reset", "--yes", self.vm(), "nobody"), ("policy", "show", "nobody"),
+                     ("policy", "explain", "nobody"), ("policy", "explain", self.vm(), "nobody")):
             self.note(5, *args, says="nobody")
         for verb in ("show", "cancel"):
             self.note(5, verb, new_uuid(), says="job")
             self.note(5, verb, "nothing", says="job")
-        self.note(5, "register", "/nonexistent/file", says="/nonexistent/file")
+        for verb in ("register",), ("policy", "check"):
+            self.note(5, *verb, "/nonexistent/file", says="/nonexistent/file")
 
     def test_6_refused(self):
         vm = self.vm()
@@ -339,13 +343,14 @@ class ExitStatus(Case):
             host.daemon.kill()
             calls = {"list": [], "status": ["x"], "devices": ["x"], "register": [self.file({})], "unregister": ["x"],
                      "check": ["x", self.b.dest], "migrate": ["x", self.b.dest], "cancel": [new_uuid()],
-                     "show": [new_uuid()], "jobs": [], "reset": ["--yes", "x"]}
+                     "show": [new_uuid()], "jobs": [], "reset": ["--yes", "x"], "policy list": [], "policy show": ["x"],
+                     "policy check": [self.file({})], "policy explain": ["x"], "policy reload": []}
             self.assertEqual(set(calls) | {"monitor"}, set(verbs()))
             for verb, args in calls.items():
-                self.note(8, verb, *args, says="is migmgrd.service running", host=host)
+                self.note(8, *verb.split(), *args, says="is migmgrd.service running", host=host)
             host.bus.kill()
             for verb, args in (*calls.items(), ("monitor", [])):
-                self.note(8, verb, *args, says="bus can't be reached", host=host)
+                self.note(8, *verb.split(), *args, says="bus can't be reached", host=host)
 
     def test_8_that_dies_in_the_middle(self):
         with Lab() as lab:
@@ -449,8 +454,12 @@ class Output(Case):
                          ["nic"])
         status, job = self.a.migrate(vm, self.b)
         self.assertEqual(status, 0)
+        self.a.write_policy("shown", {"set": {"retry": 1}})
+        self.ends(0, "policy", "reload")
         return {"list": [], "status": [vm], "devices": [vm], "show": [job["job"]], "jobs": [], "check": [other, self.b.dest],
-                "reset": ["--yes", other, "nic"], "migrate": [other, self.b.dest], "register": [self.file(new)], "unregister": [new["name"]]}
+                "reset": ["--yes", other, "nic"], "migrate": [other, self.b.dest], "register": [self.file(new)], "unregister": [new["name"]],
+                "policy list": [], "policy show": ["shown"], "policy check": [self.file({"rules": []})],
+                "policy explain": [other, "nic"], "policy reload": []}
 
     def test_json_of_every_verb(self):
         calls = self.calls()
@@ -459,9 +468,9 @@ class Output(Case):
             for how in ("--json=short", "--json", "--json=pretty"):
                 if verb in ("migrate", "register", "unregister", "reset") and how != "--json":
                     continue
-                out = self.ends(0, how, verb, *args)
+                out = self.ends(0, how, *verb.split(), *args)
                 value = json.loads(out)
-                self.assertIsInstance(value, list if verb in ("list", "devices", "jobs", "reset") else dict, verb)
+                self.assertIsInstance(value, list if verb in ("list", "devices", "jobs", "reset", "policy list", "policy reload") else dict, verb)
                 self.assertEqual(out.count("\n") == 1, how == "--json=short", (verb, how, out))
                 self.assertTrue(value, verb)
 
@@ -489,7 +498,9 @@ class Output(Case):
             self.assertEqual(empty.json("list"), (0, []))
             self.assertEqual(empty.json("jobs"), (0, []))
             # In words: nothing that could be taken for a VM, and what to do.
-            for args, hint in (((), "migctl register FILE"), (("list",), "migctl register FILE"), (("jobs",), "migctl migrate")):
+            self.assertEqual(empty.json("policy", "list"), (0, []))
+            for args, hint in (((), "migctl register FILE"), (("list",), "migctl register FILE"), (("jobs",), "migctl migrate"),
+                               (("policy", "list"), "migctl policy explain")):
                 status, out, err = empty.migctl(*args)
                 self.assertEqual((status, out), (0, ""), args)
                 self.assertIn(hint, err)
@@ -553,7 +564,11 @@ class Output(Case):
         self.a.register(definition(name, new_uuid(), server, ["nic", "d" * 40]))
         self.a.register(definition("s", new_uuid(), self.lab.server("short", {"x": ""}), ["x"]))
         self.a.migrate(self.vm(), self.b)
-        for args in (["list"], ["devices", name], ["jobs"]):
+        for policy, rules in (("a", []), ("b" * 60, [{"set": {"retry": 1}}, {"match": {"id": "*"}, "set": {"retry": 2}}])):
+            self.a.write_policy(policy, *rules, description=policy + " is one")
+        self.ends(0, "policy", "reload")
+        for args in (["list"], ["devices", name], ["jobs"], ["policy", "list"], ["policy", "explain", name],
+                     ["policy", "explain", name, "nic"]):
             self.lined_up(self.ends(0, *args), self.ends(0, "--no-legend", *args))
         got = [self.a.migctl(*flags, "check", name, self.a.dest) for flags in ([], ["--no-legend"])]
         self.assertEqual([g[0] for g in got], [6, 6])
@@ -562,9 +577,9 @@ class Output(Case):
     def test_help_of_every_verb(self):
         text = self.ends(0, "--help")
         for verb, arguments in verbs().items():
-            self.assertEqual(self.ends(0, verb, "--help"), text)
-            self.assertEqual(self.ends(0, "--help", verb, *arguments), text)
-        self.assertEqual(len(verbs()), 12)
+            self.assertEqual(self.ends(0, *verb.split(), "--help"), text)
+            self.assertEqual(self.ends(0, "--help", *verb.split(), *arguments), text)
+        self.assertEqual(len(verbs()), 17)
         self.assertTrue(all(len(line) <= 100 for line in text.splitlines()), text)
 
     def test_version(self):
@@ -587,6 +602,77 @@ class Output(Case):
             self.assertIn(text, shown)
         status = self.ends(0, "status", vm)
         self.assertRegex(status, r"(?m)^ +Presence: away$")
+
+
+class Policy(Case):
+    """What is in force, who says so, and that a wrong file changes nothing."""
+
+    def setUp(self):
+        for name in os.listdir(self.a.policies):
+            os.unlink(os.path.join(self.a.policies, name))
+
+    def said(self, key, *args):
+        """The row of a key, split."""
+        out = self.ends(0, "--no-legend", "policy", "explain", *args)
+        row, = [line for line in out.splitlines() if line.split()[0] == key]
+        return re.split(r"  +", row)
+
+    def test_explain_says_who_said_so(self):
+        vm = self.vm()
+        self.a.write_policy("10-all", {"set": {"retry": 1, "max-blackout-ms": 500, "compat": {"x.y": "equal"}}})
+        self.a.write_policy("20-nic", {"match": {"id": "nic"}, "set": {"retry": 3, "compat": {"x.y": ["a", "b"]}}})
+        self.ends(0, "policy", "reload")
+        file = os.path.join(self.a.policies, "20-nic.json")
+        self.assertEqual(self.said("retry", vm, "nic"), ["retry", "3", file + ":3", "1 (10-all.json:3)"])
+        self.assertEqual(self.said("order", vm, "nic"), ["order", "0", "default", "-"])
+        self.assertEqual(self.said("compat.x.y", vm, "nic"),
+                         ["compat.x.y", "in a, b", file + ":3", "equal (10-all.json:3)"])
+        self.assertEqual(self.said("max-blackout-ms", vm)[:2], ["max-blackout-ms", "500"])
+        self.assertNotIn("max-blackout-ms", self.ends(0, "policy", "explain", vm, "nic"))
+        self.assertNotIn("retry", self.ends(0, "policy", "explain", vm))
+
+    def test_explain_of_a_vm_that_is_not_here(self):
+        """Nothing of it is open: its definition is known, and that counts."""
+        vm = self.vm()
+        self.b.write_policy("kind", {"match": {"kind": "vfio-user"}, "set": {"retry": 5}})
+        self.ends(0, "policy", "reload", host=self.b)
+        status, report = self.b.json("policy", "explain", vm, "nic")
+        self.assertEqual((status, report["known"]["kind"]), (0, "vfio-user"))
+        self.assertEqual([(k["value"], k["line"]) for k in report["keys"] if k["key"] == "retry"], [(5, 3)])
+
+    def test_files_of_a_later_folder_and_what_a_signal_does(self):
+        vm = self.vm()
+        self.a.write_policy("p", {"set": {"retry": 1}}, description="one")
+        self.a.daemon.p.send_signal(signal.SIGHUP)
+        wait_for("the policies", lambda: self.said("retry", vm, "nic")[1] == "1")
+        self.a.write_policy("p", {"set": {"retry": 101}})
+        seen = len(self.a.daemon.output())
+        self.a.daemon.p.send_signal(signal.SIGHUP)
+        wait_for("the error", lambda: "stay as they were" in self.a.daemon.output()[seen:])
+        self.ends(2, "policy", "reload", says=r"p\.json:5: \"retry\" is 101; allowed: a whole number from 0 to 100")
+        self.assertEqual(self.said("retry", vm, "nic")[1], "1")
+        shown = json.loads(self.ends(0, "policy", "show", "p"))
+        self.assertEqual((shown["description"], shown["rules"]), ("one", [{"set": {"retry": 1}}]))
+        self.assertEqual([(p["name"], p["rules"], p["description"]) for p in self.a.json("policy", "list")[1]], [("p", 1, "one")])
+
+    def test_check(self):
+        good, bad = self.file({"rules": []}), self.file('{"rules": [\n{"set": {"p2p": "yes"}}]}')
+        self.assertEqual(self.ends(0, "policy", "check", good), good + ": good\n")
+        self.assertEqual(self.a.json("policy", "check", good), (0, {"ok": True, "error": ""}))
+        says = ':2: "p2p" is "yes"; allowed: require, isolate, single, accept-risk'
+        self.ends(2, "policy", "check", bad, says=re.escape(bad + says))
+        self.assertEqual(self.a.json("policy", "check", bad), (2, {"ok": False, "error": bad + says}))
+        for text in ("\0", "x" * 300000):
+            self.ends(2, "policy", "check", self.file(text))
+
+    def test_a_daemon_does_not_start_with_a_wrong_file(self):
+        with Lab() as lab:
+            host = lab.host("wrong")
+            host.daemon.kill()
+            host.write_policy("p", {"set": {"nonsense": 1}})
+            host.start_daemon(wait=False)
+            self.assertEqual(host.daemon.p.wait(20), 1)
+            self.assertIn('p.json:5: "nonsense" is no key; allowed: p2p, ', host.daemon.output())
 
 
 class Terminal(Case):
@@ -801,7 +887,9 @@ class Daemons(Case):
         for name, status, _ in table("Errors"):
             bus = self.stand_in("org.migmgr1.Error." + name, "what happened")
             for args in (["list"], ["jobs"], ["migrate", "x", self.b.dest], ["check", "x", self.b.dest], ["show", new_uuid()],
-                         ["cancel", new_uuid()], ["unregister", "x"], ["register", self.file({})]):
+                         ["cancel", new_uuid()], ["unregister", "x"], ["register", self.file({})],
+                         ["policy", "list"], ["policy", "show", "x"], ["policy", "check", self.file({})],
+                         ["policy", "explain", "x"], ["policy", "reload"]):
                 self.assertEqual(self.answer(bus, *args), (int(status), "", "migctl: what happened\n"), (name, args))
             bus.close()
 

@@ -656,10 +656,11 @@ class Rules(Case):
             self.assertEqual(nobody.finish(vmm.start("GetState", using=nobody)), ["running", ""])
 
     def test_what_it_says_of_itself(self):
-        vmm = self.vmm("a", "--no-dirty-pages")
+        vmm = self.vmm("a", "--no-dirty-pages", "--viommu", "--isolated=/run/a", "--isolated=gpu")
         said = vmm.bus.call(vmm.bus_name, PATH, "org.freedesktop.DBus.Properties", "GetAll", "s", "org.migmgr1.Delegate")[0]
         self.assertRegex(said.pop("Vmm"), "^migmgr-test-vmm [0-9.]+$")
-        self.assertEqual(said, {"Version": 1, "Uuid": self.uuid, "TakesDirtyPages": False})
+        self.assertEqual(said, {"Version": 1, "Uuid": self.uuid, "TakesDirtyPages": False, "VIommu": True,
+                                "IsolatedDevices": ["/run/a", "gpu"]})
 
     def test_its_interface_is_the_contract(self):
         vmm = self.vmm("a")

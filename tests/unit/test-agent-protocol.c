@@ -13,7 +13,7 @@
 
 static const AgentPacketType types[] = {AGENT_OPEN,  AGENT_ATTACH, AGENT_RUN,      AGENT_STOP,
                                         AGENT_HELLO, AGENT_RESULT, AGENT_PROGRESS, AGENT_GONE,
-                                        AGENT_DIRTY, AGENT_BROKER, AGENT_WANTED};
+                                        AGENT_DIRTY, AGENT_BROKER, AGENT_WANTED,   AGENT_IDENTITY};
 
 static void make(AgentPacket *p, AgentPacketType type)
 {
@@ -42,6 +42,10 @@ static void make(AgentPacket *p, AgentPacketType type)
                 p->result.status = -EIO;
                 p->result.from = p->result.to = p->result.state = DEVICE_STATE_MAX - 1;
                 memset(p->result.text, 'x', AGENT_TEXT_MAX - 1);
+                break;
+        case AGENT_IDENTITY:
+                p->identity.identity.n_config = DEVICE_CONFIG_MAX;
+                p->identity.identity.windows = DEVICE_WINDOWS_MAX - 1;
                 break;
         case AGENT_DIRTY: p->dirty = (AgentDirty){p->head, 4096, 4096, 1000}; break;
         case AGENT_GONE:
@@ -102,9 +106,9 @@ static void test_every_packet_comes_as_it_was_sent(void **state)
         }
 }
 
-static void test_there_are_eleven_types(void **state)
+static void test_there_are_twelve_types(void **state)
 {
-        static const uint32_t outside[] = {0, AGENT_DIRTY + 1, 100, INT32_MAX, 0x80000000, UINT32_MAX};
+        static const uint32_t outside[] = {0, AGENT_IDENTITY + 1, 100, INT32_MAX, 0x80000000, UINT32_MAX};
         AgentPacket p, got;
 
         for (size_t i = 0; i < ARRAY_SIZE(outside); i++) {
@@ -164,6 +168,10 @@ static const struct {
         uint64_t value;
         bool good;
 } values[] = {
+        {"no config space", AGENT_IDENTITY, AT(AgentIdentity, identity.n_config), 0, true},
+        {"a config space that is too long", AGENT_IDENTITY, AT(AgentIdentity, identity.n_config),
+         DEVICE_CONFIG_MAX + 1, false},
+        {"no such windows", AGENT_IDENTITY, AT(AgentIdentity, identity.windows), DEVICE_WINDOWS_MAX, false},
         {"no operations", AGENT_RUN, AT(AgentRun, n_ops), 0, false},
         {"one operation", AGENT_RUN, AT(AgentRun, n_ops), 1, true},
         {"most operations", AGENT_RUN, AT(AgentRun, n_ops), DEVICE_PROGRAM_MAX, true},
@@ -272,7 +280,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_packet_comes_as_it_was_sent),
-                cmocka_unit_test(test_there_are_eleven_types),
+                cmocka_unit_test(test_there_are_twelve_types),
                 cmocka_unit_test(test_a_packet_of_any_other_length_is_refused),
                 cmocka_unit_test(test_a_packet_that_is_larger_than_any_is_refused),
                 cmocka_unit_test(test_the_magic_is_as_written),

@@ -534,6 +534,121 @@ static void test_the_order_of_keys_makes_no_other_definition(void **state)
                 definition_free(d[i]);
 }
 
+/* ---- labels ----------------------------------------------------------------------------------------------------- */
+
+static void test_labels_are_kept(void **state)
+{
+        Definition *d = parse_good(&(Members){.more = ",\"labels\":{\"rack\":\"7\",\"tenant\":\"\"}"});
+
+        assert_int_equal(d->n_labels, 2);
+        assert_string_equal(d->labels[0].name, "rack");
+        assert_string_equal(d->labels[0].value, "7");
+        assert_string_equal(d->labels[1].name, "tenant");
+        assert_string_equal(d->labels[1].value, "");
+        definition_free(d);
+}
+
+static void test_labels_have_their_limits(void **state)
+{
+        static const struct {
+                int name, value;
+                const char *odd;
+                bool good;
+        } cases[] = {{FACT_KEY_MAX, FACT_VALUE_MAX, "", true},
+                     {FACT_KEY_MAX + 1, 1, "", false},
+                     {1, FACT_VALUE_MAX + 1, "", false},
+                     {0, 1, "", false},
+                     {1, 1, "\\n", false},
+                     {1, 1, "\\u0000", false},
+                     {1, 1, "\\u007f", false}};
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                char more[512], error[JSON_TEXT_MAX], *text;
+                Definition *d;
+
+                (void) snprintf(
+                        more, sizeof more, ",\"labels\":{\"%.*s\":\"%.*s%s\"}", cases[i].name,
+                        "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn", cases[i].value,
+                        "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv"
+                        "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv",
+                        cases[i].odd);
+                text = make(&(Members){.more = more});
+                d = parse(text, strlen(text), error);
+                assert_int_equal(d != NULL, cases[i].good);
+                if (!d)
+                        assert_non_null(strstr(error, "only characters that can be shown"));
+                definition_free(d);
+                free(text);
+        }
+}
+
+/* ---- what QEMU will be -------------------------------------------------------------------------------------------- */
+
+static Definition *with_argv(const char *more)
+{
+        char vmm[1024];
+
+        (void) snprintf(vmm, sizeof vmm,
+                        "{\"type\":\"qmp\",\"monitor\":\"/m\",\"incoming\":{\"argv\":[\"/q\"%s]}}", more);
+        return parse_good(&(Members){.vmm = vmm});
+}
+
+static void test_where_qemus_device_will_be(void **state)
+{
+        static const struct {
+                const char *argv, *sysfs;
+        } cases[] = {
+                {",\"-device\",\"vfio-pci,host=0000:3b:00.2,id=gpu\"", "/sys/bus/pci/devices/0000:3b:00.2"},
+                {",\"--device\",\"vfio-pci,id=gpu,host=3b:00.2\"", "/sys/bus/pci/devices/0000:3b:00.2"},
+                {",\"-device\",\"vfio-pci,id=a\",\"-device\",\"vfio-pci,sysfsdev=/x/"
+                 "01234567-89ab-cdef-0123-456789abcdef,id=gpu\"",
+                 "/sys/bus/mdev/devices/01234567-89ab-cdef-0123-456789abcdef"},
+                {",\"-device\",\"{\\\"driver\\\":\\\"vfio-pci\\\",\\\"id\\\":\\\"gpu\\\",\\\"host\\\":"
+                 "\\\"0000:01:00.0\\\"}\"",
+                 "/sys/bus/pci/devices/0000:01:00.0"},
+                {",\"-device\",\"vfio-pci,id=gpu2,host=0000:3b:00.2\"", ""},
+                {",\"-device\",\"vfio-pci,id=gpu,host=../../etc\"", ""},
+                {",\"-device\",\"vfio-pci,id=gpu,,x,host=0000:3b:00.2\"", ""},
+                {",\"-device\",\"{not json,id=gpu\"", ""},
+                {",\"-device\"", ""},
+                {"", ""},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                Definition *d = with_argv(cases[i].argv);
+                char sysfs[VMM_SYSFS_MAX + 1];
+
+                definition_find_sysfs(d, "gpu", sysfs);
+                assert_string_equal(sysfs, cases[i].sysfs);
+                definition_free(d);
+        }
+}
+
+static void test_which_machine_qemu_will_be(void **state)
+{
+        static const struct {
+                const char *argv, *machine;
+        } cases[] = {
+                {",\"-M\",\"pc-q35-10.0\"", "pc-q35-10.0"},
+                {",\"-machine\",\"q35,accel=kvm\"", "q35"},
+                {",\"--machine\",\"accel=kvm,type=pc\"", "pc"},
+                {",\"-M\",\"pc\",\"-machine\",\"accel=kvm\"", "pc"},
+                {",\"-M\",\"pc\",\"-M\",\"q35\"", "q35"},
+                {",\"-machine\",\"{\\\"type\\\":\\\"virt\\\"}\"", "virt"},
+                {",\"-m\",\"pc\"", ""},
+                {",\"-M\"", ""},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                Definition *d = with_argv(cases[i].argv);
+                char machine[64];
+
+                definition_find_machine(d, machine, sizeof machine);
+                assert_string_equal(machine, cases[i].machine);
+                definition_free(d);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -549,6 +664,10 @@ int main(void)
                 cmocka_unit_test(test_a_vm_behind_a_delegate_is_read),
                 cmocka_unit_test(test_names_and_paths_are_those_of_dbus),
                 cmocka_unit_test(test_names_and_paths_have_their_limit),
+                cmocka_unit_test(test_labels_are_kept),
+                cmocka_unit_test(test_labels_have_their_limits),
+                cmocka_unit_test(test_where_qemus_device_will_be),
+                cmocka_unit_test(test_which_machine_qemu_will_be),
                 cmocka_unit_test(test_lists_have_their_limits),
                 cmocka_unit_test(test_texts_have_their_limits),
                 cmocka_unit_test(test_a_definition_has_at_most_256_kib),

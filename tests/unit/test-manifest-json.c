@@ -16,6 +16,20 @@ static void fill(char *text, size_t size, char c)
         text[size - 1] = 0;
 }
 
+static void make_facts(ManifestDevice *d, uint32_t n)
+{
+        for (uint32_t i = 0; i < n; i++) {
+                char key[FACT_KEY_MAX + 1], value[FACT_VALUE_MAX + 1];
+
+                fill(key, sizeof key, 'k');
+                fill(value, sizeof value, '\\');
+                (void) snprintf(key, sizeof key, "%u", i);
+                key[strlen(key)] = '.';
+                assert_int_equal(manifest_add_fact(d, key, value), 0);
+                assert_int_equal(manifest_add_plugin(d, key), 0);
+        }
+}
+
 /* Everything as long, as many and as odd as may be. */
 static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
 {
@@ -38,6 +52,20 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
                 fill(d->text, sizeof d->text, 't');
                 fill(d->sysfs, sizeof d->sysfs, 's');
                 fill(d->driver, sizeof d->driver, 'v');
+                memcpy(d->device, "15b3:101e", sizeof d->device);
+                if (i % 2)
+                        memcpy(d->subsystem, "0123:cdef", sizeof d->subsystem);
+                d->isolation = (DeviceIsolation) (i % DEVICE_ISOLATION_MAX);
+                d->state_bytes = i ? INT64_MAX : 0;
+                make_facts(d, n_devices > 100 ? 2 : MANIFEST_FACTS_MAX);
+        }
+        fill(m->daemon, sizeof m->daemon, 'd');
+        m->free_bytes = INT64_MAX;
+        m->n_labels = MANIFEST_LABELS_MAX;
+        for (uint32_t i = 0; i < m->n_labels; i++) {
+                fill(m->labels[i].name, sizeof m->labels[i].name, ' ');
+                m->labels[i].name[i] = '~';
+                fill(m->labels[i].value, sizeof m->labels[i].value, '"');
         }
         m->vmm.type = vmm;
         if (vmm == VMM_TYPE_NONE)
@@ -95,6 +123,19 @@ static void assert_refused(json_object *object, const char *what)
 
 /* ---- what we send is taken ----------------------------------------------------------------------------------- */
 
+static void assert_same_device(const ManifestDevice *got, const ManifestDevice *sent)
+{
+        ManifestDevice copy = *got;
+
+        assert_int_equal(got->n_facts, sent->n_facts);
+        assert_int_equal(got->n_plugins, sent->n_plugins);
+        assert_memory_equal(got->facts, sent->facts, sent->n_facts * sizeof *sent->facts);
+        assert_memory_equal(got->plugins, sent->plugins, sent->n_plugins * sizeof *sent->plugins);
+        copy.facts = sent->facts;
+        copy.plugins = sent->plugins;
+        assert_memory_equal(&copy, sent, sizeof copy);
+}
+
 static void test_a_manifest_comes_back_as_it_was(void **state)
 {
         static const uint32_t sizes[] = {0, 1, 18, 1024};
@@ -114,8 +155,13 @@ static void test_a_manifest_comes_back_as_it_was(void **state)
                         assert_int_equal(got.can_start, m.can_start);
                         assert_memory_equal(&got.vmm, &m.vmm, sizeof m.vmm);
                         assert_int_equal(got.n_devices, m.n_devices);
+                        assert_string_equal(got.kernel, m.kernel);
+                        assert_string_equal(got.daemon, m.daemon);
+                        assert_true(got.free_bytes == m.free_bytes);
+                        assert_int_equal(got.n_labels, m.n_labels);
+                        assert_memory_equal(got.labels, m.labels, sizeof m.labels);
                         for (uint32_t k = 0; k < m.n_devices; k++)
-                                assert_memory_equal(&got.devices[k], &m.devices[k], sizeof m.devices[k]);
+                                assert_same_device(&got.devices[k], &m.devices[k]);
                         manifest_deinit(&got);
                         manifest_deinit(&m);
                         json_object_put(received);
@@ -195,6 +241,28 @@ static const struct {
         {"device", "flags", "4294967297"},
         {"device", "status", "1"},
         {"device", "status", "-4096"},
+        {"vmm", "viommu", "0"},
+        {"", "free-bytes", "-2"},
+        {"", "labels", "{\"\":\"v\"}"},
+        {"", "labels", "{\"n\":\"\\n\"}"},
+        {"", "labels", "{\"n\\u001b\":\"\"}"},
+        {"", "labels", "{\"n\":\"a\\u0000b\"}"},
+        {"", "labels", "{\"n\":1}"},
+        {"device", "device", "\"15b3\""},
+        {"device", "device", "\"15b3:101E\""},
+        {"device", "device", "\"15b3-101e\""},
+        {"device", "device", "\"15b3:101e0\""},
+        {"device", "subsystem", "\":15b3101e\""},
+        {"device", "isolation", "\"some\""},
+        {"device", "state-bytes", "-1"},
+        {"device", "facts", "{\"\":\"v\"}"},
+        {"device", "facts", "{\"Key\":\"v\"}"},
+        {"device", "facts", "{\"k\":\"\\t\"}"},
+        {"device", "facts", "{\"k\":\"\\u00e9\"}"},
+        {"device", "facts", "{\"k\":null}"},
+        {"device", "plugins", "[\"\"]"},
+        {"device", "plugins", "[\"a b\"]"},
+        {"device", "plugins", "[7]"},
         {"device", "id", "\"a\\u0000b\""},
         {"device", "id", "\"\""},
         {"device", "id", "\"a b\""},
@@ -246,6 +314,34 @@ static void test_more_devices_than_a_vm_may_have_are_refused(void **state)
                 json_object_put(o);
                 manifest_deinit(&m);
         }
+}
+
+static void test_more_facts_plugins_or_labels_are_refused(void **state)
+{
+        static const struct {
+                const char *at, *key;
+                uint32_t max;
+        } lists[] = {{"device", "facts", MANIFEST_FACTS_MAX},
+                     {"device", "plugins", MANIFEST_FACTS_MAX},
+                     {"", "labels", MANIFEST_LABELS_MAX}};
+
+        for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+                for (uint32_t over = 0; over < 2; over++) {
+                        Manifest m, got = {};
+                        json_object *o, *list;
+
+                        make(&m, VMM_TYPE_NONE, 1);
+                        o = manifest_to_json(&m);
+                        list = json_object_object_get(place(o, lists[i].at), lists[i].key);
+                        if (over && json_object_is_type(list, json_type_array))
+                                json_append(list, json_object_new_string("more"));
+                        else if (over)
+                                json_add_string(list, "more", "");
+                        assert_int_equal(from_json(o, &got, NULL), over ? -EINVAL : 0);
+                        manifest_deinit(&got);
+                        json_object_put(o);
+                        manifest_deinit(&m);
+                }
 }
 
 /* The destination has one device of that id: with the second, the source would have one more than it paired. */
@@ -311,6 +407,12 @@ static void spoil_member(json_object *root, const char *const *path, size_t dept
         json_object_put(copy);
 }
 
+/* Of these each member has the name that it likes. */
+static bool is_in_map(const char *const *path, size_t depth)
+{
+        return depth > 0 && (streq(path[depth - 1], "facts") || streq(path[depth - 1], "labels"));
+}
+
 static void spoil_everything(json_object *root, json_object *at, const char **path, size_t depth)
 {
         if (json_object_is_type(at, json_type_array)) {
@@ -330,7 +432,8 @@ static void spoil_everything(json_object *root, json_object *at, const char **pa
         if (!json_object_is_type(at, json_type_object))
                 return;
         json_object_object_foreach (at, key, value) {
-                spoil_member(root, path, depth, key, -1);
+                if (!is_in_map(path, depth))
+                        spoil_member(root, path, depth, key, -1);
                 for (int i = 0; i <= 6; i++) {
                         json_object *other = make_other(i);
 
@@ -433,6 +536,7 @@ int main(void)
                 cmocka_unit_test(test_lists_of_reasons_are_cut_to_their_room),
                 cmocka_unit_test(test_values_that_make_no_sense_are_refused),
                 cmocka_unit_test(test_more_devices_than_a_vm_may_have_are_refused),
+                cmocka_unit_test(test_more_facts_plugins_or_labels_are_refused),
                 cmocka_unit_test(test_two_devices_of_one_id_are_refused),
                 cmocka_unit_test(test_what_is_no_object_is_no_manifest),
                 cmocka_unit_test(test_every_member_is_needed_and_has_its_type),

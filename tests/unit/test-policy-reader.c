@@ -242,7 +242,7 @@ static const struct {
         {RULE("{\"label\":{\"a\":\"1\",\"b\":\"2\"}}", "{}"), "\"label\" has 2 members"},
         {RULE("{\"label\":{\"a\":\"\"}}", "{}"), "\"a\" is \"\"; it has to be a text"},
         {RULE("{\"label\":{\"\":\"a\"}}", "{}"), "\"\" is no name of a label"},
-        {RULE("{\"label\":{\"" LONG_64 "a\":\"a\"}}", "{}"), "is no name of a label: 1 to 64 bytes"},
+        {RULE("{\"label\":{\"" LONG_64 "\":\"a\"}}", "{}"), "is no name of a label: 1 to 63 bytes"},
         {RULE("{}", "1"), "f.json:2: \"set\" is 1; it has to be an object"},
         {RULE("{}", "{\"retires\":1}"),
          "f.json:2: \"retires\" is no key; allowed: p2p, ndma, viommu-grace, precopy, "

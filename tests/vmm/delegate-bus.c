@@ -49,7 +49,17 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
                 return sd_bus_message_append(reply, "u", VERSION_HERE);
         if (streq(property, "TakesDirtyPages"))
                 return sd_bus_message_append(reply, "b", config->takes_dirty_pages);
+        if (streq(property, "VIommu"))
+                return sd_bus_message_append(reply, "b", config->viommu);
         return sd_bus_message_append(reply, "s", streq(property, "Uuid") ? config->vm.uuid : VMM);
+}
+
+static int get_isolated(sd_bus *bus, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+        const DelegateConfig *config = ((const Delegate *) userdata)->config;
+
+        return sd_bus_message_append_strv(reply, (char **) config->isolated);
 }
 
 static const sd_bus_vtable vtable[] = {
@@ -58,6 +68,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Uuid", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Vmm", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("TakesDirtyPages", "b", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("VIommu", "b", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("IsolatedDevices", "as", get_isolated, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_METHOD_WITH_ARGS("GetState", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", state, "s", job),
                                 delegate_on_get_state, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("DeviceFile", SD_BUS_ARGS("s", device),

@@ -47,6 +47,8 @@ static const char usage[] =
         "  --vfio=ID=SYSFS        repeatable: a VFIO device of the kernel that the VM has, by its directory there\n"
         "  --incoming             do not make the VM, it will come from elsewhere\n"
         "  --no-dirty-pages       take no pages that devices have written\n"
+        "  --viommu               say that the VM has a virtual IOMMU\n"
+        "  --isolated=DEVICE      repeatable: say that no other device reaches this one: its socket, or id of --vfio\n"
         "  --control=PATH         listen for orders there, one JSON object a line\n"
         "  --ready-fd=N           write \"ready\" and a newline there when the bus has its name\n"
         "  --help                 print this\n";
@@ -120,7 +122,13 @@ static int set_option(const char *option, char *value)
                 arg_incoming = true;
         else if (streq(option, "no-dirty-pages"))
                 arg_config.takes_dirty_pages = false;
-        else if (streq(option, "uuid"))
+        else if (streq(option, "viommu"))
+                arg_config.viommu = true;
+        else if (streq(option, "isolated")) {
+                if (arg_config.n_isolated == VM_DEVICES_MAX)
+                        return complain("--isolated: at most %d", VM_DEVICES_MAX);
+                arg_config.isolated[arg_config.n_isolated++] = value;
+        } else if (streq(option, "uuid"))
                 arg_config.vm.uuid = value;
         else if (streq(option, "bus-address"))
                 arg_config.bus_address = value;
@@ -159,6 +167,8 @@ static int parse_options(int argc, char **argv)
                 {"vfio", required_argument},
                 {"incoming", no_argument},
                 {"no-dirty-pages", no_argument},
+                {"viommu", no_argument},
+                {"isolated", required_argument},
                 {"control", required_argument},
                 {"ready-fd", required_argument},
                 {"help", no_argument},
