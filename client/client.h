@@ -25,8 +25,9 @@ typedef struct Options {
         uint64_t bandwidth;          /* migrate, check: bytes per second; 0: no limit */
         uint64_t max_blackout_usec;
         const char *request_id;
-        const char *vm, *result; /* history */
-        uint64_t since_usec;     /* ... CLOCK_REALTIME */
+        bool run_here, discard_here; /* resolve */
+        const char *vm, *result;     /* history */
+        uint64_t since_usec;         /* ... CLOCK_REALTIME */
 } Options;
 
 typedef struct Client {
@@ -53,6 +54,7 @@ int cmd_cancel(Client *client, char **args, int n);
 int cmd_jobs(Client *client, char **args, int n);
 int cmd_show(Client *client, char **args, int n);
 int cmd_history(Client *client, char **args, int n);
+int cmd_resolve(Client *client, char **args, int n);
 int cmd_reset(Client *client, char **args, int n);
 int cmd_policy_list(Client *client, char **args, int n);
 int cmd_policy_show(Client *client, char **args, int n);
@@ -88,6 +90,9 @@ int64_t client_number(json_object *properties, const char *key);
 
 /* Appends the options of a move, a{sv}, that were given. */
 int client_append_move(const Client *client, sd_bus_message *call) _must_check_;
+
+/* The path of the object of the job with that UUID; false, after saying so, when it is none. */
+bool client_job_path(const char *id, char ret[64]);
 
 /* Calls Cancel of that job. 0, or an exit status. */
 int client_cancel(Client *client, const char *path);

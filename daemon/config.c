@@ -43,6 +43,7 @@ void config_deinit(Config *config)
 {
         forget(&config->n_listen, config->listen);
         forget(&config->n_policies_dirs, config->policies_dirs);
+        forget(&config->n_fence, config->fence);
         replace(&config->vms_dir, config_default.vms_dir, config_default.vms_dir);
         replace(&config->plugins_dir, config_default.plugins_dir, config_default.plugins_dir);
 }
@@ -134,6 +135,22 @@ static void read_texts(JsonReader *reader, json_object *root, const char *key, c
                         json_fail(reader, "out of memory");
 }
 
+static const char *wrong_argument(const char *text)
+{
+        return NULL;
+}
+
+static void read_fence(JsonReader *reader, json_object *root, Config *config)
+{
+        read_texts(reader, root, "fence-command", "words", wrong_argument, CONFIG_FENCE_MAX, &config->n_fence,
+                   config->fence);
+        if (config->n_fence > 0 && !reader->failed && config->fence[0][0] != '/')
+                json_fail(reader, "\"fence-command\": %.100s: it is no absolute path", config->fence[0]);
+        config->fence[config->n_fence] = NULL;
+        config->policy.fence = config->n_fence > 0;
+        config->policy.fence_usec = read_msec(reader, root, "fence-msec", config->policy.fence_usec);
+}
+
 static void read_text(JsonReader *reader, json_object *root, const char *key, const char *standard,
                       const char **ret)
 {
@@ -148,14 +165,12 @@ static void read_text(JsonReader *reader, json_object *root, const char *key, co
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",          "policies-dirs",
-                                           "plugins-dir",      "listen",
-                                           "deadlines-msec",   "connect-msec",
-                                           "doubt-msec",       "retries",
-                                           "precopy-msec",     "precopy-mib",
-                                           "precopy-rate-kib", "supervised-grace",
-                                           "supervised-push",  "history-days",
-                                           "history-jobs",     NULL};
+        static const char *const keys[] = {"vms-dir",         "policies-dirs",    "plugins-dir",
+                                           "listen",          "deadlines-msec",   "connect-msec",
+                                           "doubt-msec",      "retries",          "precopy-msec",
+                                           "precopy-mib",     "precopy-rate-kib", "supervised-grace",
+                                           "supervised-push", "history-days",     "history-jobs",
+                                           "fence-command",   "fence-msec",       NULL};
         json_object *deadlines;
 
         json_only(reader, root, keys);
@@ -172,6 +187,7 @@ static void read_object(JsonReader *reader, json_object *root, Config *config)
                                                       (int64_t) config->history.days);
         config->history.jobs = (uint64_t) json_number(reader, root, "history-jobs", 0, HISTORY_JOBS_MAX,
                                                       (int64_t) config->history.jobs);
+        read_fence(reader, root, config);
         read_precopy(reader, root, &config->policy.limits);
         config->policy.grace = read_auto(reader, root, "supervised-grace", config->policy.grace);
         config->policy.push = read_auto(reader, root, "supervised-push", config->policy.push);

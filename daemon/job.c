@@ -281,6 +281,44 @@ static void write_record(Job *job, const HalfEffect *effect)
         store_put_record(job->host->store, &record, presence, on_recorded, write);
 }
 
+static void on_fenced(void *userdata, int status, const char *text)
+{
+        Job *job = userdata;
+        LogAbout about = {.vm = job->vm_name, .job = job->id};
+
+        if (status < 0)
+                log_error(&about, "the other host is not fenced: %s", text);
+        else
+                log_info(&about, "the other host is fenced: %s", text);
+        (void) snprintf(job->fence_text, sizeof job->fence_text, "%s", text);
+        job_post(job, &(HalfEvent){.type = HALF_RESULT,
+                                   .who = HALF_WHO_FENCE,
+                                   .step = job->fence_step,
+                                   .status = status});
+}
+
+static void run_fence(Job *job, const HalfEffect *effect)
+{
+        char vm[sizeof job->vm_name + 32], uuid[64], id[64], peer[sizeof job->peer + 32];
+        const char *const env[] = {vm, uuid, id, peer, NULL};
+        int r;
+
+        (void) snprintf(vm, sizeof vm, "MIGMGR_VM=%s", job->vm_name);
+        (void) snprintf(uuid, sizeof uuid, "MIGMGR_VM_UUID=%s", job->vm_uuid);
+        (void) snprintf(id, sizeof id, "MIGMGR_JOB=%s", job->id);
+        (void) snprintf(peer, sizeof peer, "MIGMGR_PEER=%s", job->peer);
+        job->fence = fence_free(job->fence);
+        job->fence_step = effect->step;
+        r = fence_start(job->host->loop, job->host->config.fence, env, effect->deadline_usec, on_fenced, job,
+                        &job->fence);
+        if (r < 0) {
+                char text[JSON_TEXT_MAX];
+
+                (void) snprintf(text, sizeof text, "%.300s: %s", job->host->config.fence[0], strerror(-r));
+                on_fenced(job, r, text);
+        }
+}
+
 static void perform(Job *job, const HalfEffect *effect)
 {
         switch (effect->type) {
@@ -290,6 +328,7 @@ static void perform(Job *job, const HalfEffect *effect)
                 break;
         case HALF_EFFECT_RECORD: write_record(job, effect); break;
         case HALF_EFFECT_SEND: job_send(job, effect); break;
+        case HALF_EFFECT_FENCE: run_fence(job, effect); break;
         case HALF_EFFECT_CONNECT: job_connect(job, effect); break;
         case HALF_EFFECT_TIMER: loop_timer_set(job->timer, effect->deadline_usec); break;
         case HALF_EFFECT_ACKED:
@@ -426,6 +465,12 @@ int job_cancel(Job *job)
         return drain_queue(job);
 }
 
+int job_resolve(Job *job, Resolve how)
+{
+        push(job, &(HalfEvent){.type = HALF_RESOLVE, .resolve = how});
+        return drain_queue(job);
+}
+
 void job_linked(Job *job)
 {
         job_post(job, &(HalfEvent){.type = HALF_LINKED});
@@ -456,6 +501,7 @@ Job *job_free(Job *job)
                 vm_set_job(job->vm, NULL, NULL);
         job_forget_plugins(job);
         job_drop_data(job);
+        fence_free(job->fence);
         loop_timer_free(job->timer);
         loop_timer_free(job->timeout);
         loop_timer_free(job->blackout_timer);

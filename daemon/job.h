@@ -13,6 +13,7 @@
 #include "core/check.h"
 #include "core/half.h"
 #include "peer/data-dial.h"
+#include "fence.h"
 #include "timeline.h"
 #include "vm.h"
 
@@ -111,6 +112,9 @@ struct Job {
         uint32_t n_dialing, connect_step;
 
         uint64_t vmm_done_bytes, vmm_total_bytes;
+        Fence *fence; /* that runs, or has run last */
+        uint32_t fence_step;
+        char fence_text[JSON_TEXT_MAX];
         char vmm_text[JSON_TEXT_MAX], peer_text[JSON_TEXT_MAX], record_text[JSON_TEXT_MAX];
         json_object *findings;               /* of check, from both sides */
         json_object *steps;                  /* that it took in this run of the daemon */
@@ -160,6 +164,15 @@ bool job_data(Job *job, const Hello *hello, int fd);
 
 /* 0, or HALF_E_TOO_LATE. */
 int job_cancel(Job *job) _must_check_;
+
+/* A person's word. 0, or HALF_E_FORBIDDEN. */
+int job_resolve(Job *job, Resolve how) _must_check_;
+
+/* job-resolve.c: whether that may be said now; and what would come of it, or why not. */
+bool job_may_resolve(const Job *job, Resolve how);
+const char *job_resolve_text(const Job *job, Resolve how);
+/* [{"how", "allowed", "text"}]; empty when there is nothing to decide. */
+json_object *job_choices(const Job *job);
 
 /* What it looks like. */
 Side job_side(const Job *job);

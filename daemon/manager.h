@@ -38,6 +38,7 @@ void manager_register(Manager *manager, const char *definition, bool incoming, M
 /* NONE, or what is wrong, with `ret_text` (JSON_TEXT_MAX bytes). */
 Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text);
 Outcome manager_cancel(Manager *manager, Job *job, char *ret_text);
+Outcome manager_resolve(Manager *manager, Job *job, Resolve how, char *ret_text);
 
 /* The job, when the outcome is NONE; else what is wrong. Now, or when the job with which the VM has just come here is over. */
 typedef void (*ManagerBegun)(void *userdata, Outcome outcome, const char *text, Job *job);

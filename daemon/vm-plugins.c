@@ -21,13 +21,14 @@ void vm_describe(const Vm *vm, uint32_t index, VmDescription *ret)
         const DeviceIdentity *identity = device_identity(device);
         const char *type = device_type_to_string(device_type(device));
 
-        *ret = (VmDescription){.device = {.vm = vm->definition->uuid,
-                                          .id = device_id(device),
-                                          .type = type ? type : "",
-                                          .driver = known->driver,
-                                          .attributes = ret->attributes,
-                                          .config_size = MIN(identity->n_config, (uint32_t) DEVICE_CONFIG_MAX),
-                                          .config = identity->config}};
+        *ret = (VmDescription){
+                .device = {.vm = vm->definition->uuid,
+                           .id = device_id(device),
+                           .type = type ? type : "",
+                           .driver = known->driver,
+                           .attributes = ret->attributes,
+                           .config_size = MIN(identity->n_config, (uint32_t) DEVICE_CONFIG_MAX),
+                           .config = identity->config}};
         add_attribute(ret, "sysfs", device_sysfs(device));
         add_attribute(ret, "device", known->device);
         add_attribute(ret, "subsystem", known->subsystem);

@@ -19,6 +19,7 @@ typedef enum HalfTime {
         HALF_TIME_PHASE, /* the phase's deadline, for each participant */
         HALF_TIME_DOUBT, /* no answer for this long: in doubt */
         HALF_TIME_RETRY, /* again after a second */
+        HALF_TIME_FENCE, /* as long as the command may take */
 } HalfTime;
 
 typedef struct HalfStateDesc {
@@ -29,6 +30,7 @@ typedef struct HalfStateDesc {
         DeviceAct device;
         VmmAct vmm;
         bool connect;         /* the source makes the data connections */
+        bool fence;           /* the destination is kept from running */
         Message send, expect; /* to the other half on entry, and what it answers */
         Owner record;         /* what is made durable, unless it already is */
         HalfPatience patience;
@@ -52,15 +54,20 @@ enum {
         WHEN_NOWAY = 1 << 9,        /* GO says, or has said, that there is no way back */
         WHEN_NOTHING_RAN =
                 1 << 10, /* no vCPU was asked to run, and every device reads a state other than RUNNING */
-        WHEN_END_SEEN = 1 << 11,  /* END has come */
-        WHEN_LINKED = 1 << 12,    /* there is a control connection */
-        WHEN_ALL_STAND = 1 << 13, /* no device runs, and none may still begin to */
-        WHEN_CANCELLED = 1 << 14, /* ... and was not told that it is too late */
-        WHEN_LOGGING = 1 << 15,   /* devices write the VM's memory, and say where */
-        WHEN_PAGES = 1 << 16,     /* ... and their agents copy it */
-        WHEN_DONE_SEEN = 1 << 17, /* DONE has come */
-        WHEN_PUSH = 1 << 18,      /* devices that their VMM drives are pushed on, all at once */
-        WHEN_MAX = 1 << 19,
+        WHEN_END_SEEN = 1 << 11,     /* END has come */
+        WHEN_LINKED = 1 << 12,       /* there is a control connection */
+        WHEN_ALL_STAND = 1 << 13,    /* no device runs, and none may still begin to */
+        WHEN_CANCELLED = 1 << 14,    /* ... and was not told that it is too late */
+        WHEN_LOGGING = 1 << 15,      /* devices write the VM's memory, and say where */
+        WHEN_PAGES = 1 << 16,        /* ... and their agents copy it */
+        WHEN_DONE_SEEN = 1 << 17,    /* DONE has come */
+        WHEN_PUSH = 1 << 18,         /* devices that their VMM drives are pushed on, all at once */
+        WHEN_RUN_HERE = 1 << 19,     /* the person says so */
+        WHEN_DISCARD_HERE = 1 << 20, /* ... or so */
+        WHEN_UNLINKED = 1 << 21,     /* there is no control connection */
+        WHEN_FENCE = 1 << 22,        /* a command is configured that fences the destination */
+        WHEN_NOT_RESUMED = 1 << 23,  /* this process has not seen the source's vCPUs run again */
+        WHEN_MAX = 1 << 24,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */
@@ -78,6 +85,7 @@ typedef struct HalfRow {
         bool answer;     /* send what this state says when it is asked */
         HalfTime rearm;  /* set the timer to this */
         bool acked;      /* both ends know the end */
+        bool noway;      /* from here on there is no way back */
         HalfCause cause; /* why, if nothing went wrong before */
 } HalfRow;
 

@@ -51,13 +51,18 @@ static const char *const half_event_names[HALF_EVENT_MAX] = {
         [HALF_FAILED] = "failed",
         [HALF_BLACKOUT] = "blackout",
         [HALF_DEVICE_RESET] = "device reset by its VMM",
+        [HALF_RESOLVE] = "resolve",
 };
 
 static const char *const half_who_names[HALF_WHO_MAX] = {
-        [HALF_WHO_DEVICE] = "device",
-        [HALF_WHO_VMM] = "vmm",
-        [HALF_WHO_PEER] = "peer",
-        [HALF_WHO_RECORD] = "record",
+        [HALF_WHO_DEVICE] = "device", [HALF_WHO_VMM] = "vmm",     [HALF_WHO_PEER] = "peer",
+        [HALF_WHO_RECORD] = "record", [HALF_WHO_FENCE] = "fence",
+};
+
+static const char *const resolve_names[RESOLVE_MAX] = {
+        [RESOLVE_NONE] = "",
+        [RESOLVE_RUN_HERE] = "run-here",
+        [RESOLVE_DISCARD_HERE] = "discard-here",
 };
 
 static const char *const half_cause_names[HALF_CAUSE_MAX] = {
@@ -75,6 +80,7 @@ static const char *const half_cause_names[HALF_CAUSE_MAX] = {
         [HALF_CAUSE_VMM_RESUMED] = "vmm-resumed",
         [HALF_CAUSE_PEER] = "peer",
         [HALF_CAUSE_RESTART] = "restart",
+        [HALF_CAUSE_RESOLVED] = "resolved",
 };
 
 DEFINE_STRING_TABLE(JobState, job_state, job_state_names);
@@ -83,6 +89,7 @@ DEFINE_STRING_TABLE(VmmAct, vmm_act, vmm_act_names);
 DEFINE_STRING_TABLE(HalfEventType, half_event, half_event_names);
 DEFINE_STRING_TABLE(HalfWho, half_who, half_who_names);
 DEFINE_STRING_TABLE(HalfCause, half_cause, half_cause_names);
+DEFINE_STRING_TABLE(Resolve, resolve, resolve_names);
 
 /* One call of half_step(). */
 typedef struct Step {
@@ -159,6 +166,7 @@ static void emit_timer(Step *s, HalfTime time)
                 break;
         case HALF_TIME_DOUBT: usec = s->plan->doubt_usec; break;
         case HALF_TIME_RETRY: usec = RETRY_USEC; break;
+        case HALF_TIME_FENCE: usec = s->plan->fence_usec + MARGIN_USEC; break;
         }
         emit(s, HALF_EFFECT_TIMER)->deadline_usec = usec;
 }
@@ -184,7 +192,7 @@ static void note_failure(Step *s, HalfCause cause, HalfWho who)
 
 static bool anything_pending(const Half *half)
 {
-        if (half->peer_pending || half->vmm_pending || half->record_pending)
+        if (half->peer_pending || half->vmm_pending || half->record_pending || half->fence_pending)
                 return true;
         for (uint32_t i = 0; i < half->n_devices; i++)
                 if (half->devices[i].pending)
@@ -306,7 +314,7 @@ static void enter_record(Step *s)
         Owner owner = desc(s)->record;
         HalfEffect *effect;
 
-        if (owner == OWNER_UNRECORDED || half->owner == owner)
+        if (owner == OWNER_UNRECORDED || (half->owner == owner && !half->owner_unsure))
                 return;
         if (owner == OWNER_NOBODY)
                 half->tried_nobody = true;
@@ -314,6 +322,14 @@ static void enter_record(Step *s)
         effect->owner = owner;
         effect->noway = half->noway;
         half->record_pending = true;
+}
+
+static void enter_fence(Step *s)
+{
+        if (!desc(s)->fence)
+                return;
+        emit(s, HALF_EFFECT_FENCE)->deadline_usec = s->plan->fence_usec;
+        s->half->fence_pending = true;
 }
 
 static void enter_peer(Step *s)
@@ -337,8 +353,9 @@ static HalfEventType enter(Step *s, HalfState state)
 
         half->state = state;
         half->step++;
-        half->peer_pending = half->vmm_pending = half->record_pending = half->peer_owed = half->failed =
-                false;
+        half->owner_unsure |= half->record_pending;
+        half->peer_pending = half->vmm_pending = half->record_pending = half->fence_pending = false;
+        half->peer_owed = half->failed = false;
         for (uint32_t i = 0; i < half->n_devices; i++)
                 half->devices[i].pending = half->devices[i].failed = false;
 
@@ -348,6 +365,7 @@ static HalfEventType enter(Step *s, HalfState state)
         enter_record(s);
         enter_devices(s);
         enter_vmm(s);
+        enter_fence(s);
         enter_peer(s);
         emit_timer(s, desc(s)->time);
         if (desc(s)->device == DEVICE_ACT_NONE && !anything_pending(half) &&
@@ -428,6 +446,11 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_LOGGING: return s->plan->logs_dma;
         case WHEN_PAGES: return s->plan->copies_pages;
         case WHEN_PUSH: return s->plan->push;
+        case WHEN_RUN_HERE: return s->event->resolve == RESOLVE_RUN_HERE;
+        case WHEN_DISCARD_HERE: return s->event->resolve == RESOLVE_DISCARD_HERE;
+        case WHEN_UNLINKED: return !half->linked;
+        case WHEN_FENCE: return s->plan->fence;
+        case WHEN_NOT_RESUMED: return !half->vmm_resumed;
         }
         return false;
 }
@@ -473,6 +496,7 @@ static void follow(Step *s, HalfEventType type)
                 if (type == HALF_MESSAGE && s->event->message == MESSAGE_GO && s->event->noway &&
                     row->next != HALF_STAY)
                         s->half->noway = true;
+                s->half->noway |= row->noway;
                 if (row->send != MESSAGE_NONE)
                         emit_send(s, row->send, row->send_phase ? row->send_phase : desc(s)->phase);
                 if (row->answer)
@@ -591,6 +615,8 @@ static void vmm_result(Step *s)
                 half->sealed = true;
         } else if (desc(s)->vmm == VMM_ACT_RESUME) {
                 half->vmm_resumed = true;
+        } else if (desc(s)->vmm == VMM_ACT_END) {
+                half->vmm_gone = true;
         }
         follow(s, barrier_look(s));
 }
@@ -604,9 +630,22 @@ static void record_result(Step *s)
         half->record_pending = false;
         if (s->event->status < 0) {
                 note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_RECORD);
-                half->failed = true;
+                half->failed = half->owner_unsure = true;
         } else {
+                half->owner_unsure = false;
                 half->owner = desc(s)->record;
+        }
+        follow(s, barrier_look(s));
+}
+
+static void fence_result(Step *s)
+{
+        if (s->event->step != s->half->step || !s->half->fence_pending)
+                return;
+        s->half->fence_pending = false;
+        if (s->event->status < 0) {
+                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_FENCE);
+                s->half->failed = true;
         }
         follow(s, barrier_look(s));
 }
@@ -630,6 +669,7 @@ static void result(Step *s)
         case HALF_WHO_VMM: vmm_result(s); break;
         case HALF_WHO_RECORD: record_result(s); break;
         case HALF_WHO_PEER: peer_result(s); break;
+        case HALF_WHO_FENCE: fence_result(s); break;
         case HALF_WHO_MAX:
         case HALF_WHO_INVALID: break;
         }
@@ -659,9 +699,12 @@ static void deadline(Step *s)
                         half->failure.state = DEVICE_STATE_UNKNOWN;
                 }
         }
-        if (half->vmm_pending || half->peer_pending) {
-                note_failure(s, HALF_CAUSE_DEADLINE, half->vmm_pending ? HALF_WHO_VMM : HALF_WHO_PEER);
-                half->vmm_pending = half->peer_pending = false;
+        if (half->vmm_pending || half->peer_pending || half->fence_pending) {
+                note_failure(s, HALF_CAUSE_DEADLINE,
+                             half->vmm_pending    ? HALF_WHO_VMM
+                             : half->peer_pending ? HALF_WHO_PEER
+                                                  : HALF_WHO_FENCE);
+                half->vmm_pending = half->peer_pending = half->fence_pending = false;
                 half->failed = true;
         }
         follow(s, barrier_look(s));
@@ -778,6 +821,14 @@ static void message(Step *s)
         follow(s, barrier_look(s));
 }
 
+bool half_may_resolve(const HalfTable *table, const Plan *plan, const Half *half, Resolve resolve)
+{
+        const HalfEvent event = {.type = HALF_RESOLVE, .resolve = resolve};
+        Step s = {table, plan, (Half *) half, &event, NULL}; /* looked at only */
+
+        return find_row(&s, HALF_RESOLVE) != NULL;
+}
+
 int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEvent *event,
               HalfEffects *effects)
 {
@@ -809,6 +860,12 @@ int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEv
                 follow(&s, HALF_VMM_RESUMED);
                 break;
         case HALF_MESSAGE: message(&s); break;
+        case HALF_RESOLVE:
+                if (!find_row(&s, HALF_RESOLVE))
+                        return HALF_E_FORBIDDEN;
+                half->resolved = event->resolve;
+                follow(&s, HALF_RESOLVE);
+                break;
         case HALF_REACHED:
         case HALF_FAILED:
         case HALF_EVENT_MAX:

@@ -90,6 +90,8 @@ void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
         Plan plan = {
                 .retries = policy->retries,
                 .doubt_usec = policy->doubt_usec,
+                .fence = policy->fence,
+                .fence_usec = policy->fence_usec,
                 .limits = policy->limits,
                 .n_devices = manifest->n_devices,
         };

@@ -36,6 +36,8 @@ typedef struct Plan {
         bool push;             /* ... and through their last states together, not one after the other */
         TransferLimits limits; /* of each device */
         uint64_t doubt_usec;   /* after GO without an answer the job is in doubt */
+        bool fence;            /* the destination is fenced before the source runs on a person's word */
+        uint64_t fence_usec;   /* ... for so long at most */
 } Plan;
 
 /* Fills `ret_plan` for the VM in `manifest` under `policy`. Cannot fail: what cannot be moved is refused by

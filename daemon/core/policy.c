@@ -26,4 +26,5 @@ const Policy policy_default = {
         .retries = 0,
         .grace = true,
         .push = true,
+        .fence_usec = 60 * USEC_PER_SEC,
 };

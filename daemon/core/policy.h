@@ -25,6 +25,10 @@ typedef struct Policy {
         /* Of devices that their VMM drives, where it is safe; false: never. */
         bool grace; /* quieted while vCPUs still run */
         bool push;  /* taken on all at once, where the VMM goes from one to the next */
+        /* Before the source runs again on a person's word after GO, a command must have seen to it that the destination does
+         * not; false: the person's word is enough. */
+        bool fence;
+        uint64_t fence_usec; /* so long it may take */
 } Policy;
 
 extern const Policy policy_default;
