@@ -56,6 +56,7 @@ int cmd_show(Client *client, char **args, int n);
 int cmd_history(Client *client, char **args, int n);
 int cmd_resolve(Client *client, char **args, int n);
 int cmd_reset(Client *client, char **args, int n);
+int cmd_plugin_list(Client *client, char **args, int n);
 int cmd_policy_list(Client *client, char **args, int n);
 int cmd_policy_show(Client *client, char **args, int n);
 int cmd_policy_check(Client *client, char **args, int n);
@@ -143,6 +144,11 @@ bool read_since(const char *text, uint64_t now_usec, uint64_t *ret_usec);
 
 /* The phases of a move, how long each may take, and who takes part. */
 void plan_view(json_object *plan, bool legend, FILE *f);
+
+/* ---- report-view.c ------------------------------------------------------------------------------------------- */
+
+/* What check foretells and promises, and between which hosts. */
+void report_view(json_object *report, bool legend, FILE *f);
 
 /* ---- timeline-view.c ----------------------------------------------------------------------------------------- */
 

@@ -282,7 +282,6 @@ static int dry_run(Client *client, char **args)
 {
         _cleanup_(json_object_putp) json_object *report = NULL;
         json_object *plan = NULL;
-        char usec[32];
         bool ok;
         int status = client_check(client, args, &ok, &report);
 
@@ -294,9 +293,7 @@ static int dry_run(Client *client, char **args)
         }
         (void) json_object_object_get_ex(report, "plan", &plan);
         plan_view(plan, client->options.legend, stdout);
-        if (client_number(plan, "predicted_blackout_usec") > 0)
-                printf("\nThe VM would stand still for about %s, as it did last time.\n",
-                       format_usec((uint64_t) client_number(plan, "predicted_blackout_usec"), usec));
+        report_view(report, client->options.legend, stdout);
         if (ok) {
                 printf("\n%s can go to %s; nothing was touched.\n", args[0], args[1]);
                 findings_view(report, client->options.legend, stdout);

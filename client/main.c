@@ -24,6 +24,7 @@ static const Verb verbs[] = {
         {"show", "JOB", 1, 1, cmd_show, "everything about a job, with a timeline of its blackout"},
         {"history", "", 0, 0, cmd_history, "moves that have ended, as far as they are kept"},
         {"reset", "VM [DEVICE]", 1, 2, cmd_reset, "reset one device, or each; it loses what it holds"},
+        {"plugin list", "", 0, 0, cmd_plugin_list, "plugins that are loaded, and why one is not"},
         {"policy list", "", 0, 0, cmd_policy_list, "the policy files that are in force"},
         {"policy show", "NAME", 1, 1, cmd_policy_show, "the text of one of them"},
         {"policy check", "FILE", 1, 1, cmd_policy_check,
@@ -262,7 +263,7 @@ static const Verb *find_verb(char ***args, int *n)
 
 static int no_verb(char **words, int n)
 {
-        bool two = n > 1 && streq(words[0], "policy");
+        bool two = n > 1 && (streq(words[0], "policy") || streq(words[0], "plugin"));
 
         fprintf(stderr, "migctl: there is no verb \"%s%s%s\"; migctl --help lists them\n", words[0],
                 two ? " " : "", two ? words[1] : "");

@@ -11,9 +11,11 @@
 
 #define CONFIG_MAX       (256 * 1024)
 #define DEADLINE_MAX_SEC 3600
-#define PRECOPY_MAX_MIB  (1024 * 1024)
 #define HISTORY_DAYS_MAX 36500
 #define HISTORY_JOBS_MAX (1000 * 1000)
+#define CONNECT_USEC     (2 * USEC_PER_SEC)
+#define DOUBT_USEC       (10 * USEC_PER_SEC)
+#define FENCE_USEC       (60 * USEC_PER_SEC)
 
 const Config config_default = {
         .runtime_dir = MIGMGR_RUNTIME_DIR,
@@ -21,6 +23,7 @@ const Config config_default = {
         .config_file = MIGMGR_CONFIG_DIR "/migmgrd.json",
         .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
         .history = {.days = 365, .jobs = 1000},
+        .fence_usec = FENCE_USEC,
         .plugins_dir = MIGMGR_PLUGINS_DIR,
         .plugin_host = MIGMGR_PLUGIN_HOST_PATH,
 };
@@ -54,45 +57,6 @@ static uint64_t read_msec(JsonReader *reader, json_object *object, const char *k
 
         return (uint64_t) json_number(reader, object, key, 1, most, (int64_t) (usec / USEC_PER_MSEC)) *
                USEC_PER_MSEC;
-}
-
-static void read_deadlines(JsonReader *reader, json_object *object, Policy *policy)
-{
-        const char *keys[PHASE_MAX + 1] = {};
-
-        for (Phase p = 0; p < PHASE_MAX; p++) {
-                keys[p] = phase_to_string(p);
-                policy->deadline_usec[p] = read_msec(reader, object, keys[p], policy->deadline_usec[p]);
-        }
-        json_only(reader, object, keys);
-}
-
-/* 0 in any of them: no such limit. */
-static void read_precopy(JsonReader *reader, json_object *root, TransferLimits *limits)
-{
-        limits->precopy_usec =
-                (uint64_t) json_number(reader, root, "precopy-msec", 0, DEADLINE_MAX_SEC * 1000,
-                                       (int64_t) (limits->precopy_usec / USEC_PER_MSEC)) *
-                USEC_PER_MSEC;
-        limits->precopy_bytes = (uint64_t) json_number(reader, root, "precopy-mib", 0, PRECOPY_MAX_MIB,
-                                                       (int64_t) (limits->precopy_bytes / MIB)) *
-                                MIB;
-        limits->precopy_rate =
-                (uint64_t) json_number(reader, root, "precopy-rate-kib", 0, PRECOPY_MAX_MIB * 1024,
-                                       (int64_t) (limits->precopy_rate / 1024)) *
-                1024;
-}
-
-/* "auto": where it is safe. */
-static bool read_auto(JsonReader *reader, json_object *root, const char *key, bool value)
-{
-        const char *text = json_string(reader, root, key, false);
-
-        if (!text)
-                return value;
-        if (!streq(text, "auto") && !streq(text, "off"))
-                json_fail(reader, "\"%s\" is \"%.40s\", not \"auto\" or \"off\"", key, text);
-        return streq(text, "auto");
 }
 
 static const char *wrong_address(const char *text)
@@ -147,8 +111,7 @@ static void read_fence(JsonReader *reader, json_object *root, Config *config)
         if (config->n_fence > 0 && !reader->failed && config->fence[0][0] != '/')
                 json_fail(reader, "\"fence-command\": %.100s: it is no absolute path", config->fence[0]);
         config->fence[config->n_fence] = NULL;
-        config->policy.fence = config->n_fence > 0;
-        config->policy.fence_usec = read_msec(reader, root, "fence-msec", config->policy.fence_usec);
+        config->fence_usec = read_msec(reader, root, "fence-msec", config->fence_usec);
 }
 
 static void read_text(JsonReader *reader, json_object *root, const char *key, const char *standard,
@@ -165,13 +128,10 @@ static void read_text(JsonReader *reader, json_object *root, const char *key, co
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",         "policies-dirs",    "plugins-dir",
-                                           "listen",          "deadlines-msec",   "connect-msec",
-                                           "doubt-msec",      "retries",          "precopy-msec",
-                                           "precopy-mib",     "precopy-rate-kib", "supervised-grace",
-                                           "supervised-push", "history-days",     "history-jobs",
-                                           "fence-command",   "fence-msec",       NULL};
-        json_object *deadlines;
+        static const char *const keys[] = {
+                "vms-dir",    "policies-dirs", "plugins-dir",  "listen",        "connect-msec",
+                "doubt-msec", "history-days",  "history-jobs", "fence-command", "fence-msec",
+                NULL};
 
         json_only(reader, root, keys);
         read_text(reader, root, "vms-dir", config_default.vms_dir, &config->vms_dir);
@@ -180,21 +140,13 @@ static void read_object(JsonReader *reader, json_object *root, Config *config)
                    config->listen);
         read_texts(reader, root, "policies-dirs", "folders", wrong_dir, CONFIG_POLICIES_DIRS_MAX,
                    &config->n_policies_dirs, config->policies_dirs);
-        deadlines = json_member(reader, root, "deadlines-msec", json_type_object, false);
-        if (deadlines)
-                read_deadlines(reader, deadlines, &config->policy);
         config->history.days = (uint64_t) json_number(reader, root, "history-days", 0, HISTORY_DAYS_MAX,
                                                       (int64_t) config->history.days);
         config->history.jobs = (uint64_t) json_number(reader, root, "history-jobs", 0, HISTORY_JOBS_MAX,
                                                       (int64_t) config->history.jobs);
         read_fence(reader, root, config);
-        read_precopy(reader, root, &config->policy.limits);
-        config->policy.grace = read_auto(reader, root, "supervised-grace", config->policy.grace);
-        config->policy.push = read_auto(reader, root, "supervised-push", config->policy.push);
-        config->policy.connect_usec = read_msec(reader, root, "connect-msec", config->policy.connect_usec);
-        config->policy.doubt_usec = read_msec(reader, root, "doubt-msec", config->policy.doubt_usec);
-        config->policy.retries =
-                (uint32_t) json_number(reader, root, "retries", 0, 100, (int64_t) config->policy.retries);
+        config->connect_usec = read_msec(reader, root, "connect-msec", config->connect_usec);
+        config->doubt_usec = read_msec(reader, root, "doubt-msec", config->doubt_usec);
 }
 
 static int read_one(Config *config, const char *path, bool needed, char *ret_error)
@@ -246,7 +198,8 @@ int config_read(Config *config, char *ret_error)
         size_t stem = strlen(config->config_file);
         int r, n;
 
-        config->policy = policy_default;
+        config->connect_usec = CONNECT_USEC;
+        config->doubt_usec = DOUBT_USEC;
         default_policies_dirs(config);
         r = read_one(config, config->config_file, false, ret_error);
         if (r < 0)

@@ -4,7 +4,9 @@
 /* What the administrator sets: options of the command line, then migmgrd.json and the files beside it. Read once at
  * start, owned by main, read-only after that. */
 
-#include "daemon/core/policy.h"
+#include <stdint.h>
+
+#include "common/macros.h"
 #include "daemon/store/limits.h"
 
 #define CONFIG_LISTEN_MAX        8
@@ -23,10 +25,12 @@ typedef struct Config {
         char *listen[CONFIG_LISTEN_MAX]; /* addresses, beside peer.sock; owned */
         uint32_t n_fence;
         char *fence[CONFIG_FENCE_MAX + 1]; /* argv of the command that fences; owned */
+        uint64_t fence_usec;               /* so long it may take */
         StoreLimits history;
         uint32_t n_policies_dirs;
         char *policies_dirs[CONFIG_POLICIES_DIRS_MAX]; /* of policy files, least important first; owned */
-        Policy policy;
+        uint64_t connect_usec; /* connecting to a device server and its VERSION answer */
+        uint64_t doubt_usec;   /* GO without an answer for this long: the job is in doubt */
 } Config;
 
 extern const Config config_default;

@@ -91,24 +91,9 @@ static void read_kernel(JsonReader *reader, json_object *object, VmmType vmm, De
                 memcpy(ret->sysfs, sysfs, strlen(sysfs) + 1);
 }
 
-static void read_precopy(JsonReader *reader, json_object *object, VmmType vmm, DeviceDefinition *ret)
-{
-        const char *precopy = json_string(reader, object, "precopy", false);
-
-        if (!precopy)
-                return;
-        if (!streq(precopy, "auto") && !streq(precopy, "off"))
-                json_fail(reader, "device \"%s\": precopy can be auto or off, not \"%s\"", ret->id, precopy);
-        else if (ret->type == DEVICE_TYPE_VFIO && vmm == VMM_TYPE_QMP)
-                json_fail(reader, "device \"%s\": QEMU moves its state: \"precopy\" is not ours to say",
-                          ret->id);
-        ret->precopy_off = streq(precopy, "off");
-}
-
 static void read_device(JsonReader *reader, json_object *object, VmmType vmm, DeviceDefinition *ret)
 {
-        static const char *const keys[] = {"id",      "type",       "socket", "broker",
-                                           "precopy", "vmm-device", "sysfs",  NULL};
+        static const char *const keys[] = {"id", "type", "socket", "broker", "vmm-device", "sysfs", NULL};
         const char *id, *type;
 
         json_only(reader, object, keys);
@@ -128,7 +113,6 @@ static void read_device(JsonReader *reader, json_object *object, VmmType vmm, De
                 read_kernel(reader, object, vmm, ret);
         else
                 read_server(reader, object, ret);
-        read_precopy(reader, object, vmm, ret);
 }
 
 /* Whose socket that is, or NULL. */

@@ -20,7 +20,6 @@ typedef struct DeviceDefinition {
         /* vfio: one of the two */
         char vmm_device[DEVICE_ID_MAX + 1]; /* what its VMM calls it */
         char sysfs[VMM_SYSFS_MAX + 1];      /* where we open it */
-        bool precopy_off;                   /* its state goes out in the blackout alone, whatever it can */
 } DeviceDefinition;
 
 typedef struct Definition {

@@ -48,7 +48,7 @@ void job_note_step(Job *job)
         json_append(job->steps, json_object_get(step));
 }
 
-void job_note_end(const Job *job)
+void job_note_end(Job *job)
 {
         _cleanup_(json_object_putp) json_object *report = job_to_json(job), *summary = job_summary(job);
 
@@ -62,4 +62,6 @@ void job_note_end(const Job *job)
                                   .ended_usec = job->ended_usec,
                                   .summary = json_object_to_json_string_ext(summary, JSON_C_TO_STRING_PLAIN),
                                   .report = json_object_to_json_string_ext(report, JSON_C_TO_STRING_PLAIN)});
+        if (job->vm)
+                measured_take(&job->vm->measured, report);
 }

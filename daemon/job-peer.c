@@ -30,12 +30,12 @@ json_object *job_plan_json(const Job *job)
                 json_append(devices, json_object_new_string(job->ids[i]));
         json_add(plan, "phases", phases);
         json_add(plan, "devices", devices);
-        json_add_number(plan, "retries", job->plan.retries);
         json_add_bool(plan, "logs_dma", job->plan.logs_dma);
         json_add_bool(plan, "copies_pages", job->plan.copies_pages);
         json_add_bool(plan, "p2p", job->plan.p2p);
         json_add_bool(plan, "grace", job->plan.grace);
         json_add_bool(plan, "push", job->plan.push);
+        json_add_bool(plan, "hold_vcpus", job->plan.hold_vcpus);
         return plan;
 }
 
@@ -86,8 +86,8 @@ void job_send(Job *job, const HalfEffect *effect)
                 json_add_string(message, "vm", job->vm_uuid);
                 json_add(message, "plan", job_plan_json(job));
                 json_add_string(message, "plan_hash", job->plan_hash);
-                json_add_number(message, "bandwidth", (int64_t) job->limits.bandwidth);
-                json_add_number(message, "max_blackout_usec", (int64_t) job->limits.max_blackout_usec);
+                json_add_number(message, "bandwidth", (int64_t) job->plan.bandwidth);
+                json_add_number(message, "max_blackout_usec", (int64_t) job->plan.max_blackout_usec);
                 break;
         case MESSAGE_PREPARED: job_add_tokens(job, message); break;
         case MESSAGE_BEGIN: json_add_string(message, "phase", phase_to_string(effect->phase)); break;
@@ -129,6 +129,23 @@ void job_send(Job *job, const HalfEffect *effect)
 
 /* ---- in ------------------------------------------------------------------------------------------------------ */
 
+/* What it says of itself, by which its device may be refused here, too: policies of both hosts count. It is not there when it
+ * did not look. */
+static void judge_theirs(Job *job, JsonReader *reader, json_object *body, const Manifest *mine,
+                         Findings *findings)
+{
+        json_object *object = json_member(reader, body, "manifest", json_type_object, false);
+        Manifest theirs = {};
+
+        if (!object || manifest_from_json(reader, object, &theirs) < 0)
+                return;
+        if (check_pair(mine, &theirs, &job->host->policies->rules, findings) < 0)
+                abort();
+        json_object_put(job->peer_host);
+        job->peer_host = job_host_json(&theirs);
+        manifest_deinit(&theirs);
+}
+
 /* The source's own findings, and what the destination found. */
 static bool take_checked(Job *job, JsonReader *reader, json_object *body)
 {
@@ -138,13 +155,14 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
         Findings findings = {};
         Manifest manifest;
 
-        if (vm_manifest(job->vm, &manifest) < 0 || check_side(&manifest, SIDE_SOURCE, &findings) < 0)
+        if (vm_manifest(job->vm, &manifest) < 0 ||
+            check_side(&manifest, &job->host->policies->rules, SIDE_SOURCE, &findings) < 0)
                 abort();
+        judge_theirs(job, reader, body, &manifest, &findings);
         findings_to_json(&findings, job->findings);
-        job_add_plugin_findings(job);
         findings_take(theirs, job->findings);
         job->more_findings = (uint32_t) json_number(reader, report, "more", 0, INT32_MAX, 0);
-        ok &= !findings_json_first_refusal(job->findings);
+        ok &= !findings_refuse(&findings);
         findings_deinit(&findings);
         manifest_deinit(&manifest);
         return ok;

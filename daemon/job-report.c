@@ -216,8 +216,9 @@ static void cause_text(const Job *job, char *ret, size_t size)
         case HALF_CAUSE_CANCELLED: (void) snprintf(ret, size, "cancelled"); return;
         case HALF_CAUSE_TIMEOUT: (void) snprintf(ret, size, "the job took longer than it was given"); return;
         case HALF_CAUSE_BLACKOUT:
-                (void) snprintf(ret, size,
-                                "the blackout would have become longer than --max-blackout allows");
+                (void) snprintf(
+                        ret, size,
+                        "the blackout would have become longer than --max-blackout, or policy, allows");
                 return;
         case HALF_CAUSE_CUT:
                 (void) snprintf(ret, size, "no connection to the other migmgrd: %s", job->peer_text);
@@ -285,6 +286,13 @@ static Outcome describe_error(const Job *job, char *ret, size_t size)
         if (outcome != OUTCOME_NONE && n < size)
                 n += (size_t) snprintf(ret + n, size - n, ", phase %s: %s",
                                        phase_to_string(half_states[f->in].phase), cause);
+        /* It had begun to start and was ended while held: the policy "back". */
+        if (job->half->ran && (job->half->owner == OWNER_PROMISED || job->half->owner == OWNER_DISCARDED) &&
+            n < size)
+                n += (size_t) snprintf(
+                        ret + n, size - n,
+                        "; its guest executed nothing at the destination, and devices that had run there for a moment "
+                        "go on at the source from before that");
         if (degraded && n < size) {
                 lost_text(job, lost, sizeof lost);
                 n += (size_t) snprintf(ret + n, size - n,
@@ -331,13 +339,13 @@ static bool is_in_phase(const Job *job, uint32_t device, Phase phase)
 {
         for (HalfState s = 0; s < HALF_STATE_MAX; s++)
                 if (half_states[s].phase == phase && half_states[s].job == JOB_STATE_RUNNING &&
-                    plan_asks(&job->plan, half_states[s].device, job->half->devices[device].flags))
+                    plan_asks(&job->plan, half_states[s].device, device, job->half->devices[device].flags))
                         return true;
         return false;
 }
 
 /* The plan that the run has, with the devices of each phase. */
-static json_object *plan_to_json(const Job *job)
+json_object *job_plan_report(const Job *job)
 {
         json_object *plan = job_plan_json(job), *phases = NULL;
 
@@ -354,19 +362,6 @@ static json_object *plan_to_json(const Job *job)
         }
         json_add_number(plan, "predicted_blackout_usec", (int64_t) job->predicted_usec);
         return plan;
-}
-
-json_object *job_report(const Job *job)
-{
-        json_object *report = json_new_object();
-
-        json_add_bool(report, "ok",
-                      !findings_json_first_refusal(job->findings) && job_result(job) == JOB_RESULT_DONE);
-        json_add(report, "findings", json_object_get(job->findings));
-        json_add_number(report, "more_findings", job->more_findings);
-        json_add_number(report, "plugins_msec", job->vm ? (int64_t) vm_plugins_blackout_ms(job->vm) : 0);
-        json_add(report, "plan", plan_to_json(job));
-        return report;
 }
 
 static json_object *devices_to_json(const Job *job)
@@ -433,8 +428,8 @@ json_object *job_to_json(const Job *job)
 
         json_add_number(o, "version", JSON_VERSION);
         add_head(job, o);
-        json_add_number(o, "bandwidth", (int64_t) job->limits.bandwidth);
-        json_add_number(o, "max_blackout_usec", (int64_t) job->limits.max_blackout_usec);
+        json_add_number(o, "bandwidth", (int64_t) job->plan.bandwidth);
+        json_add_number(o, "max_blackout_usec", (int64_t) job->plan.max_blackout_usec);
         add_figures(job, o);
         json_add_string(error, "name", name ? name : "");
         json_add_string(error, "text", text);

@@ -103,7 +103,7 @@ static void on_device_dirty(void *userdata, uint32_t vm_index, const AgentDirty 
 /* From the moment in which the VM stood, not from that in which we heard of it. */
 static void watch_blackout(Job *job)
 {
-        uint64_t most = job->limits.max_blackout_usec, usec = job_blackout_usec(job);
+        uint64_t most = job->plan.max_blackout_usec, usec = job_blackout_usec(job);
 
         if (most > 0 && usec > 0 && !job->watches_blackout) {
                 job->watches_blackout = true;
@@ -227,8 +227,10 @@ void job_run_device(Job *job, const HalfEffect *effect)
 {
         Device *device = job->vm->devices[job->devices[effect->device].vm_index];
 
-        device_run(device, job->id, &effect->program, &job->plan.limits, effect->deadline_usec,
-                   effect->interrupt, effect->step, on_device_answered, job);
+        if (effect->program.n > 0 && effect->program.ops[0].type == DEVICE_OP_LOG_START)
+                device_tell_others(device, job->vm->devices, job->vm->definition->n_devices);
+        device_run(device, job->id, &effect->program, &job->plan.devices[effect->device].limits,
+                   effect->deadline_usec, effect->interrupt, effect->step, on_device_answered, job);
 }
 
 static void command_device(Job *job, const HalfEffect *effect)
@@ -406,9 +408,6 @@ static void finish(Job *job)
         loop_timer_set(job->blackout_timer, 0);
         job_forget_plugins(job);
         job_drop_data(job);
-        if (job_side(job) == SIDE_SOURCE && job_result(job) == JOB_RESULT_DONE && job->vm &&
-            !job->half->check_only)
-                job->vm->last_blackout_usec = job_blackout_usec(job);
         /* A VM that is in doubt, or still ends, stays in hand: see vm_set_job() in the states behind this one. */
         if (!job->half->check_only)
                 job_note_end(job);
@@ -507,9 +506,11 @@ Job *job_free(Job *job)
         loop_timer_free(job->blackout_timer);
         loop_timer_free(job->post_timer);
         half_effects_deinit(&job->effects);
+        plan_deinit(&job->plan);
         timeline_deinit(&job->timeline);
         json_object_put(job->findings);
         json_object_put(job->steps);
+        json_object_put(job->peer_host);
         free(job->queue);
         for (uint32_t i = 0; job->ids && i < job->n_devices; i++)
                 free((void *) job->ids[i]);
@@ -593,11 +594,33 @@ static int set_all_devices(Job *job)
 
 static void tell_limits(const Job *job)
 {
-        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.limits.bandwidth,
-                                                  .blackout_usec = job->limits.max_blackout_usec,
+        vmm_set_limits(job->vm->vmm, &(VmmLimits){.bandwidth = job->plan.bandwidth_share,
+                                                  .blackout_usec = job->plan.max_blackout_usec,
                                                   .grace = job->plan.grace,
                                                   .push = job->plan.push,
                                                   .p2p = job->plan.p2p});
+}
+
+/* What is known now, with the devices in the plan's order, which is the source's. */
+static int job_manifest(const Job *job, Manifest *ret)
+{
+        Manifest manifest;
+        ManifestDevice *sorted;
+        int r = vm_manifest(job->vm, &manifest);
+
+        if (r < 0)
+                return r;
+        sorted = calloc(job->n_devices + 1, sizeof *sorted);
+        if (!sorted) {
+                manifest_deinit(&manifest);
+                return -ENOMEM;
+        }
+        for (uint32_t i = 0; i < job->n_devices; i++)
+                sorted[i] = manifest.devices[job->devices[i].vm_index];
+        free(manifest.devices);
+        manifest.devices = sorted;
+        *ret = manifest;
+        return 0;
 }
 
 int job_make_plan(Job *job)
@@ -606,13 +629,22 @@ int job_make_plan(Job *job)
         unsigned char digest[EVP_MAX_MD_SIZE];
         const char *text;
         Manifest manifest;
-        int r = vm_manifest(job->vm, &manifest);
+        Plan plan;
+        int r = job_manifest(job, &manifest);
 
         if (r < 0)
                 return r;
-        plan_build(&job->plan, &manifest, &job->host->config.policy);
+        r = plan_build(&plan, &manifest, &job->host->policies->rules, job->host->config.doubt_usec);
+        if (r >= 0 && job->seen_state == HALF_STATE_INVALID)
+                job->predicted_usec = job_predict(job, &manifest); /* it is told once */
         manifest_deinit(&manifest);
-        plan_divide_bandwidth(&job->plan, job->limits.bandwidth);
+        if (r < 0)
+                return r;
+        plan_deinit(&job->plan);
+        job->plan = plan;
+        job->plan.fence = job->host->config.n_fence > 0;
+        job->plan.fence_usec = job->host->config.fence_usec;
+        plan_take_limits(&job->plan, job->limits.bandwidth, job->limits.max_blackout_usec);
         tell_limits(job);
         json = job_plan_json(job);
         text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
@@ -644,7 +676,6 @@ int job_new_source(const Host *host, const JobHooks *hooks, void *userdata, Vm *
                 r = job_make_plan(job);
         if (r < 0)
                 return r;
-        job->predicted_usec = vm->last_blackout_usec;
         if (options->timeout_usec > 0)
                 loop_timer_set(job->timeout, options->timeout_usec);
         take_vm(job);
@@ -707,6 +738,7 @@ int job_new_destination(const Host *host, const JobHooks *hooks, void *userdata,
                 job->plan.copies_pages = json_flag(&reader, plan, "copies_pages", false);
                 /* Its operator or ours may not want it; and what its devices can is known there. */
                 job->plan.push &= json_flag(&reader, plan, "push", false);
+                job->plan.hold_vcpus &= json_flag(&reader, plan, "hold_vcpus", false);
                 job->plan.p2p = json_flag(&reader, plan, "p2p", false);
                 tell_limits(job);
                 r = job_make_tokens(job);

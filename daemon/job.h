@@ -6,7 +6,8 @@
  * The half decides, the job does. Every event goes through job_post(): the half takes one step, and what it asks for is
  * performed: devices and VMM are commanded through the VM, records written, messages sent, the timer set. What comes
  * of that returns as the next event. Owned by the manager; files: job.c (events and effects), job-peer.c (messages),
- * job-data.c (data connections), job-measure.c (when and how long), job-report.c (what people are told), job-history.c (what is kept of it).
+ * job-data.c (data connections), job-measure.c (when and how long), job-check.c (what check reports), job-report.c (what people are
+ * told), job-resolve.c (what a person can decide), job-history.c (what is kept of it).
  */
 
 #include "common/outcome.h"
@@ -120,6 +121,7 @@ struct Job {
         json_object *steps;                  /* that it took in this run of the daemon */
         bool restored;                       /* it took others before */
         uint32_t more_findings;              /* that the destination has, and has not sent */
+        json_object *peer_host;              /* what it is, or NULL: it did not look */
         char peer_device[DEVICE_ID_MAX + 1]; /* what FAILED named */
         bool peer_lost;                      /* STARTED says that devices have lost their state */
         uint64_t predicted_usec;
@@ -193,7 +195,7 @@ bool job_is_decided(const Job *job);
 json_object *job_to_json(const Job *job);
 /* A line's worth of it. */
 json_object *job_summary(const Job *job);
-/* What check has to say: {"ok", "findings", "plan"}. */
+/* What check has to say: docs/dbus/org.migmgr1.Manager.xml. */
 json_object *job_report(const Job *job);
 
 /* ---- between the job's own files ----------------------------------------------------------------------------- */
@@ -237,9 +239,16 @@ uint64_t job_vmm_only_usec(const Job *job);
 
 /* job-history.c */
 void job_note_step(Job *job);
-void job_note_end(const Job *job);
+void job_note_end(Job *job);
+/* job-check.c */
+/* How long the VM will stand still; 0: nobody knows. */
+uint64_t job_predict(const Job *job, const Manifest *manifest);
+/* What a host is, for the report. */
+json_object *job_host_json(const Manifest *manifest);
 
 /* job-report.c */
+/* The plan that the run has, with the devices of each phase. */
+json_object *job_plan_report(const Job *job);
 void job_log_change(const Job *job, HalfState from, HalfState to);
 /* With migmgrd --debug: what has come, and what the half asks for. */
 void job_log_event(const Job *job, const HalfEvent *event);

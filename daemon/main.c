@@ -116,12 +116,17 @@ static int read_settings(Daemon *d)
         char error[JSON_TEXT_MAX];
         int r = config_read(config, error);
 
-        if (r >= 0)
-                r = policy_files_read(config->policies_dirs, config->n_policies_dirs, &d->policies, error);
-        if (r < 0)
+        if (r < 0) {
                 log_error(NULL, "%s", error);
+                return r;
+        }
+        if (policy_files_read(config->policies_dirs, config->n_policies_dirs, &d->policies, error) < 0) {
+                log_error(NULL, "%s; correct it, then: migctl policy reload. Until then no move begins",
+                          error);
+                memcpy(d->policies.error, error, sizeof d->policies.error);
+        }
         d->host.policies = &d->policies;
-        return r;
+        return 0;
 }
 
 static void on_bus_end(void *userdata)

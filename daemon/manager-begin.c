@@ -91,6 +91,11 @@ static Outcome begin(Manager *manager, Vm *vm, const char *destination, const Jo
                 (void) snprintf(ret_text, JSON_TEXT_MAX, "destination \"%.80s\": %s", destination, reason);
                 return OUTCOME_BAD_DESTINATION;
         }
+        if (manager->host->policies->error[0]) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "%.400s; correct it, then: migctl policy reload",
+                                manager->host->policies->error);
+                return OUTCOME_BAD_POLICY;
+        }
         if (vm_is_busy(vm))
                 return manager_say_busy(vm, ret_text);
         dialer = manager_dialer(manager, destination);

@@ -202,7 +202,8 @@ static void inquiry_free(Inquiry *inquiry)
 /* Of more than a person would read, the first; all of a VM with a thousand devices would not go into one message. */
 #define FINDINGS_SENT 100
 
-static void answer_inquiry(Inquiry *inquiry, json_object *findings)
+/* `mine`: what this host is, if it was looked at. */
+static void answer_inquiry(Inquiry *inquiry, json_object *findings, const Manifest *mine)
 {
         json_object *message = link_message(MESSAGE_CHECKED, inquiry->job), *report = json_new_object();
         size_t n = json_object_array_length(findings), more = n > FINDINGS_SENT ? n - FINDINGS_SENT : 0;
@@ -213,6 +214,8 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings)
         json_add_bool(report, "ok", !refused);
         json_add(report, "findings", findings);
         json_add_number(report, "more", (int64_t) more);
+        if (mine)
+                json_add(message, "manifest", manifest_to_json(mine));
         json_add(message, "report", report);
         for (Caller *caller = inquiry->manager->callers; caller; caller = caller->next)
                 if (link_is_up(caller->link) && streq(link_host(caller->link), inquiry->host)) {
@@ -224,35 +227,36 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings)
         inquiry_free(inquiry);
 }
 
-static void answer_one_finding(Inquiry *inquiry, const char *property, const char *source,
-                               const char *destination, const char *remedy)
+static void answer_one_finding(Inquiry *inquiry, FindingId id, const char *source, const char *destination)
 {
-        json_object *findings = json_new_array();
-        Finding finding = {.property = property, .remedy = remedy};
+        json_object *array = json_new_array();
+        Findings findings = {};
 
-        (void) snprintf(finding.source, sizeof finding.source, "%s", source);
-        (void) snprintf(finding.destination, sizeof finding.destination, "%s", destination);
-        findings_to_json(&(Findings){1, &finding}, findings);
-        answer_inquiry(inquiry, findings);
+        if (findings_add(&findings, id, "", source, destination) < 0)
+                abort();
+        findings_to_json(&findings, array);
+        findings_deinit(&findings);
+        answer_inquiry(inquiry, array, NULL);
 }
 
 /* Everything that the source claims and that can be judged is judged again here. */
 static void judge(Inquiry *inquiry, Vm *vm)
 {
         json_object *array = json_new_array();
+        const PolicyRules *rules = &inquiry->manager->host->policies->rules;
         Findings findings = {};
         Manifest mine;
 
-        if (vm_manifest(vm, &mine) < 0 || check_side(&inquiry->source, SIDE_SOURCE, &findings) < 0 ||
-            check_side(&mine, SIDE_DESTINATION, &findings) < 0 ||
-            check_pair(&inquiry->source, &mine, &findings) < 0)
+        if (vm_manifest(vm, &mine) < 0 || check_side(&inquiry->source, rules, SIDE_SOURCE, &findings) < 0 ||
+            check_side(&mine, rules, SIDE_DESTINATION, &findings) < 0 ||
+            check_pair(&inquiry->source, &mine, rules, &findings) < 0)
                 abort();
         findings_to_json(&findings, array);
         findings_deinit(&findings);
-        manifest_deinit(&mine);
         findings_take(inquiry->from_them, array);
         vm_close_devices_later(vm);
-        answer_inquiry(inquiry, array);
+        answer_inquiry(inquiry, array, &mine);
+        manifest_deinit(&mine);
 }
 
 static void on_plugins_checked(void *userdata)
@@ -367,16 +371,13 @@ static void look_at_vm(Inquiry *inquiry)
         Vm *vm = find_incoming(inquiry->manager, inquiry->vm);
 
         if (!vm || !vm->registered)
-                answer_one_finding(inquiry, "definition", "registered", "not registered",
-                                   "register it at the destination: migctl register --incoming FILE");
+                answer_one_finding(inquiry, FINDING_NOT_REGISTERED, "registered", "not registered");
         else if (will_be_free(inquiry, vm))
                 manager_wait(inquiry->manager, vm, on_vm_free, inquiry);
         else if (vm_is_busy(vm) || vm->vmm->asked)
-                answer_one_finding(inquiry, "job", "none", "another job has this VM in hand",
-                                   "wait for the end of that job");
+                answer_one_finding(inquiry, FINDING_BUSY, "none", "another job has this VM in hand");
         else if (vm->presence == PRESENCE_HERE)
-                answer_one_finding(inquiry, "presence", "here", "here",
-                                   "the VM is at the destination already: unregister it where it is not");
+                answer_one_finding(inquiry, FINDING_PRESENCE_BOTH, "here", "here");
         else
                 vm_open_devices(vm, false, on_inquiry_devices, inquiry);
 }
@@ -394,12 +395,14 @@ static void take_check(Caller *caller, const char *job, json_object *body)
         memcpy(inquiry->host, link_host(caller->link), sizeof inquiry->host);
         memcpy(inquiry->job, job, sizeof inquiry->job);
         if (manifest_from_json(&reader, manifest, &inquiry->source) < 0) {
-                answer_one_finding(inquiry, "manifest", reader.text, "",
-                                   "use the same version of migmgr on both hosts");
+                answer_one_finding(inquiry, FINDING_MANIFEST, reader.text, "");
                 return;
         }
         memcpy(inquiry->vm, inquiry->source.uuid, sizeof inquiry->vm);
-        look_at_vm(inquiry);
+        if (caller->manager->host->policies->error[0])
+                answer_one_finding(inquiry, FINDING_POLICIES, "", caller->manager->host->policies->error);
+        else
+                look_at_vm(inquiry);
 }
 
 /* ---- prepare, at the destination ----------------------------------------------------------------------------- */

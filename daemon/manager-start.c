@@ -95,9 +95,19 @@ static int take_vm(void *userdata, const char *text, Presence presence)
         return 0;
 }
 
-static int take_history(void *userdata, const char *job, const char *summary)
+static int take_history(void *userdata, const char *job, const char *summary, const char *report)
 {
+        _cleanup_(json_object_putp) json_object *parsed = NULL;
+        JsonReader reader = {.where = "history"};
+        const char *uuid;
+        Vm *vm;
+
         manager_add_history(userdata, job, summary);
+        parsed = json_parse(&reader, report, strlen(report));
+        uuid = json_string(&reader, parsed, "vm", false);
+        vm = uuid ? manager_find_uuid(userdata, uuid) : NULL;
+        if (vm)
+                measured_take(&vm->measured, parsed);
         return 0;
 }
 
@@ -108,6 +118,7 @@ struct Pickup {
         Manager *manager;
         Record record;
         bool superseded;
+        VmmSight sight;
         Pickup *next; /* of the same VM: one after the other */
 };
 
@@ -136,9 +147,10 @@ static void pickup_done(Manager *manager)
                 log_error(NULL, "no VM can come here; start migmgrd again when that has been put right");
 }
 
-static void on_pickup_seen(void *userdata, const VmmSight *sight)
+static void take_up(void *userdata)
 {
         Pickup *pickup = userdata;
+        const VmmSight *sight = &pickup->sight;
         Manager *manager = pickup->manager;
         Vm *vm = manager_find_vm(manager, pickup->record.vm);
         LogAbout about = {.job = pickup->record.job, .vm = pickup->record.vm};
@@ -167,6 +179,18 @@ static void on_pickup_seen(void *userdata, const VmmSight *sight)
         }
         free(pickup);
         pickup_done(manager);
+}
+
+/* One that has died while nobody looked has left us the files of its devices: gone it is when these are closed. */
+static void on_pickup_seen(void *userdata, const VmmSight *sight)
+{
+        Pickup *pickup = userdata;
+        Vm *vm = manager_find_vm(pickup->manager, pickup->record.vm);
+
+        pickup->sight = *sight;
+        if (sight->lives || !vm || pickup->superseded || vm->clearing ||
+            vm_clear_supervised(vm, take_up, pickup) < 0)
+                take_up(pickup);
 }
 
 static void on_pickup_devices(void *userdata, Vm *vm)

@@ -78,28 +78,41 @@ static json_object *labels_to_json(const Manifest *manifest)
         return o;
 }
 
-static json_object *device_to_json(const ManifestDevice *device)
+static json_object *identity_to_json(const ManifestDevice *device, bool facts)
 {
+        static const ManifestDevice none;
         json_object *o = json_new_object();
 
         json_add_string(o, "id", device->id);
-        json_add_string(o, "type", device_type_to_string(device->type));
-        json_add_number(o, "flags", device->migration_flags);
-        json_add_string(o, "state", device_state_to_string(device->state));
-        json_add_number(o, "status", device->status);
-        add_text(o, "text", device->text);
-        add_text(o, "sysfs", device->sysfs);
         add_text(o, "driver", device->driver);
         json_add_string(o, "device", device->device);
         json_add_string(o, "subsystem", device->subsystem);
         json_add_string(o, "isolation", device_isolation_to_string(device->isolation));
-        json_add_number(o, "state-bytes", (int64_t) device->state_bytes);
-        json_add(o, "facts", facts_to_json(device));
-        json_add(o, "plugins", plugins_to_json(device));
+        json_add(o, "facts", facts_to_json(facts ? device : &none));
+        json_add(o, "plugins", plugins_to_json(facts ? device : &none));
         return o;
 }
 
-json_object *manifest_to_json(const Manifest *manifest)
+json_object *manifest_identity_to_json(const ManifestDevice *device)
+{
+        return identity_to_json(device, true);
+}
+
+static json_object *device_to_json(const ManifestDevice *device, bool facts)
+{
+        json_object *o = identity_to_json(device, facts);
+
+        json_add_string(o, "type", device_type_to_string(device->type));
+        json_add_number(o, "flags", device->migration_flags);
+        json_add_string(o, "state", device_state_to_string(device->state));
+        json_add_number(o, "status", device->status);
+        add_text(o, "text", facts ? device->text : "");
+        add_text(o, "sysfs", device->sysfs);
+        json_add_number(o, "state-bytes", (int64_t) device->state_bytes);
+        return o;
+}
+
+static json_object *make(const Manifest *manifest, bool facts)
 {
         json_object *o = json_new_object(), *devices = json_new_array();
 
@@ -113,9 +126,19 @@ json_object *manifest_to_json(const Manifest *manifest)
         json_add(o, "labels", labels_to_json(manifest));
         json_add(o, "vmm", vmm_to_json(&manifest->vmm));
         for (uint32_t i = 0; i < manifest->n_devices; i++)
-                json_append(devices, device_to_json(&manifest->devices[i]));
+                json_append(devices, device_to_json(&manifest->devices[i], facts));
         json_add(o, "devices", devices);
         return o;
+}
+
+json_object *manifest_to_json(const Manifest *manifest)
+{
+        json_object *o = make(manifest, true);
+
+        if (strlen(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN)) <= MANIFEST_JSON_MAX)
+                return o;
+        json_object_put(o);
+        return make(manifest, false);
 }
 
 /* ---- in ------------------------------------------------------------------------------------------------------ */

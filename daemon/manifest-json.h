@@ -6,7 +6,15 @@
 #include "common/json.h"
 #include "core/check.h"
 
+/* Of a message between daemons no more is a manifest. */
+#define MANIFEST_JSON_MAX (900 * 1024)
+
+/* Of a VM whose manifest would be longer than that, what is known of its devices and what went wrong with them is left out: what a
+ * policy compares is not known then, and refused. */
 json_object *manifest_to_json(const Manifest *manifest);
+
+/* Of that, what a device is, as policies match it and compare it. */
+json_object *manifest_identity_to_json(const ManifestDevice *device);
 
 /* Reads what another host sent; bounded and strict. Fails the reader, or -ENOMEM. */
 int manifest_from_json(JsonReader *reader, json_object *object, Manifest *ret) _must_check_;

@@ -63,7 +63,7 @@ static bool is_name(const char *name)
 }
 
 /* A file of a folder, in place of one that an earlier folder has. */
-static int add_file(PolicyFiles *files, const char *dir, const char *entry, char *ret_error)
+static int add_file(PolicyFiles *files, const char *dir, uint32_t index, const char *entry, char *ret_error)
 {
         char path[4096], name[256];
         PolicyFile *file;
@@ -90,10 +90,11 @@ static int add_file(PolicyFiles *files, const char *dir, const char *entry, char
                 file->name = need(strdup(name));
         }
         file->path = need(strdup(path));
+        file->dir = index;
         return 0;
 }
 
-static int add_folder(PolicyFiles *files, const char *dir, char *ret_error)
+static int add_folder(PolicyFiles *files, const char *dir, uint32_t index, char *ret_error)
 {
         struct dirent **entries = NULL;
         int n = scandir(dir, &entries, is_policy, alphasort), r = 0;
@@ -104,16 +105,18 @@ static int add_folder(PolicyFiles *files, const char *dir, char *ret_error)
         }
         for (int i = 0; i < n; i++) {
                 if (r >= 0)
-                        r = add_file(files, dir, entries[i]->d_name, ret_error);
+                        r = add_file(files, dir, index, entries[i]->d_name, ret_error);
                 free(entries[i]);
         }
         free(entries);
         return r;
 }
 
-static int by_name(const void *a, const void *b)
+static int by_importance(const void *a, const void *b)
 {
-        return strcmp(((const PolicyFile *) a)->name, ((const PolicyFile *) b)->name);
+        const PolicyFile *x = a, *y = b;
+
+        return x->dir != y->dir ? (x->dir > y->dir ? 1 : -1) : strcmp(x->name, y->name);
 }
 
 static int read_file(PolicyFiles *files, PolicyFile *file, char *ret_error)
@@ -136,8 +139,8 @@ static int read_all(char *const *dirs, uint32_t n_dirs, PolicyFiles *files, char
         int r = 0;
 
         for (uint32_t i = 0; i < n_dirs && r >= 0; i++)
-                r = add_folder(files, dirs[i], ret_error);
-        qsort(files->files, files->n, sizeof *files->files, by_name);
+                r = add_folder(files, dirs[i], i, ret_error);
+        qsort(files->files, files->n, sizeof *files->files, by_importance);
         for (uint32_t i = 0; i < files->n && r >= 0; i++)
                 r = read_file(files, &files->files[i], ret_error);
         return r;

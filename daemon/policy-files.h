@@ -2,7 +2,8 @@
 #pragma once
 
 /* The policy files of this host: those of several folders, taken together. A file of a later folder stands in for one of
- * the same name in an earlier one; all that are left are read in the order of their names.
+ * the same name in an earlier one. All that are left are read folder by folder, in the order of their names: what an
+ * administrator says comes after what is shipped, and of two rules that are equally specific the later one decides.
  *
  * Read whole or not at all: a file that is wrong leaves what was in force before. */
 
@@ -11,7 +12,8 @@
 #define POLICY_FILES_MAX 256
 
 typedef struct PolicyFile {
-        char *name; /* "mlx5-vf": of mlx5-vf.json; owned, as all texts here */
+        uint32_t dir; /* in which folder it is */
+        char *name;   /* "mlx5-vf": of mlx5-vf.json; owned, as all texts here */
         char *path;
         char *overrides; /* the path of what it stands in for; NULL: of nothing */
         char *text;
@@ -21,8 +23,11 @@ typedef struct PolicyFile {
 
 typedef struct PolicyFiles {
         uint32_t n;
-        PolicyFile *files; /* owned; in the order of their names */
+        PolicyFile *files; /* owned; in the order in which they were read */
         PolicyRules rules;
+        /* What was wrong when the daemon was started; else empty. Then there are no rules, and no move may begin: nobody knows
+         * what would be forbidden. The daemon itself has to live, for the jobs that had not ended. */
+        char error[JSON_TEXT_MAX];
 } PolicyFiles;
 
 /* Reads *.json of the folders, where they are there; names that begin with a dot are passed over, others are of

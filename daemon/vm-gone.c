@@ -14,15 +14,16 @@ struct VmClearing {
         uint32_t n; /* devices that are awaited */
         LoopTimer *timer;
         LoopCallback done;
+        void *userdata;
 };
 
 static void end(VmClearing *clearing)
 {
-        Vm *vm = clearing->vm;
         LoopCallback done = clearing->done;
+        void *userdata = clearing->userdata;
 
-        vm_end_clearing(vm);
-        done(vm);
+        vm_end_clearing(clearing->vm);
+        done(userdata);
 }
 
 static void close_one(VmClearing *clearing, uint32_t index)
@@ -87,7 +88,7 @@ static void on_looked(void *userdata, uint32_t index, uint32_t step, const Agent
         run(userdata, index, DEVICE_ACT_CLEAR, false, on_cleared);
 }
 
-int vm_clear_supervised(Vm *vm, LoopCallback done)
+int vm_clear_supervised(Vm *vm, LoopCallback done, void *userdata)
 {
         VmClearing *clearing;
         int r;
@@ -97,7 +98,7 @@ int vm_clear_supervised(Vm *vm, LoopCallback done)
         clearing = calloc(1, sizeof *clearing);
         if (!clearing)
                 return -ENOMEM;
-        *clearing = (VmClearing){.vm = vm, .done = done};
+        *clearing = (VmClearing){.vm = vm, .done = done, .userdata = userdata};
         r = loop_timer_new(vm->host->loop, on_timer, clearing, &clearing->timer);
         if (r < 0) {
                 free(clearing);

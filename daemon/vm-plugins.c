@@ -51,6 +51,17 @@ void vm_look_by_plugins(Vm *vm, uint32_t index, Side side, LoopCallback done, vo
         plugins_look(vm->host->plugins, &description.device, side, &vm->views[index], done, userdata);
 }
 
+/* What the device itself says of its state is better. */
+static void take_estimate(const PluginsView *view, ManifestDevice *device)
+{
+        for (Phase p = 0; p < PHASE_MAX; p++)
+                if (plugin_phase_is_blackout(p))
+                        device->estimate_usec +=
+                                MIN(view->usec[p], (uint64_t) INT64_MAX - device->estimate_usec);
+        if (device->state_bytes == 0)
+                device->state_bytes = MIN(view->bytes, (uint64_t) INT64_MAX);
+}
+
 int vm_add_said(const Vm *vm, uint32_t index, ManifestDevice *device)
 {
         const ManifestDevice *said = &vm->views[index].said;
@@ -60,6 +71,7 @@ int vm_add_said(const Vm *vm, uint32_t index, ManifestDevice *device)
                 r = manifest_add_fact(device, said->facts[i].key, said->facts[i].value);
         for (uint32_t i = 0; i < said->n_plugins && r == 0; i++)
                 r = manifest_add_plugin(device, said->plugins[i]);
+        take_estimate(&vm->views[index], device);
         return r;
 }
 

@@ -171,10 +171,24 @@ static void on_answered(void *userdata, uint32_t index, uint32_t step, const Age
                 reset_it(reset, reset->rung == RUNG_SEE ? reset->text : by_its_file(reset));
 }
 
+/* As long as it may take when a job prepares it. 5 s when nobody can say. */
+static uint64_t reset_usec(const VmReset *reset)
+{
+        Manifest manifest;
+        PolicyView view;
+
+        if (vm_manifest(reset->vm, &manifest) < 0)
+                return 5 * USEC_PER_SEC;
+        policy_of_device(&reset->vm->host->policies->rules, &manifest, &manifest.devices[reset->device],
+                         &view);
+        manifest_deinit(&manifest);
+        return view.values[POLICY_DEADLINE + PHASE_PREPARE] * USEC_PER_MSEC;
+}
+
 static void run(VmReset *reset, DeviceAct act)
 {
         Device *device = device_of(reset);
-        uint64_t usec = reset->vm->host->config.policy.deadline_usec[PHASE_PREPARE];
+        uint64_t usec = reset_usec(reset);
         DeviceProgram program;
 
         if (device_program(act, device_state(device), device_flags(device), !device_is_open(device),

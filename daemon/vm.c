@@ -129,7 +129,7 @@ static void on_vmm_gone(void *userdata)
 {
         Vm *vm = userdata;
 
-        if (vm_clear_supervised(vm, on_cleared) < 0)
+        if (vm_clear_supervised(vm, on_cleared, vm) < 0)
                 abort();
 }
 
@@ -392,6 +392,7 @@ Vm *vm_free(Vm *vm)
         vmm_free(vm->vmm);
         loop_timer_free(vm->idle_timer);
         loop_timer_free(vm->again_timer);
+        measured_deinit(&vm->measured);
         definition_free(vm->definition);
         free(vm);
         return NULL;
@@ -413,7 +414,7 @@ static int make_devices(Vm *vm)
                              vm->host->loop,
                              vm->host->helper,
                              vm->host->config.runtime_dir,
-                             vm->host->config.policy.connect_usec};
+                             vm->host->config.connect_usec};
         uint32_t n = vm->definition->n_devices;
         int r = 0;
 

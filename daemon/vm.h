@@ -6,6 +6,7 @@
 
 #include "device/device.h"
 #include "host.h"
+#include "measured.h"
 #include "plugin/plugins.h"
 #include "vmm/vmm.h"
 
@@ -48,10 +49,10 @@ struct Vm {
         Device **devices;
         PluginsView *views; /* of plugins, of each device: what they said when they were asked last */
         Vmm *vmm;
-        uint64_t last_blackout_usec; /* of its last good move from here; 0: none yet */
-        void *job;                   /* the job in hand (Job), or NULL */
-        const VmListener *listener;  /* its */
-        LoopTimer *idle_timer;       /* devices opened only to answer a check are let go again */
+        Measured measured;          /* of its last good move from here */
+        void *job;                  /* the job in hand (Job), or NULL */
+        const VmListener *listener; /* its */
+        LoopTimer *idle_timer;      /* devices opened only to answer a check are let go again */
         LoopTimer *again_timer; /* a device that a VMM uses has gone too soon to be opened again at once */
         uint32_t n_asking;      /* plugins are asked about its devices for a CHECK */
         uint32_t n_opening;    /* devices that are not open yet, nor given up, or that a job has taken over */
@@ -122,5 +123,5 @@ void vm_end_job(Vm *vm);
 
 /* vm-gone.c: the VMM's process has ended. Our files of its own devices would keep these as it left them, and open: they are
  * reset, unless they stand in STOP, and closed. `done`, later or at once, when that is so, or after a second. */
-int vm_clear_supervised(Vm *vm, LoopCallback done) _must_check_;
+int vm_clear_supervised(Vm *vm, LoopCallback done, void *userdata) _must_check_;
 void vm_end_clearing(Vm *vm);

@@ -26,6 +26,9 @@ static const char *const when_names[] = {
         "agents copy pages",
         "DONE has come",
         "push",
+        "once handed over it stays",
+        "a loss that holds the VM",
+        "vCPUs held",
         "run here",
         "discard here",
         "not linked",
@@ -35,11 +38,8 @@ static const char *const when_names[] = {
 _Static_assert(1 << ARRAY_SIZE(when_names) == WHEN_MAX, "a condition has no name");
 
 static const char *const time_names[] = {
-        [HALF_TIME_NONE] = "-",
-        [HALF_TIME_PHASE] = "phase",
-        [HALF_TIME_DOUBT] = "doubt",
-        [HALF_TIME_RETRY] = "retry",
-        [HALF_TIME_FENCE] = "fence",
+        [HALF_TIME_NONE] = "-",      [HALF_TIME_PHASE] = "phase", [HALF_TIME_DOUBT] = "doubt",
+        [HALF_TIME_RETRY] = "retry", [HALF_TIME_FENCE] = "fence",
 };
 
 static const char *const patience_names[] = {

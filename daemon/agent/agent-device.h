@@ -57,7 +57,7 @@ typedef struct AgentDeviceOps {
         void (*abandon)(AgentDevice *device);
         void (*abandon_transfers)(AgentDevice *device);
         /* or NULL: */
-        bool (*keeps)(AgentDevice *device, void *buffer, size_t size);
+        bool (*keeps)(AgentDevice *device, void *mapping, size_t size);
         uint64_t (*left)(const AgentDevice *device, bool *ret_initial);
         const char *(*explain)(const AgentDevice *device);
         DeviceState (*read_back)(const AgentDevice *device);
@@ -170,11 +170,11 @@ static inline void agent_device_abandon_transfers(AgentDevice *device)
         device->ops->abandon_transfers(device);
 }
 
-/* After that: a call that can't be interrupted may still work in this buffer, from malloc(). It is the device's then, and
- * freed when that call returns. */
-static inline bool agent_device_keeps(AgentDevice *device, void *buffer, size_t size)
+/* After that: a call that can't be interrupted may still work in this mapping. It is the device's then, and unmapped when
+ * that call returns. */
+static inline bool agent_device_keeps(AgentDevice *device, void *mapping, size_t size)
 {
-        return device->ops->keeps && device->ops->keeps(device, buffer, size);
+        return device->ops->keeps && device->ops->keeps(device, mapping, size);
 }
 
 /* Bytes that it says a pre-copy has left, as of the last read; `ret_initial`: some of them are those without which the

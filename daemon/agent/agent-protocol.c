@@ -10,6 +10,7 @@ static const size_t sizes[] = {
         [AGENT_PROGRESS] = sizeof(AgentProgress), [AGENT_GONE] = sizeof(AgentGone),
         [AGENT_DIRTY] = sizeof(AgentDirty),       [AGENT_BROKER] = sizeof(AgentBroker),
         [AGENT_WANTED] = sizeof(AgentWanted),     [AGENT_IDENTITY] = sizeof(AgentIdentity),
+        [AGENT_FILES] = sizeof(AgentFiles),
 };
 
 size_t agent_packet_size(AgentPacketType type)
@@ -66,6 +67,7 @@ static bool is_sane(const AgentPacket *packet)
                        packet->result.to < DEVICE_STATE_MAX && packet->result.op <= DEVICE_PROGRAM_MAX &&
                        packet->result.status <= 0 && is_text(packet->result.text, AGENT_TEXT_MAX);
         case AGENT_DIRTY: return dirty_is_sane(&packet->dirty);
+        case AGENT_FILES: return packet->files.first <= 1 && packet->files.n <= AGENT_FILES_MAX;
         case AGENT_BROKER:
                 return is_text(packet->broker.path, sizeof packet->broker.path) &&
                        socket_path_fits(packet->broker.path);

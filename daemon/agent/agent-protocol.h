@@ -7,7 +7,7 @@
  * which has just started must know. A commander sends OPEN (with the connected socket of the device's server, or the file
  * of a kernel VFIO device), ATTACH
  * (with a data connection), RUN and STOP; OPEN and RUN are answered by one RESULT each, in order. A RUN that comes while
- * another runs waits for it. Between them PROGRESS, DIRTY and GONE may come at any time. What a device is, IDENTITY says: right
+ * another runs waits for it. Between them PROGRESS, DIRTY, FILES and GONE may come at any time. What a device is, IDENTITY says: right
  * before the RESULT of the OPEN that has opened it, and right before HELLO. An agent whose device a VMM uses
  * is told so with BROKER, before OPEN; it then says WANTED when that VMM waits and there is no connection to the device.
  *
@@ -21,13 +21,16 @@
 #include "daemon/core/device-identity.h"
 #include "daemon/core/device-memory.h"
 #include "daemon/core/device-program.h"
-#include "daemon/core/policy.h"
+#include "daemon/core/transfer-limits.h"
 
 #define AGENT_MAGIC      0x3147414du /* "MAG1" */
 #define AGENT_PACKET_MAX 1024
 #define AGENT_TEXT_MAX   256
 #define AGENT_KEY_MAX    16 /* hex digits: the agent's name in the runtime directory */
 #define AGENT_QUEUE_MAX  4  /* commands that may wait */
+
+/* Files of device memory in one packet: as many as a device has regions, and more. */
+#define AGENT_FILES_MAX 32
 
 /* As many as one answer to DMA_LOGGING_REPORT can tell of. */
 #define AGENT_DIRTY_PAGES_MAX (8 * UINT64_C(1024) * 1024)
@@ -49,6 +52,8 @@ typedef enum AgentPacketType {
         AGENT_WANTED,
         AGENT_DIRTY,
         AGENT_IDENTITY,
+        /* both ways */
+        AGENT_FILES,
 } AgentPacketType;
 
 typedef struct AgentHead {
@@ -174,6 +179,20 @@ typedef struct AgentWanted {
         AgentHead head;
 } AgentWanted;
 
+typedef struct AgentFile {
+        uint64_t dev, ino;
+} AgentFile;
+
+/* Files that are memory of devices: their VMM may have mapped them, and given them to other devices to write to. An agent says,
+ * before a RESULT, which are its device's, all of them each time. A commander says before a RUN with DEVICE_OP_LOG_START which
+ * are those of the VM's other devices: what is written there is no memory of the VM. */
+typedef struct AgentFiles {
+        AgentHead head;
+        uint32_t first; /* 1: those that were said before count no more */
+        uint32_t n;
+        AgentFile files[AGENT_FILES_MAX];
+} AgentFiles;
+
 static_assert(sizeof(AgentResultPacket) <= AGENT_PACKET_MAX, "the largest packet fits");
 
 typedef union AgentPacket {
@@ -190,6 +209,7 @@ typedef union AgentPacket {
         AgentBroker broker;
         AgentWanted wanted;
         AgentIdentity identity;
+        AgentFiles files;
         uint8_t bytes[AGENT_PACKET_MAX];
 } AgentPacket;
 

@@ -13,6 +13,7 @@
 
 #define PROGRESS_USEC  (100 * USEC_PER_MSEC)
 #define COMMANDER_MSEC 1000
+#define OTHERS_MAX     (1024 * AGENT_FILES_MAX) /* files of as many devices as a VM may have */
 
 typedef struct Waiting {
         AgentPacket packet;
@@ -38,6 +39,7 @@ struct Agent {
         uint32_t last_seq;
         int last_status;
         uint64_t bytes;
+        AgentFiles said; /* to this commander */
         bool loaded, closing, gone;
         bool kernel;   /* what was opened last is a kernel VFIO device */
         bool settling; /* opened, but what the VMM had set up is still being given to the server */
@@ -111,10 +113,35 @@ static void say_hello(Agent *agent)
         say(agent, &packet);
 }
 
+/* Whenever they are others than were said last. */
+static void say_files(Agent *agent)
+{
+        AgentPacket packet = {.files = {.first = 1}};
+
+        packet.files.n = broker_regions(agent->place.broker, packet.files.files, AGENT_FILES_MAX);
+        if (packet.files.n == agent->said.n &&
+            memcmp(packet.files.files, agent->said.files, sizeof agent->said.files) == 0)
+                return;
+        agent->said = packet.files;
+        packet.head.type = AGENT_FILES;
+        say(agent, &packet);
+}
+
+static void take_files(Agent *agent, const AgentFiles *files)
+{
+        DirtyOthers *others = &agent->place.others;
+
+        if (files->first)
+                dirty_others_clear(others);
+        if (others->n > OTHERS_MAX || dirty_others_add(others, files->files, files->n) < 0)
+                log_error(NULL, "the files of so many devices can't be remembered");
+}
+
 static void say_result(Agent *agent, const AgentResultPacket *result)
 {
         AgentPacket packet = {.result = *result};
 
+        say_files(agent);
         packet.result.flags = current_flags(agent);
         agent->last_seq = result->seq;
         agent->last_status = result->status;
@@ -534,7 +561,7 @@ static void on_unmap(void *userdata, const BrokerMap *map)
         Agent *agent = userdata;
 
         if (agent->place.dirty && agent->place.device)
-                dirty_note(agent->place.dirty, agent->place.device, map);
+                dirty_note(agent->place.dirty, agent->place.device, map, &agent->place.others);
 }
 
 static void start_broker(Agent *agent, const AgentBroker *packet, int fd)
@@ -571,6 +598,7 @@ static void obey(Agent *agent, const AgentPacket *packet, int fd)
                 return;
         case AGENT_ATTACH: attach(agent, &packet->attach, fd); return;
         case AGENT_BROKER: start_broker(agent, &packet->broker, fd); return;
+        case AGENT_FILES: take_files(agent, &packet->files); break;
         case AGENT_STOP:
                 if (agent->program)
                         program_stop(agent->program);
@@ -632,7 +660,9 @@ static void on_accept(evutil_socket_t socket, short what, void *userdata)
                 drop_commander(agent);
                 return;
         }
+        agent->said = (AgentFiles){};
         say_hello(agent);
+        say_files(agent);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */
@@ -649,6 +679,7 @@ Agent *agent_free(Agent *agent)
         drop_device(agent);
         agent_device_free(agent->opening);
         broker_free(agent->place.broker); /* behind the device, whose calls are the broker's too */
+        dirty_others_clear(&agent->place.others);
         close_data(agent);
         for (size_t i = 0; i < ARRAY_SIZE(events); i++)
                 if (events[i])

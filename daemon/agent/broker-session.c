@@ -332,6 +332,16 @@ void session_gives_region(Session *session, const VfioUserMessage *command, cons
                 *region = (Region){st.st_dev, st.st_ino, agreed};
 }
 
+uint32_t session_regions(const Session *session, AgentFile *ret, uint32_t max)
+{
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < SESSION_REGIONS_MAX && n < max; i++)
+                if (session->regions[i].wish.wanted)
+                        ret[n++] = (AgentFile){session->regions[i].dev, session->regions[i].ino};
+        return n;
+}
+
 /* Whether the server still has that file; without one it is another. */
 static int region_seen(Session *session, const VfioUserMessage *command, const VfioUserMessage *reply)
 {

@@ -35,6 +35,9 @@ int session_accepted(Session *session, VfioUserMessage *command, bool wanted) _m
 /* The VMM is given the file of a region, with the reply to this command. */
 void session_gives_region(Session *session, const VfioUserMessage *command, const VfioUserMessage *reply);
 
+/* The files that it was given so, as many as there is room for; how many. */
+uint32_t session_regions(const Session *session, AgentFile *ret, uint32_t max);
+
 /* The VMM is gone: nothing is wanted any more. */
 void session_unwant(Session *session);
 /* The server's connection is gone: it has nothing any more. */

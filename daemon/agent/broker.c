@@ -100,6 +100,11 @@ uint32_t broker_maps(const Broker *broker, const BrokerMap **ret)
         return broker ? session_maps(broker->session, ret) : 0;
 }
 
+uint32_t broker_regions(const Broker *broker, AgentFile *ret, uint32_t max)
+{
+        return broker ? session_regions(broker->session, ret, max) : 0;
+}
+
 /* ---- the device ---------------------------------------------------------------------------------------------- */
 
 void broker_set_held(Broker *broker, bool held)

@@ -12,6 +12,7 @@
  * nothing that it sends changes the framing towards the server.
  */
 
+#include "agent-protocol.h"
 #include "vfio-user-device.h"
 #include "common/macros.h"
 
@@ -66,6 +67,9 @@ void broker_see_state(Broker *broker, DeviceState state, bool asked);
 
 /* What the VMM has mapped, in order of address; without a broker (NULL) nothing. Good until the loop is entered again. */
 uint32_t broker_maps(const Broker *broker, const BrokerMap **ret);
+
+/* The files of the device's memory that the VMM was given, as many as there is room for; how many. */
+uint32_t broker_regions(const Broker *broker, AgentFile *ret, uint32_t max);
 
 /* The device stands: VMM traffic waits. What has arrived when that begins is sent first. */
 void broker_set_held(Broker *broker, bool held);

@@ -76,6 +76,24 @@ Dirty *dirty_free(Dirty *dirty)
         return NULL;
 }
 
+int dirty_others_add(DirtyOthers *others, const AgentFile *files, uint32_t n)
+{
+        AgentFile *all = realloc(others->files, (others->n + n) * sizeof *all + 1);
+
+        if (!all)
+                return -ENOMEM;
+        memcpy(all + others->n, files, n * sizeof *files);
+        others->files = all;
+        others->n += n;
+        return 0;
+}
+
+void dirty_others_clear(DirtyOthers *others)
+{
+        free(others->files);
+        *others = (DirtyOthers){};
+}
+
 /* ---- reading ------------------------------------------------------------------------------------------------- */
 
 /* Where a mapping is and what it maps. The descriptor's number says neither: it may be another file's tomorrow. */
@@ -180,18 +198,6 @@ static void note_failure(DirtyLog *log, int r)
                 log->status = r;
 }
 
-void dirty_note(Dirty *dirty, AgentDevice *device, const BrokerMap *map)
-{
-        DirtyLog *log = (DirtyLog *) dirty;
-        DirtyRange place;
-        int r;
-
-        if (map->fd < 0)
-                return;
-        r = place_of(map, dirty->page_size, &place);
-        note_failure(log, r < 0 ? r : ask(log, device, &place));
-}
-
 /* What a device was told of when it was opened. */
 static void note_memory(DirtyLog *log, AgentDevice *device)
 {
@@ -207,14 +213,40 @@ static void note_memory(DirtyLog *log, AgentDevice *device)
         }
 }
 
-int dirty_read(Dirty *dirty, AgentDevice *device, const Broker *broker, DeviceDone on_done, void *userdata)
+static bool is_others(const DirtyOthers *others, const DirtyRange *place)
+{
+        for (uint32_t i = 0; i < others->n; i++)
+                if (others->files[i].dev == place->dev && others->files[i].ino == place->ino)
+                        return true;
+        return false;
+}
+
+static void note_map(DirtyLog *log, AgentDevice *device, const BrokerMap *map, const DirtyOthers *others)
+{
+        DirtyRange place;
+        int r;
+
+        if (map->fd < 0)
+                return;
+        r = place_of(map, log->dirty.page_size, &place);
+        if (r < 0 || !is_others(others, &place))
+                note_failure(log, r < 0 ? r : ask(log, device, &place));
+}
+
+void dirty_note(Dirty *dirty, AgentDevice *device, const BrokerMap *map, const DirtyOthers *others)
+{
+        note_map((DirtyLog *) dirty, device, map, others);
+}
+
+int dirty_read(Dirty *dirty, AgentDevice *device, const Broker *broker, const DirtyOthers *others,
+               DeviceDone on_done, void *userdata)
 {
         DirtyLog *log = (DirtyLog *) dirty;
         const BrokerMap *maps;
         uint32_t n_maps = broker_maps(broker, &maps);
 
         for (uint32_t i = 0; i < n_maps; i++)
-                dirty_note(dirty, device, &maps[i]);
+                note_map(log, device, &maps[i], others);
         note_memory(log, device);
         if (log->open == 0)
                 return log->status < 0 ? log->status : 1;

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "agent-device.h"
+#include "agent-protocol.h"
 #include "broker.h"
 
 typedef struct DirtyRange {
@@ -28,18 +29,28 @@ typedef struct Dirty {
         DirtyRange *ranges; /* owned */
 } Dirty;
 
+/* Files that are memory of other devices. What this one has written there is no memory of the VM: it is in their state. */
+typedef struct DirtyOthers {
+        AgentFile *files; /* owned */
+        uint32_t n;
+} DirtyOthers;
+
+/* Adds some. -ENOMEM. */
+int dirty_others_add(DirtyOthers *others, const AgentFile *files, uint32_t n) _must_check_;
+void dirty_others_clear(DirtyOthers *others);
+
 /* For a log that starts now, with pages so large that one answer tells of the largest mapping. -ENOMEM. */
 int dirty_new(const AgentDevice *device, const Broker *broker, Dirty **ret) _must_check_;
 Dirty *dirty_free(Dirty *dirty);
 
 /* Reads the log for every mapping with a file, and for what the device itself was told of: what goes by message the VMM writes
  * itself, and knows. `on_done` is told
- * when all of it is in, and what was noted before too. Returns 1 when there is nothing to wait for. */
-int dirty_read(Dirty *dirty, AgentDevice *device, const Broker *broker, DeviceDone on_done,
-               void *userdata) _must_check_;
+ * when all of it is in, and what was noted before too. Memory of other devices is left out. Returns 1 when there is nothing to wait for. */
+int dirty_read(Dirty *dirty, AgentDevice *device, const Broker *broker, const DirtyOthers *others,
+               DeviceDone on_done, void *userdata) _must_check_;
 
 /* The same for one mapping that is about to go, while nobody waits: whatever goes wrong, dirty_read() says it. */
-void dirty_note(Dirty *dirty, AgentDevice *device, const BrokerMap *map);
+void dirty_note(Dirty *dirty, AgentDevice *device, const BrokerMap *map, const DirtyOthers *others);
 
 /* Whether all that was written to is mapped still, or again, just as it was then: else its addresses mean nothing. */
 bool dirty_is_mapped(const Dirty *dirty, const Broker *broker);

@@ -379,7 +379,7 @@ static int read_log(Program *p)
                 read_back(p);
                 return 0;
         }
-        r = dirty_read(p->place->dirty, p->device, p->place->broker, on_dirty_read, p);
+        r = dirty_read(p->place->dirty, p->device, p->place->broker, &p->place->others, on_dirty_read, p);
         if (r == 1)
                 on_dirty_read(p, 0);
         return MIN(r, 0);

@@ -24,6 +24,7 @@ typedef struct ProgramPlace {
         Broker *broker;  /* NULL: no VMM uses the device */
         Stream *precopy; /* begun by one program and finished by another */
         Dirty *dirty;    /* as long as DMA is logged */
+        DirtyOthers others;
 } ProgramPlace;
 
 /* Its VMM has mapped memory for the device. */

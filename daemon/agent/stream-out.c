@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/crc32c.h"
+#include "common/socket.h"
 #include "stream-internal.h"
 
 /* While a device runs it is asked so often whether there is something new, */
@@ -37,7 +38,7 @@ static void on_device_read(void *userdata, int status, size_t size)
                 return;
         }
         /* More is asked for where there was enough: a reply is as long as was asked for, however little there is. */
-        stream->chunk = size == buffer->asked ? MIN(2 * size, (size_t) STREAM_CHUNK_MAX)
+        stream->chunk = size == buffer->asked ? MIN(2 * size, (size_t) FRAME_SLOT_SIZE)
                                               : MAX(size, (size_t) STREAM_CHUNK_FIRST);
         buffer->size = size;
         buffer->done = 0;
@@ -63,21 +64,25 @@ static bool must_wait(Stream *stream)
         return p->empty || p->held;
 }
 
+/* What comes from now on is to lie in memory that both agents map: first all that lies in our own has to go out. */
+static bool wants_to_share(const Stream *stream)
+{
+        return stream->may_share && stream->offset >= STREAM_SHARED_FROM && !stream->at_end;
+}
+
 static void fill_from_device(Stream *stream)
 {
-        size_t most = MIN(agent_device_facts(stream->device)->transfer_max, (size_t) STREAM_CHUNK_MAX);
+        size_t chunk_max = stream->memory == MEMORY_SHARED ? FRAME_SLOT_SIZE : STREAM_CHUNK_MAX;
+        size_t most = MIN(agent_device_facts(stream->device)->transfer_max, chunk_max);
 
-        while (!stream->at_end && stream->status == 0 && !must_wait(stream)) {
+        while (!stream->at_end && stream->transfers < DEVICE_TRANSFERS_MAX && stream->status == 0 &&
+               !must_wait(stream) && !wants_to_share(stream)) {
                 Buffer *buffer = &stream->buffers[stream->head % STREAM_BUFFERS];
                 size_t chunk = MIN(stream->chunk, most);
                 int r;
 
                 if (buffer->use != BUFFER_FREE)
                         return;
-                if (!stream_make_room(buffer, chunk)) {
-                        stream_end(stream, -ENOMEM, "out of memory");
-                        return;
-                }
                 r = agent_device_read(stream->device, buffer->payload, chunk, on_device_read, buffer);
                 if (r < 0) {
                         stream_end(stream, r, "the device cannot be asked for its state");
@@ -93,10 +98,15 @@ static void fill_from_device(Stream *stream)
 
 /* ---- to the data connection ---------------------------------------------------------------------------------- */
 
-/* Sends what is left of header and payload. Returns 1 when all is out, 0 when the connection is full. */
+/* Sends what is left of header and payload, and with its first byte the file that is offered. Returns 1 when all is out, 0
+ * when the connection is full. */
 static int send_piece(Stream *stream, const uint8_t *header, const uint8_t *payload, size_t size,
                       size_t *done)
 {
+        union {
+                struct cmsghdr align;
+                char space[CMSG_SPACE(sizeof(int))];
+        } control = {};
         size_t in_header = *done < FRAME_HEADER_SIZE ? FRAME_HEADER_SIZE - *done : 0;
         size_t in_payload = *done > FRAME_HEADER_SIZE ? *done - FRAME_HEADER_SIZE : 0;
         struct iovec iov[2] = {
@@ -104,8 +114,11 @@ static int send_piece(Stream *stream, const uint8_t *header, const uint8_t *payl
                 {size > 0 ? (void *) (payload + in_payload) : NULL, size - in_payload},
         };
         struct msghdr msg = {.msg_iov = iov, .msg_iovlen = size > 0 ? 2 : 1};
-        ssize_t n = sendmsg(stream->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n;
 
+        if (stream->slots_fd >= 0 && *done == 0)
+                socket_put_fds(&msg, control.space, &stream->slots_fd, 1);
+        n = sendmsg(stream->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
                 (void) event_add(stream->writable, NULL);
                 return 0;
@@ -145,19 +158,42 @@ static bool send_mark(Stream *stream)
         return send_control(stream);
 }
 
+/* If something stands between that passes no files, the other agent says so. Nothing of ours is under way. */
+static void offer_memory(Stream *stream)
+{
+        uint8_t *slots;
+
+        stream->may_share = false;
+        if (slots_new_file(&slots, &stream->slots_fd) < 0)
+                return;
+        stream_set_slots(stream, slots);
+        stream->memory = MEMORY_OFFERED;
+        begin_control(stream, FRAME_MEMORY);
+        (void) send_control(stream);
+}
+
 static bool send_buffer(Stream *stream, Buffer *buffer)
 {
+        bool lend = stream->memory == MEMORY_SHARED;
+        Frame frame = {.type = lend ? FRAME_SLOT : FRAME_DATA,
+                       .offset = stream->offset,
+                       .length = (uint32_t) buffer->size};
         int r;
 
-        if (buffer->done == 0)
-                frame_encode(&(Frame){FRAME_DATA, stream->offset, (uint32_t) buffer->size,
-                                      crc32c(buffer->payload, buffer->size)},
-                             buffer->header);
+        if (buffer->done == 0) {
+                if (lend)
+                        frame.slot = (uint32_t) (buffer - stream->buffers);
+                else
+                        frame.crc = crc32c(buffer->payload, buffer->size);
+                frame_encode(&frame, buffer->header);
+        }
         do
-                r = send_piece(stream, buffer->header, buffer->payload, buffer->size, &buffer->done);
+                r = send_piece(stream, buffer->header, buffer->payload, lend ? 0 : buffer->size,
+                               &buffer->done);
         while (r == 0 && stream->status == 0 && !event_pending(stream->writable, EV_WRITE, NULL));
         if (r == 0)
                 return false;
+        buffer->use = lend ? BUFFER_LENT : BUFFER_FREE;
         stream->offset += buffer->size;
         stream->bytes = stream->offset;
         return true;
@@ -166,6 +202,8 @@ static bool send_buffer(Stream *stream, Buffer *buffer)
 /* Returns whether everything that has come from the device is out. */
 static bool send_buffers(Stream *stream)
 {
+        if (!send_control(stream) || stream->memory == MEMORY_OFFERED)
+                return false;
         while (stream->tail != stream->head) {
                 Buffer *buffer = &stream->buffers[stream->tail % STREAM_BUFFERS];
 
@@ -173,30 +211,55 @@ static bool send_buffers(Stream *stream)
                         return false;
                 if (buffer->done == 0 && !send_mark(stream))
                         return false;
-                if (buffer->size > 0 && !send_buffer(stream, buffer))
+                if (buffer->size == 0)
+                        buffer->use = BUFFER_FREE;
+                else if (!send_buffer(stream, buffer))
                         return false;
-                buffer->use = BUFFER_FREE;
                 stream->tail++;
         }
         return send_mark(stream);
 }
 
-/* The other agent has one thing to say, once. What comes else is the end of its side, or nonsense. */
-static bool peer_is_there(Stream *stream)
+/* What the other agent may say. */
+static bool take_answer(Stream *stream, uint8_t answer)
 {
         Precopy *p = &stream->precopy;
-        uint8_t byte;
-        ssize_t n;
+        uint32_t slot = (uint32_t) answer - FRAME_RETURN;
 
-        while ((n = recv(stream->fd, &byte, 1, MSG_DONTWAIT)) == 1 && byte == FRAME_ACK && p->mark_sent &&
-               !p->marked)
+        if (stream->memory == MEMORY_OFFERED &&
+            (answer == FRAME_MEMORY_TAKEN || answer == FRAME_MEMORY_REFUSED)) {
+                stream->memory = answer == FRAME_MEMORY_TAKEN ? MEMORY_SHARED : MEMORY_OWN;
+                (void) close(TAKE_FD(stream->slots_fd));
+                return true;
+        }
+        if (answer == FRAME_ACK && p->mark_sent && !p->marked) {
                 p->marked = true;
+                return true;
+        }
+        if (slot < FRAME_SLOTS && stream->buffers[slot].use == BUFFER_LENT) {
+                stream->buffers[slot].use = BUFFER_FREE;
+                return true;
+        }
+        return false;
+}
+
+/* What comes else is the end of its side, or nonsense. */
+static bool peer_is_there(Stream *stream)
+{
+        uint8_t answers[FRAME_SLOTS + 2];
+        ssize_t n = recv(stream->fd, answers, sizeof answers, MSG_DONTWAIT);
+
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return true;
-        stream_end(stream, n > 0 ? -EPROTO : -ECONNRESET,
-                   n > 0 ? "the other side talks on the data connection"
-                         : "the other side closed the data connection");
-        return false;
+        if (n <= 0)
+                stream_end(stream, -ECONNRESET, "the other side closed the data connection");
+        for (ssize_t i = 0; i < n; i++)
+                if (!take_answer(stream, answers[i])) {
+                        stream_end(stream, -EPROTO,
+                                   "the other side says what is not due on the data connection");
+                        return false;
+                }
+        return n > 0;
 }
 
 /* ---- pre-copy ------------------------------------------------------------------------------------------------ */
@@ -264,6 +327,8 @@ static void pump_out(Stream *stream)
         all_out = stream->status == 0 && send_buffers(stream);
         if (stream->status != 0)
                 return;
+        if (all_out && wants_to_share(stream))
+                offer_memory(stream);
         fill_from_device(stream); /* sending has made room */
         look_at_convergence(stream);
         if (!all_out || !stream->at_end || stream->transfers > 0)
@@ -276,10 +341,22 @@ static void pump_out(Stream *stream)
                 stream_end(stream, 0, "");
 }
 
+static bool is_unix(int fd)
+{
+        int domain;
+        socklen_t size = sizeof domain;
+
+        return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX;
+}
+
 int stream_out_new(struct event_base *base, AgentDevice *device, int fd, StreamEnd on_end, void *userdata,
                    Stream **ret)
 {
-        return stream_new(base, device, fd, pump_out, on_end, userdata, ret);
+        int r = stream_new(base, device, fd, pump_out, on_end, userdata, ret);
+
+        if (r >= 0)
+                (*ret)->may_share = is_unix(fd);
+        return r;
 }
 
 int stream_precopy_new(struct event_base *base, AgentDevice *device, int fd, const TransferLimits *limits,
@@ -287,7 +364,7 @@ int stream_precopy_new(struct event_base *base, AgentDevice *device, int fd, con
 {
         Stream *stream;
         Precopy *p;
-        int r = stream_new(base, device, fd, pump_out, on_converged, userdata, &stream);
+        int r = stream_out_new(base, device, fd, on_converged, userdata, &stream);
 
         if (r < 0)
                 return r;

@@ -54,9 +54,10 @@ Stream *stream_free(Stream *stream)
         for (size_t i = 0; i < ARRAY_SIZE(events); i++)
                 if (events[i])
                         event_free(events[i]);
-        for (size_t i = 0; i < STREAM_BUFFERS; i++)
-                if (!agent_device_keeps(stream->device, stream->buffers[i].payload, stream->buffers[i].room))
-                        free(stream->buffers[i].payload);
+        if (!agent_device_keeps(stream->device, stream->slots, SLOTS_SIZE))
+                slots_free(stream->slots);
+        if (stream->slots_fd >= 0)
+                (void) close(stream->slots_fd);
         free(stream);
         return NULL;
 }
@@ -72,9 +73,11 @@ int stream_new(struct event_base *base, AgentDevice *device, int fd, void (*pump
                void *userdata, Stream **ret)
 {
         _cleanup_(stream_freep) Stream *stream = calloc(1, sizeof *stream);
+        uint8_t *slots;
 
         if (!stream)
                 return -ENOMEM;
+        stream->slots_fd = -1;
         stream->device = device;
         stream->fd = fd;
         stream->chunk = STREAM_CHUNK_FIRST;
@@ -89,6 +92,9 @@ int stream_new(struct event_base *base, AgentDevice *device, int fd, void (*pump
                 return -ENOMEM;
         for (size_t i = 0; i < STREAM_BUFFERS; i++)
                 stream->buffers[i].stream = stream;
+        if (slots_new(&slots) < 0)
+                return -ENOMEM;
+        stream_set_slots(stream, slots);
         (void) socket_grow_send_buffer(fd, SEND_BUFFER);
         if (evutil_make_socket_nonblocking(fd) < 0 || event_add(stream->readable, NULL) < 0)
                 return -ENOMEM;
@@ -97,18 +103,10 @@ int stream_new(struct event_base *base, AgentDevice *device, int fd, void (*pump
         return 0;
 }
 
-/* At once as much as it will ever need: what is not touched costs nothing, and what is touched does so only once. */
-bool stream_make_room(Buffer *buffer, size_t size)
+void stream_set_slots(Stream *stream, uint8_t *slots)
 {
-        size_t room = MAX(size, (size_t) STREAM_CHUNK_MAX);
-
-        if (buffer->room >= size)
-                return true;
-        free(buffer->payload);
-        buffer->room = 0;
-        buffer->payload = malloc(room);
-        if (!buffer->payload)
-                return false;
-        buffer->room = room;
-        return true;
+        slots_free(stream->slots);
+        stream->slots = slots;
+        for (size_t i = 0; i < STREAM_BUFFERS; i++)
+                stream->buffers[i].payload = slots + i * FRAME_SLOT_SIZE;
 }

@@ -2,7 +2,7 @@
 #pragma once
 
 /* A device's state on its way: from the device to the data connection (out), or from the data connection to the device
- * (in), in frames (daemon/peer/frame.h).
+ * (in), in frames (daemon/peer/frame.h). On one host much of it goes through memory that both agents map (slots.h).
  *
  * Several transfers are under way at once, so that device, agent and connection work at the same time; the buffers are
  * bounded and exist only as long as the stream. The end is told once, from the loop; the owner frees the stream then or
@@ -15,7 +15,7 @@
 #include <event2/event.h>
 
 #include "agent-device.h"
-#include "daemon/core/policy.h"
+#include "daemon/core/transfer-limits.h"
 
 typedef struct Stream Stream;
 

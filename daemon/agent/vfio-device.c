@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "call-worker.h"
@@ -40,7 +41,8 @@ struct Call {
         size_t size, done;
         bool runs; /* it is in a pre-copy state */
         struct vfio_precopy_info left;
-        void *kept; /* the buffer around `data`: it has become ours */
+        void *kept; /* the mapping around `data`: it has become ours */
+        size_t kept_size;
         uint64_t address, length, page_size;
         uint64_t *bitmap;
         void (*answer)(Call *call); /* in the loop; not when it was dropped */
@@ -310,7 +312,8 @@ static void call_free(Call *call)
 {
         if (call->data_fd >= 0)
                 (void) close(call->data_fd);
-        free(call->kept);
+        if (call->kept)
+                (void) munmap(call->kept, call->kept_size);
         free(call->bitmap);
         free(call);
 }
@@ -609,16 +612,18 @@ static void device_abandon_transfers(AgentDevice *device)
 }
 
 /* The last of them: they return in the order in which they began. */
-static bool device_keeps(AgentDevice *agent_device, void *buffer, size_t size)
+static bool device_keeps(AgentDevice *agent_device, void *mapping, size_t size)
 {
         Call *last = NULL;
 
         for (Call *call = ((VfioDevice *) agent_device)->calls; call; call = call->next)
-                if (call->dropped && call->data && (uint8_t *) call->data >= (uint8_t *) buffer &&
-                    (uint8_t *) call->data < (uint8_t *) buffer + size)
+                if (call->dropped && call->data && (uint8_t *) call->data >= (uint8_t *) mapping &&
+                    (uint8_t *) call->data < (uint8_t *) mapping + size)
                         last = call;
-        if (last)
-                last->kept = buffer;
+        if (last) {
+                last->kept = mapping;
+                last->kept_size = size;
+        }
         return last != NULL;
 }
 

@@ -94,14 +94,14 @@ static int get_usec(sd_bus *b, const char *path, const char *interface, const ch
         else if (streq(property, "EndedUsec"))
                 usec = job->ended_usec;
         else if (streq(property, "MaxBlackoutUsec"))
-                usec = job->limits.max_blackout_usec;
+                usec = job->plan.max_blackout_usec;
         return sd_bus_message_append(reply, "t", usec);
 }
 
 static int get_bandwidth(sd_bus *b, const char *path, const char *interface, const char *property,
                          sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
-        return sd_bus_message_append(reply, "t", ((JobView *) userdata)->job->limits.bandwidth);
+        return sd_bus_message_append(reply, "t", ((JobView *) userdata)->job->plan.bandwidth);
 }
 
 static int get_progress(sd_bus *b, const char *path, const char *interface, const char *property,

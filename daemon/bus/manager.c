@@ -341,6 +341,15 @@ static int method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *err
         return 1;
 }
 
+static int method_list_plugins(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        Bus *bus = userdata;
+        _cleanup_(json_object_putp) json_object *plugins = plugins_to_json(bus->host->plugins);
+
+        bus_reply(bus, m, "s", json_object_to_json_string_ext(plugins, JSON_C_TO_STRING_PLAIN));
+        return 1;
+}
+
 static int get_version(sd_bus *b, const char *path, const char *interface, const char *property,
                        sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
@@ -377,6 +386,8 @@ static const sd_bus_vtable vtable[] = {
                                 method_list_history, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetJob", SD_BUS_ARGS("s", job), SD_BUS_RESULT("s", report), method_get_job,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ListPlugins", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", plugins),
+                                method_list_plugins, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("ListPolicies", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", policies),
                                 bus_list_policies, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("ShowPolicy", SD_BUS_ARGS("s", name), SD_BUS_RESULT("s", path, "s", text),

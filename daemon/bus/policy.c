@@ -15,10 +15,20 @@ static int reply_json(Bus *bus, sd_bus_message *m, json_object *json)
         return 1;
 }
 
+/* False: they were wrong when the daemon was started, and an error was replied. */
+static bool are_in_force(Bus *bus, sd_bus_message *m)
+{
+        if (bus->host->policies->error[0])
+                bus_reply_error(bus, m, OUTCOME_BAD_POLICY, bus->host->policies->error);
+        return !bus->host->policies->error[0];
+}
+
 int bus_list_policies(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
         Bus *bus = userdata;
 
+        if (!are_in_force(bus, m))
+                return 1;
         return reply_json(bus, m, policy_report_list(bus->host->policies));
 }
 
@@ -32,6 +42,8 @@ int bus_show_policy(sd_bus_message *m, void *userdata, sd_bus_error *error)
 
         if (r < 0)
                 return r;
+        if (!are_in_force(bus, m))
+                return 1;
         file = policy_files_find(bus->host->policies, name);
         if (file) {
                 bus_reply(bus, m, "ss", file->path, file->text);
@@ -90,7 +102,7 @@ int bus_explain_policy(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r < 0)
                 return r;
         vm = bus_find_vm(bus, m, name);
-        if (!vm)
+        if (!vm || !are_in_force(bus, m))
                 return 1;
         r = vm_manifest(vm, &manifest);
         if (r < 0)

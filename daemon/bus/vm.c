@@ -104,7 +104,7 @@ static int get_last_blackout(sd_bus *b, const char *path, const char *interface,
 {
         Vm *vm = userdata;
 
-        return sd_bus_message_append(reply, "t", vm->last_blackout_usec);
+        return sd_bus_message_append(reply, "t", vm->measured.blackout_usec);
 }
 
 static const sd_bus_vtable vm_vtable[] = {

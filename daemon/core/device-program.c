@@ -379,7 +379,6 @@ static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, Dev
         switch (act) {
         case DEVICE_ACT_NONE:
         /* Nobody but us sets the state of a device that is ours. */
-        case DEVICE_ACT_GRACE:
         case DEVICE_ACT_SEALED:
         case DEVICE_ACT_ADOPT:
         case DEVICE_ACT_CLEAN:
@@ -411,6 +410,7 @@ static int plan(DeviceAct act, DeviceState state, uint32_t flags, bool gone, Dev
                 return 0;
         case DEVICE_ACT_PRECOPY:
                 return flags & DEVICE_MIGRATION_PRE_COPY ? precopy(program, state, flags) : 0;
+        case DEVICE_ACT_GRACE:
         case DEVICE_ACT_P2P: return p2p ? to_p2p(program, state, flags) : 0;
         case DEVICE_ACT_ARRIVE: return p2p ? add_path(program, state, DEVICE_STATE_RUNNING_P2P, flags) : 0;
         case DEVICE_ACT_STOP_REST: return p2p ? 0 : stop(program, state, flags);

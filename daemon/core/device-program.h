@@ -50,7 +50,7 @@ typedef enum DeviceAct {
         DEVICE_ACT_RECEIVE,    /* reset, then RESUMING */
         DEVICE_ACT_LOG,        /* log DMA; only those that can */
         DEVICE_ACT_PRECOPY,    /* PRE_COPY, and state data until little is left; only those that can */
-        DEVICE_ACT_GRACE,      /* to P2P while vCPUs run: those that their VMM drives */
+        DEVICE_ACT_GRACE,      /* to P2P while vCPUs run; which ones the plan says */
         DEVICE_ACT_P2P,        /* RUNNING_P2P, or PRE_COPY_P2P; only those that can */
         DEVICE_ACT_STOP_REST,  /* STOP, or STOP_COPY from PRE_COPY; only those that have no P2P states */
         DEVICE_ACT_STOP,       /* STOP, or STOP_COPY from PRE_COPY_P2P */

@@ -18,7 +18,7 @@
 #define OWNING                                                                             \
         (IN(DESTINATION_OWNER) | IN(DESTINATION_ARRIVE) | IN(DESTINATION_RUN_DEVICES) |    \
          IN(DESTINATION_ARRIVE_AGAIN) | IN(DESTINATION_FIND) | IN(DESTINATION_RUN_AGAIN) | \
-         IN(DESTINATION_REPAIR) | DESTINATION_RUNNING | IN(DESTINATION_DONE))
+         IN(DESTINATION_REPAIR) | DESTINATION_RUNNING | IN(DESTINATION_DONE) | IN(DESTINATION_UNDO))
 
 #define ALL                                                                                          \
         (UNREADY | IN(DESTINATION_READY) | OWNING | IN(DESTINATION_STARTED) | IN(DESTINATION_LOOK) | \
@@ -109,27 +109,44 @@ static const HalfRow rows[] = {
         /* up to the first RUNNING there is a way back */
         {IN(DESTINATION_ARRIVE), HALF_REACHED, .next = DESTINATION_RUN_DEVICES},
         {IN(DESTINATION_ARRIVE), HALF_VMM_GONE, .next = DESTINATION_LOOK, .cause = HALF_CAUSE_VMM_GONE},
-        {IN(DESTINATION_ARRIVE), HALF_FAILED, .when = WHEN_NOWAY, .next = DESTINATION_RUN_DEVICES,
+        {IN(DESTINATION_ARRIVE), HALF_FAILED, .when = WHEN_ONWARD, .next = DESTINATION_RUN_DEVICES,
          .cause = HALF_CAUSE_FAILED},
         {IN(DESTINATION_ARRIVE), HALF_FAILED, .next = DESTINATION_LOOK, .cause = HALF_CAUSE_FAILED},
-        {IN(DESTINATION_ARRIVE), HALF_DEVICE_GONE, .when = WHEN_NOWAY, .next = HALF_STAY,
+        {IN(DESTINATION_ARRIVE), HALF_DEVICE_GONE, .when = WHEN_ONWARD, .next = HALF_STAY,
          .cause = HALF_CAUSE_DEVICE_GONE},
         {IN(DESTINATION_ARRIVE), HALF_DEVICE_GONE, .next = DESTINATION_LOOK, .cause = HALF_CAUSE_DEVICE_GONE},
 
         {IN(DESTINATION_RUN_DEVICES), HALF_REACHED, .when = WHEN_PUSH, .next = DESTINATION_VMM_ARRIVE},
+        {IN(DESTINATION_RUN_DEVICES), HALF_REACHED, .when = WHEN_HELD, .next = DESTINATION_GATE},
         {IN(DESTINATION_RUN_DEVICES), HALF_REACHED, .next = DESTINATION_RUN},
         {IN(DESTINATION_RUN_DEVICES), HALF_FAILED, .next = DESTINATION_FIND, .cause = HALF_CAUSE_FAILED},
         /* each has said where it is, or can't: has nothing run after all? */
-        {IN(DESTINATION_FIND), HALF_REACHED, .when = WHEN_NOWAY, .next = DESTINATION_RUN_AGAIN},
+        {IN(DESTINATION_FIND), HALF_REACHED, .when = WHEN_ONWARD, .next = DESTINATION_RUN_AGAIN},
         {IN(DESTINATION_FIND), HALF_REACHED, .when = WHEN_NOTHING_RAN, .next = DESTINATION_UNARRIVE},
         {IN(DESTINATION_FIND), HALF_REACHED, .next = DESTINATION_RUN_AGAIN},
         {IN(DESTINATION_RUN_AGAIN), HALF_REACHED, .next = DESTINATION_REPAIR},
         {IN(DESTINATION_REPAIR), HALF_REACHED, .when = WHEN_PUSH, .next = DESTINATION_VMM_ARRIVE},
         {IN(DESTINATION_REPAIR), HALF_REACHED, .next = DESTINATION_RUN},
-        /* from here on the vCPUs may run at any moment: whatever it answers, it is asked until they do */
+        /* from here on the vCPUs may run at any moment, unless they are held: whatever it answers, it is asked until they do */
         {IN(DESTINATION_VMM_ARRIVE), HALF_REACHED, .next = DESTINATION_PUSH},
-        {IN(DESTINATION_VMM_ARRIVE), HALF_FAILED, .next = DESTINATION_RUN},
+        {DESTINATION_GATING, HALF_FAILED, .when = WHEN_HELD | WHEN_LINKED, .next = DESTINATION_UNDO,
+         .cause = HALF_CAUSE_FAILED},
+        {DESTINATION_GATING, HALF_FAILED, .next = DESTINATION_RUN},
+        {IN(DESTINATION_PUSH), HALF_REACHED, .when = WHEN_HELD, .next = DESTINATION_GATE},
         {IN(DESTINATION_PUSH), HALF_REACHED, .next = DESTINATION_RUN},
+        {IN(DESTINATION_GATE), HALF_REACHED, .next = DESTINATION_GATED},
+        {IN(DESTINATION_GATED), HALF_REACHED, .next = DESTINATION_RUN},
+        /* rule 2: held to its end it has not run. Without a link nobody may be there to take the VM back: it goes on */
+        {DESTINATION_GATING, HALF_DEVICE_RESET, .when = WHEN_HELD | WHEN_LINKED, .next = DESTINATION_UNDO,
+         .cause = HALF_CAUSE_DEVICE_RESET},
+        {DESTINATION_GATING, HALF_VMM_GONE, .when = WHEN_HELD, .next = DESTINATION_UNDO,
+         .cause = HALF_CAUSE_VMM_GONE},
+        {IN(DESTINATION_UNDO), HALF_REACHED, .when = WHEN_VMM_GONE, .next = DESTINATION_LOOK},
+        {IN(DESTINATION_UNDO), HALF_REACHED, .next = HALF_STAY},
+        {IN(DESTINATION_UNDO), HALF_VMM_GONE, .next = DESTINATION_LOOK},
+        {IN(DESTINATION_UNDO), HALF_FAILED, .when = WHEN_VMM_GONE, .next = DESTINATION_MAYBE,
+         .send = MESSAGE_MAYBE},
+        {IN(DESTINATION_UNDO), HALF_FAILED, .next = DESTINATION_RUN},
         {IN(DESTINATION_RUN), HALF_REACHED, .next = DESTINATION_SETTLE},
         {IN(DESTINATION_RUN), HALF_FAILED, .next = DESTINATION_STALLED, .cause = HALF_CAUSE_FAILED},
         {IN(DESTINATION_STALLED), HALF_REACHED, .next = DESTINATION_SETTLE},

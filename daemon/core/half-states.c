@@ -33,7 +33,7 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_VIOMMU_GRACE] = {
                 "source-viommu-grace", PHASE_VIOMMU_GRACE, JOB_STATE_RUNNING, .skippable = true,
                 .device = DEVICE_ACT_GRACE, .time = HALF_TIME_PHASE,
-                .doc = "Devices that their VMM drives, to P2P while vCPUs still run and its migration is held."},
+                .doc = "To P2P while vCPUs still run: devices that their VMM drives, whose migration is held; or all, for a vIOMMU."},
         [SOURCE_HALT] = {
                 "source-halt", PHASE_HALT, JOB_STATE_RUNNING, .vmm = VMM_ACT_HALT, .time = HALF_TIME_PHASE,
                 .doc = "The vCPUs stand: the blackout begins."},
@@ -98,7 +98,7 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 .doc = "First barrier: all devices that can, to RUNNING_P2P; one in ERROR is reset."},
         [SOURCE_BACK_RUN] = {
                 "source-back-run", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_RUN,
-                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "Second barrier: all devices to RUNNING."},
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .doc = "Second barrier: all devices to RUNNING, those without P2P states first."},
         [SOURCE_FIND] = {
                 "source-find", PHASE_P2P_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_REOPEN,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
@@ -185,12 +185,12 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 .answer = MESSAGE_BUSY, .doc = "The destination takes the VM, durably."},
         [DESTINATION_ARRIVE] = {
                 "destination-arrive", PHASE_ARRIVAL_GRACE, JOB_STATE_RUNNING, .skippable = true,
-                .device = DEVICE_ACT_ARRIVE, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
-                .doc = "All devices that can, to RUNNING_P2P."},
+                .device = DEVICE_ACT_ARRIVE, .vmm = VMM_ACT_HOLD, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "All devices that can, to RUNNING_P2P. If planned, the vCPUs are held from here on."},
         [DESTINATION_RUN_DEVICES] = {
                 "destination-run-devices", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_RUN,
                 .patience = HALF_ALL, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
-                .doc = "All devices to RUNNING; no way back from the first one."},
+                .doc = "All devices to RUNNING, those without P2P states first; no way back from the first one."},
         [DESTINATION_FIND] = {
                 "destination-find", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_REOPEN,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
@@ -215,6 +215,14 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
                 "destination-push", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_PUSH,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
                 .doc = "These to RUNNING, all at once; the VMM's own turn is the second try."},
+        [DESTINATION_GATE] = {
+                "destination-gate", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .vmm = VMM_ACT_GATE,
+                .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "The VMM has taken its devices to RUNNING while its vCPUs are held: did it reset one?"},
+        [DESTINATION_GATED] = {
+                "destination-gated", PHASE_RUN_DEVICES, JOB_STATE_RUNNING, .device = DEVICE_ACT_SETTLE,
+                .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "The vCPUs are still held: each of these devices reads RUNNING."},
         [DESTINATION_RUN] = {
                 "destination-run", PHASE_RUN, JOB_STATE_RUNNING, .vmm = VMM_ACT_RUN, .time = HALF_TIME_PHASE,
                 .answer = MESSAGE_BUSY, .doc = "The vCPUs run: the blackout ends."},
@@ -231,6 +239,10 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [DESTINATION_OVER] = {
                 "destination-over", PHASE_RELEASE, JOB_STATE_FINISHED, .doc = "Nothing is left to do."},
 
+        [DESTINATION_UNDO] = {
+                "destination-undo", PHASE_RUN_DEVICES, JOB_STATE_ROLLING_BACK, .vmm = VMM_ACT_UNDO,
+                .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,
+                .doc = "The VMM is ended while its vCPUs are held; or nobody can say that they were."},
         [DESTINATION_LOOK] = {
                 "destination-look", PHASE_ARRIVAL_GRACE, JOB_STATE_ROLLING_BACK, .device = DEVICE_ACT_LOOK,
                 .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE, .answer = MESSAGE_BUSY,

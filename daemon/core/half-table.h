@@ -54,20 +54,23 @@ enum {
         WHEN_NOWAY = 1 << 9,        /* GO says, or has said, that there is no way back */
         WHEN_NOTHING_RAN =
                 1 << 10, /* no vCPU was asked to run, and every device reads a state other than RUNNING */
-        WHEN_END_SEEN = 1 << 11,     /* END has come */
-        WHEN_LINKED = 1 << 12,       /* there is a control connection */
-        WHEN_ALL_STAND = 1 << 13,    /* no device runs, and none may still begin to */
-        WHEN_CANCELLED = 1 << 14,    /* ... and was not told that it is too late */
-        WHEN_LOGGING = 1 << 15,      /* devices write the VM's memory, and say where */
-        WHEN_PAGES = 1 << 16,        /* ... and their agents copy it */
-        WHEN_DONE_SEEN = 1 << 17,    /* DONE has come */
-        WHEN_PUSH = 1 << 18,         /* devices that their VMM drives are pushed on, all at once */
-        WHEN_RUN_HERE = 1 << 19,     /* the person says so */
-        WHEN_DISCARD_HERE = 1 << 20, /* ... or so */
-        WHEN_UNLINKED = 1 << 21,     /* there is no control connection */
-        WHEN_FENCE = 1 << 22,        /* a command is configured that fences the destination */
-        WHEN_NOT_RESUMED = 1 << 23,  /* this process has not seen the source's vCPUs run again */
-        WHEN_MAX = 1 << 24,
+        WHEN_END_SEEN = 1 << 11,  /* END has come */
+        WHEN_LINKED = 1 << 12,    /* there is a control connection */
+        WHEN_ALL_STAND = 1 << 13, /* no device runs, and none may still begin to */
+        WHEN_CANCELLED = 1 << 14, /* ... and was not told that it is too late */
+        WHEN_LOGGING = 1 << 15,   /* devices write the VM's memory, and say where */
+        WHEN_PAGES = 1 << 16,     /* ... and their agents copy it */
+        WHEN_DONE_SEEN = 1 << 17, /* DONE has come */
+        WHEN_PUSH = 1 << 18,      /* devices that their VMM drives are pushed on, all at once */
+        WHEN_ONWARD = 1 << 19,    /* NOWAY, or policy has the VM stay once it is handed over */
+        WHEN_HOLD = 1 << 20,      /* a device is lost at the source, and policy has the VM stand then */
+        WHEN_HELD = 1 << 21, /* the vCPUs were held before the VMM began to run, and have not been let go */
+        WHEN_RUN_HERE = 1 << 22,     /* the person says so */
+        WHEN_DISCARD_HERE = 1 << 23, /* ... or so */
+        WHEN_UNLINKED = 1 << 24,     /* there is no control connection */
+        WHEN_FENCE = 1 << 25,        /* a command is configured that fences the destination */
+        WHEN_NOT_RESUMED = 1 << 26,  /* this process has not seen the source's vCPUs run again */
+        WHEN_MAX = 1 << 27,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */
@@ -119,10 +122,17 @@ _Static_assert(SOURCE_STATES <= 64 && DESTINATION_STATES <= 64, "a set of states
 
 /* ---- and of the destination's ------------------------------------------------------------------------------------ */
 
+/* The VMM begins to run, and its vCPUs may be held. */
+#define DESTINATION_GATING \
+        (IN(DESTINATION_VMM_ARRIVE) | IN(DESTINATION_PUSH) | IN(DESTINATION_GATE) | IN(DESTINATION_GATED))
+
+/* Forward without anything that went wrong: in all others a hold serves no purpose any more. */
+#define DESTINATION_HOLDING \
+        (IN(DESTINATION_ARRIVE) | IN(DESTINATION_RUN_DEVICES) | DESTINATION_GATING | IN(DESTINATION_UNDO))
+
 /* Devices of ours run already, and nobody looks for them any more: only the VMM is awaited, and what is its own. */
-#define DESTINATION_RUNNING                                                                                 \
-        (IN(DESTINATION_VMM_ARRIVE) | IN(DESTINATION_PUSH) | IN(DESTINATION_RUN) | IN(DESTINATION_SETTLE) | \
-         IN(DESTINATION_STALLED))
+#define DESTINATION_RUNNING \
+        (DESTINATION_GATING | IN(DESTINATION_RUN) | IN(DESTINATION_SETTLE) | IN(DESTINATION_STALLED))
 
 /* Where a restarted daemon goes on. -1 in a column: whatever it is. */
 typedef struct HalfRestore {

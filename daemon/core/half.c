@@ -9,6 +9,8 @@
 #define PEER_MARGIN_USEC (1 * USEC_PER_SEC)
 #define RETRY_USEC       (1 * USEC_PER_SEC)
 
+#define TURNS (2 * PLAN_ORDERS)
+
 static const char *const job_state_names[JOB_STATE_MAX] = {
         [JOB_STATE_RUNNING] = "running",   [JOB_STATE_ROLLING_BACK] = "rolling-back",
         [JOB_STATE_SETTLING] = "settling", [JOB_STATE_IN_DOUBT] = "in-doubt",
@@ -31,7 +33,8 @@ static const char *const vmm_act_names[VMM_ACT_MAX] = {
         [VMM_ACT_NONE] = "-",          [VMM_ACT_LOOK] = "look",     [VMM_ACT_PREPARE] = "prepare",
         [VMM_ACT_MIGRATE] = "migrate", [VMM_ACT_HALT] = "halt",     [VMM_ACT_SEAL] = "seal",
         [VMM_ACT_RESUME] = "resume",   [VMM_ACT_END] = "end",       [VMM_ACT_START] = "start",
-        [VMM_ACT_TAKE_IN] = "take-in", [VMM_ACT_VERIFY] = "verify", [VMM_ACT_ARRIVE] = "arrive",
+        [VMM_ACT_TAKE_IN] = "take-in", [VMM_ACT_VERIFY] = "verify", [VMM_ACT_HOLD] = "hold",
+        [VMM_ACT_ARRIVE] = "arrive",   [VMM_ACT_GATE] = "gate",     [VMM_ACT_UNDO] = "undo",
         [VMM_ACT_RUN] = "run",
 };
 
@@ -150,9 +153,30 @@ static void emit_send(Step *s, Message message, Phase phase)
                 message == MESSAGE_NOTSTARTED && !s->half->vmm_gone && s->half->owner != OWNER_DISCARDED;
 }
 
-static uint64_t phase_usec(const Step *s)
+static const PlanPhase *phase_plan(const Step *s)
 {
-        return s->plan->phases[desc(s)->phase].deadline_usec;
+        return &s->plan->phases[desc(s)->phase];
+}
+
+static uint64_t device_usec(const Step *s, uint32_t i)
+{
+        return s->plan->devices[i].deadline_usec[desc(s)->phase];
+}
+
+/* Of those that are waited for, the next whose time is up, and later than `after`. Without any, the VMM's. */
+static uint64_t next_due(const Step *s, uint64_t after)
+{
+        const Half *half = s->half;
+        uint64_t next = UINT64_MAX;
+
+        if (half->peer_pending && phase_plan(s)->peer_usec > after)
+                next = MIN(next, phase_plan(s)->peer_usec);
+        if (half->vmm_pending && phase_plan(s)->deadline_usec > after)
+                next = MIN(next, phase_plan(s)->deadline_usec);
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (half->devices[i].pending && device_usec(s, i) > after)
+                        next = MIN(next, device_usec(s, i));
+        return next == UINT64_MAX ? MAX(phase_plan(s)->deadline_usec, after) : next;
 }
 
 static void emit_timer(Step *s, HalfTime time)
@@ -162,7 +186,8 @@ static void emit_timer(Step *s, HalfTime time)
         switch (time) {
         case HALF_TIME_NONE: break;
         case HALF_TIME_PHASE:
-                usec = phase_usec(s) + MARGIN_USEC + (s->half->peer_pending ? PEER_MARGIN_USEC : 0);
+                s->half->due_usec = next_due(s, 0);
+                usec = s->half->due_usec + MARGIN_USEC + (s->half->peer_pending ? PEER_MARGIN_USEC : 0);
                 break;
         case HALF_TIME_DOUBT: usec = s->plan->doubt_usec; break;
         case HALF_TIME_RETRY: usec = RETRY_USEC; break;
@@ -215,12 +240,19 @@ static void pass_over_device(const Step *s, HalfDevice *device)
                 device->lost = device->dead = true;
 }
 
+static bool command_next(Step *s);
+
 /* Something in the barrier has changed. HALF_EVENT_MAX: it still waits. */
 static HalfEventType barrier_look(Step *s)
 {
         Half *half = s->half;
-        bool failed = half->failed || any_device_failed(half);
+        bool goes_on = desc(s)->patience == HALF_TOLERANT || desc(s)->patience == HALF_LAST ||
+                       !(half->failed || any_device_failed(half));
+        bool failed;
 
+        if (goes_on && command_next(s))
+                emit_timer(s, desc(s)->time);
+        failed = half->failed || any_device_failed(half);
         if (failed && desc(s)->patience == HALF_FIRST)
                 return HALF_FAILED;
         if (anything_pending(half))
@@ -244,17 +276,87 @@ static void command_device(Step *s, uint32_t i, const DeviceProgram *program)
         effect->program = *program;
         effect->interrupt = device->busy != 0;
         /* How long a load takes is the source's business: it stands in the other half's plan. */
-        effect->deadline_usec = desc(s)->device == DEVICE_ACT_LOAD ? 0 : phase_usec(s);
+        effect->deadline_usec = desc(s)->device == DEVICE_ACT_LOAD ? 0 : device_usec(s, i);
         device->busy = s->half->step;
         device->pending = true;
 }
 
-static bool skips_device(const Step *s, const HalfDevice *device)
+static bool skips_device(const Step *s, uint32_t i)
 {
+        const HalfDevice *device = &s->half->devices[i];
         DeviceAct act = desc(s)->device;
 
         return plan_takes_vmms_word(s->plan, act, device->flags) ||
+               plan_leaves_out(s->plan, act, i, device->flags) ||
                (device->dead && act != DEVICE_ACT_CLOSE && act != DEVICE_ACT_DISCARD);
+}
+
+/* Forward, where devices are moved on, policy may say which go first. What the other half sends is taken in by all at once,
+ * whatever its order; and on a way back, or where there is none, nobody waits for anybody. */
+static bool goes_by_order(const Step *s)
+{
+        static const DeviceAct acts[] = {DEVICE_ACT_RECEIVE, DEVICE_ACT_LOG,    DEVICE_ACT_PRECOPY,
+                                         DEVICE_ACT_GRACE,   DEVICE_ACT_P2P,    DEVICE_ACT_STOP_REST,
+                                         DEVICE_ACT_STOP,    DEVICE_ACT_DRAIN,  DEVICE_ACT_SEALED,
+                                         DEVICE_ACT_INTAKE,  DEVICE_ACT_ARRIVE, DEVICE_ACT_RUN};
+
+        if (desc(s)->job != JOB_STATE_RUNNING ||
+            (desc(s)->patience != HALF_FIRST && desc(s)->patience != HALF_ALL))
+                return false;
+        for (size_t k = 0; k < ARRAY_SIZE(acts); k++)
+                if (acts[k] == desc(s)->device)
+                        return true;
+        return false;
+}
+
+/* When a device is asked, in its state. One without the P2P states goes from standing to running at once, on every way. As long
+ * as it stands nobody may write to it: so those that can be quiet stay so until it runs. */
+static uint32_t turn_of(const Step *s, uint32_t i)
+{
+        bool can_be_quiet = s->half->devices[i].flags & DEVICE_MIGRATION_P2P;
+
+        return (desc(s)->device == DEVICE_ACT_RUN && can_be_quiet ? PLAN_ORDERS : 0) +
+               (goes_by_order(s) ? s->plan->devices[i].order : 0);
+}
+
+/* The first turn of those that are still to be asked; TURNS: nobody is. */
+static uint32_t next_turn(const Step *s)
+{
+        uint32_t turn = TURNS;
+
+        for (uint32_t i = 0; i < s->half->n_devices; i++) {
+                if (s->half->devices[i].pending)
+                        return TURNS; /* ... before those have answered */
+                if (s->half->devices[i].waits)
+                        turn = MIN(turn, turn_of(s, i));
+        }
+        return turn;
+}
+
+/* Asks those that are to be asked next, once all before have answered. Returns whether anybody was asked. */
+static bool command_next(Step *s)
+{
+        DeviceAct act = desc(s)->device;
+        DeviceProgram program;
+        bool asked = false;
+        uint32_t turn;
+
+        while (!asked && (turn = next_turn(s)) < TURNS)
+                for (uint32_t i = 0; i < s->half->n_devices; i++) {
+                        HalfDevice *device = &s->half->devices[i];
+
+                        if (!device->waits || turn_of(s, i) != turn)
+                                continue;
+                        device->waits = false;
+                        if (device_program(act, device->state, device->flags, device->gone, &program) < 0) {
+                                device->failed = true; /* it has changed since all were planned */
+                                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
+                        } else if (program.n > 0) {
+                                command_device(s, i, &program);
+                                asked = true;
+                        }
+                }
+        return asked;
 }
 
 /* Gives every device its part. First all are planned: a device that has no way fails the barrier before any other
@@ -269,7 +371,7 @@ static void enter_devices(Step *s)
         for (uint32_t i = 0; i < half->n_devices; i++) {
                 HalfDevice *device = &half->devices[i];
 
-                if (skips_device(s, device))
+                if (skips_device(s, i))
                         continue;
                 if (device_program(act, device->state, device->flags, device->gone, &program) < 0)
                         device->failed = hopeless = true;
@@ -282,29 +384,36 @@ static void enter_devices(Step *s)
         for (uint32_t i = 0; i < half->n_devices; i++) {
                 HalfDevice *device = &half->devices[i];
 
-                device->retries_left = s->plan->retries;
-                if (skips_device(s, device) || device->failed)
-                        continue;
-                if (device_program(act, device->state, device->flags, device->gone, &program) == 0 &&
-                    program.n > 0)
-                        command_device(s, i, &program);
+                device->retries_left = s->plan->devices[i].retries;
+                device->waits = !skips_device(s, i) && !device->failed;
         }
+        (void) command_next(s);
+}
+
+/* Of one that is gone only how it ended is asked. Where there is no way back nobody need be held. */
+static bool asks_vmm(const Step *s)
+{
+        VmmAct act = desc(s)->vmm;
+
+        if (act == VMM_ACT_NONE || (act == VMM_ACT_HOLD && (!s->plan->hold_vcpus || s->half->noway)))
+                return false;
+        return act == VMM_ACT_UNDO || !s->half->vmm_gone;
 }
 
 static void enter_vmm(Step *s)
 {
         HalfEffect *effect;
 
-        if (desc(s)->vmm == VMM_ACT_NONE || s->half->vmm_gone)
+        if (!asks_vmm(s))
                 return;
         effect = emit(s, HALF_EFFECT_VMM);
         effect->vmm_act = desc(s)->vmm;
         /* As for a load: memory comes in as long as the source says. */
-        effect->deadline_usec = desc(s)->vmm == VMM_ACT_TAKE_IN ? 0 : phase_usec(s);
+        effect->deadline_usec = desc(s)->vmm == VMM_ACT_TAKE_IN ? 0 : phase_plan(s)->deadline_usec;
         s->half->vmm_pending = true;
         if (desc(s)->vmm == VMM_ACT_SEAL)
                 s->half->drained = true;
-        if (desc(s)->vmm == VMM_ACT_RUN || desc(s)->vmm == VMM_ACT_ARRIVE)
+        if (desc(s)->vmm == VMM_ACT_ARRIVE || desc(s)->vmm == VMM_ACT_GATE || desc(s)->vmm == VMM_ACT_RUN)
                 s->half->ran = true;
 }
 
@@ -342,7 +451,7 @@ static void enter_peer(Step *s)
         if (desc(s)->expect != MESSAGE_NONE)
                 half->peer_pending = true;
         if (desc(s)->connect) {
-                emit(s, HALF_EFFECT_CONNECT)->deadline_usec = phase_usec(s);
+                emit(s, HALF_EFFECT_CONNECT)->deadline_usec = phase_plan(s)->deadline_usec;
                 half->peer_pending = true;
         }
 }
@@ -356,8 +465,10 @@ static HalfEventType enter(Step *s, HalfState state)
         half->owner_unsure |= half->record_pending;
         half->peer_pending = half->vmm_pending = half->record_pending = half->fence_pending = false;
         half->peer_owed = half->failed = false;
+        half->held &= (DESTINATION_HOLDING & IN(state)) != 0;
         for (uint32_t i = 0; i < half->n_devices; i++)
-                half->devices[i].pending = half->devices[i].failed = false;
+                half->devices[i].pending = half->devices[i].failed = half->devices[i].waits = false;
+        half->due_usec = 0;
 
         if (desc(s)->skippable && !s->plan->phases[desc(s)->phase].planned)
                 return HALF_REACHED;
@@ -437,6 +548,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_COPY: return s->event->copy;
         case WHEN_NO_COPY: return !s->event->copy;
         case WHEN_NOWAY: return half->noway || s->event->noway;
+        case WHEN_ONWARD: return half->noway || s->plan->onward;
         case WHEN_NOTHING_RAN: return nothing_ran(half);
         case WHEN_END_SEEN: return half->end_seen;
         case WHEN_LINKED: return half->linked;
@@ -451,6 +563,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_UNLINKED: return !half->linked;
         case WHEN_FENCE: return s->plan->fence;
         case WHEN_NOT_RESUMED: return !half->vmm_resumed;
+        case WHEN_HELD: return half->held;
         }
         return false;
 }
@@ -594,8 +707,10 @@ static void device_result(Step *s)
         /* libvfio-user says of every device that it can pre-copy; one that can't says so by refusing the arc. */
         if (event->status < 0 && !(act == DEVICE_ACT_PRECOPY && event->state == DEVICE_STATE_RUNNING)) {
                 device->failed = true;
-                /* A device that its VMM drives is opened by the check: that it can't be is a finding, not a failure. */
-                if (half->state != SOURCE_CHECK_HERE || !(device->flags & DEVICE_SUPERVISED))
+                /* A device that its VMM drives is opened by the check: that it can't be is a finding, not a failure. So it is
+                 * that one has no state to be read, for it can't be moved. */
+                if (half->state != SOURCE_CHECK_HERE ||
+                    (!(device->flags & DEVICE_SUPERVISED) && (device->flags & DEVICE_MIGRATION_STOP_COPY)))
                         note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
         }
         follow(s, barrier_look(s));
@@ -613,6 +728,8 @@ static void vmm_result(Step *s)
                 half->failed = true;
         } else if (desc(s)->vmm == VMM_ACT_SEAL) {
                 half->sealed = true;
+        } else if (desc(s)->vmm == VMM_ACT_HOLD) {
+                half->held = true;
         } else if (desc(s)->vmm == VMM_ACT_RESUME) {
                 half->vmm_resumed = true;
         } else if (desc(s)->vmm == VMM_ACT_END) {
@@ -675,9 +792,28 @@ static void result(Step *s)
         }
 }
 
+static void late(Step *s, bool *pending, HalfWho who)
+{
+        note_failure(s, HALF_CAUSE_DEADLINE, who);
+        *pending = false;
+        s->half->failed = true;
+}
+
+/* Some have more time than those that were late. */
+static void wait_on(Step *s)
+{
+        uint64_t due_usec = s->half->due_usec, next = next_due(s, due_usec);
+
+        s->half->due_usec = next;
+        emit(s, HALF_EFFECT_TIMER)->deadline_usec = MAX(next - due_usec, 1);
+}
+
 static void deadline(Step *s)
 {
         Half *half = s->half;
+        /* A timer that no participant was given: whoever is still awaited then is late. */
+        uint64_t due_usec = half->due_usec > 0 ? half->due_usec : UINT64_MAX;
+        HalfEventType type;
 
         if (half->record_pending)
                 return; /* a write that is under way may become durable at any moment: there is no acting without it */
@@ -688,7 +824,7 @@ static void deadline(Step *s)
         for (uint32_t i = 0; i < half->n_devices; i++) {
                 HalfDevice *device = &half->devices[i];
 
-                if (!device->pending)
+                if (!device->pending || device_usec(s, i) > due_usec)
                         continue;
                 device->pending = false;
                 device->failed = true;
@@ -699,15 +835,19 @@ static void deadline(Step *s)
                         half->failure.state = DEVICE_STATE_UNKNOWN;
                 }
         }
-        if (half->vmm_pending || half->peer_pending || half->fence_pending) {
-                note_failure(s, HALF_CAUSE_DEADLINE,
-                             half->vmm_pending    ? HALF_WHO_VMM
-                             : half->peer_pending ? HALF_WHO_PEER
-                                                  : HALF_WHO_FENCE);
-                half->vmm_pending = half->peer_pending = half->fence_pending = false;
-                half->failed = true;
+        if (half->vmm_pending && phase_plan(s)->deadline_usec <= due_usec)
+                late(s, &half->vmm_pending, HALF_WHO_VMM);
+        if (half->peer_pending && phase_plan(s)->peer_usec <= due_usec)
+                late(s, &half->peer_pending, HALF_WHO_PEER);
+        if (half->fence_pending)
+                late(s, &half->fence_pending, HALF_WHO_FENCE);
+        half->due_usec = 0;
+        type = barrier_look(s);
+        if (type == HALF_EVENT_MAX && half->due_usec == 0) { /* nobody was asked anew */
+                half->due_usec = due_usec;
+                wait_on(s);
         }
-        follow(s, barrier_look(s));
+        follow(s, type);
 }
 
 static void device_gone(Step *s)
@@ -757,6 +897,8 @@ static void vmm_gone(Step *s)
         if (half->vmm_gone)
                 return;
         half->vmm_gone = true;
+        if (desc(s)->vmm == VMM_ACT_UNDO && half->vmm_pending)
+                return; /* the answer says how it ended */
         if (find_row(s, HALF_VMM_GONE)) {
                 bool pending = half->vmm_pending;
                 uint32_t step = half->step;

@@ -86,12 +86,15 @@ typedef enum HalfState {
         DESTINATION_REPAIR,
         DESTINATION_VMM_ARRIVE,
         DESTINATION_PUSH,
+        DESTINATION_GATE,
+        DESTINATION_GATED,
         DESTINATION_RUN,
         DESTINATION_SETTLE,
         DESTINATION_DONE,
         DESTINATION_STARTED,
         DESTINATION_OVER,
         /* The destination: back. */
+        DESTINATION_UNDO,
         DESTINATION_LOOK,
         DESTINATION_REOPEN,
         DESTINATION_UNARRIVE,
@@ -132,8 +135,11 @@ typedef enum VmmAct {
         VMM_ACT_START,   /* destination: the process starts, paused and listening */
         VMM_ACT_TAKE_IN, /* destination: memory comes in; answered when complete and paused */
         VMM_ACT_VERIFY,  /* destination: complete and paused, still */
-        VMM_ACT_ARRIVE,  /* destination: it begins to run; answered when its own devices read RUNNING_P2P */
-        VMM_ACT_RUN,     /* destination: the vCPUs run, confirmed */
+        VMM_ACT_HOLD, /* destination, paused: until VMM_ACT_RUN no vCPU executes anything, whatever it says and does */
+        VMM_ACT_ARRIVE, /* destination: it begins to run; answered when its own devices read RUNNING_P2P */
+        VMM_ACT_GATE, /* destination, held: it has begun to run, and what became of its own devices is known */
+        VMM_ACT_UNDO, /* destination: it ends while held. 0: no vCPU has executed anything; else it may have, or lives */
+        VMM_ACT_RUN, /* destination: the vCPUs run, confirmed */
         VMM_ACT_MAX,
         VMM_ACT_INVALID = -EINVAL,
 } VmmAct;
@@ -290,6 +296,7 @@ typedef struct HalfDevice {
         DeviceState state;     /* as last read back */
         uint32_t busy;         /* step of the command that it has not answered, or 0 */
         uint32_t retries_left; /* in this step */
+        bool waits;            /* it is asked in this step when those before it have answered */
         bool pending;          /* the barrier waits for it */
         bool failed;           /* it failed in this step */
         bool gone;             /* its agent or connection is gone */
@@ -301,7 +308,7 @@ typedef struct HalfDevice {
         bool dead;             /* it does not answer, or can't be brought back: no more commands */
 } HalfDevice;
 
-/* Plain data: may be copied and compared byte for byte, and holds no time. */
+/* Plain data: may be copied and compared byte for byte, and holds no point in time. */
 typedef struct Half {
         Side side;
         HalfState state;
@@ -319,12 +326,14 @@ typedef struct Half {
         bool sealed;      /* ... saw the source's VMM sealed, which no record says */
         bool drained; /* source: it has asked for the seal or sent state: the destination may become complete */
         bool ran;     /* destination: it has asked the vCPUs to run, or its VMM to begin with that */
-        bool noway;   /* the source has said that there is no way back */
+        bool held; /* ... had them held before that, and has not let go: whether they still are the VMM's adapter knows */
+        bool noway;     /* the source has said that there is no way back */
         bool end_seen;  /* destination: END came; ENDED is owed */
         bool done_seen; /* ... DONE came; DONEACK is owed */
         bool cancelled; /* somebody asked for that, and was not told that it is too late */
         bool acked;
-        Resolve resolved; /* what a person has decided last, in this process */
+        Resolve resolved;  /* what a person has decided last, in this process */
+        uint64_t due_usec; /* whose time is no longer than this is late when the timer runs out */
         HalfFailure failure;
         uint32_t n_devices;
         HalfDevice devices[];

@@ -91,6 +91,8 @@ typedef struct ManifestDevice {
         char subsystem[10]; /* ... of the subsystem */
         DeviceIsolation isolation;
         uint64_t state_bytes; /* that it would give now, all in all; 0: it does not say */
+        uint64_t
+                estimate_usec; /* of the blackout it takes so much, as a plugin thinks; 0: none does. Not told to others */
         uint32_t n_facts;
         ManifestFact *facts; /* owned */
         uint32_t n_plugins;

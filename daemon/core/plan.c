@@ -45,7 +45,24 @@ static bool may_have_p2p(uint32_t flags)
         return (flags & DEVICE_MIGRATION_P2P) || !(flags & DEVICE_MIGRATION_STOP_COPY);
 }
 
-static void plan_grace_and_push(Plan *plan, const Manifest *manifest, const Policy *policy)
+bool plan_can_quiet_all(const Manifest *manifest, const PolicyRules *rules)
+{
+        PolicyView view;
+
+        for (uint32_t i = 0; i < manifest->n_devices; i++) {
+                const ManifestDevice *device = &manifest->devices[i];
+
+                if ((device->migration_flags & DEVICE_SUPERVISED) ||
+                    !(device->migration_flags & DEVICE_MIGRATION_P2P))
+                        return false;
+                policy_of_device(rules, manifest, device, &view);
+                if (view.values[POLICY_NDMA] != POLICY_NDMA_FULL)
+                        return false;
+        }
+        return true;
+}
+
+static void plan_grace_and_push(Plan *plan, const Manifest *manifest, const PolicyView *view)
 {
         bool any_p2p = false, all_p2p = true;
 
@@ -59,9 +76,17 @@ static void plan_grace_and_push(Plan *plan, const Manifest *manifest, const Poli
                 all_p2p &= (flags & DEVICE_MIGRATION_P2P) != 0;
         }
         plan->p2p = plan->n_supervised > 0 && all_p2p;
-        plan->push = policy->push && any_p2p;
-        plan->grace = policy->grace && plan->p2p && manifest->vmm.can_hold &&
-                      kernel_refuses_blocked_arcs(manifest->kernel);
+        plan->push = view->values[POLICY_SUPERVISED_PUSH] == POLICY_AUTO && any_p2p;
+        plan->grace = view->values[POLICY_SUPERVISED_GRACE] == POLICY_AUTO && plan->p2p &&
+                      manifest->vmm.can_hold && kernel_refuses_blocked_arcs(manifest->kernel);
+}
+
+/* Page faults that need a vCPU must be over before the vCPUs stand: only where there can be any, or somebody insists. */
+static bool plans_viommu(const Manifest *manifest, const PolicyRules *rules, uint64_t word)
+{
+        bool wanted = word == POLICY_REQUIRE || (word == POLICY_AUTO && manifest->vmm.viommu);
+
+        return wanted && manifest->n_devices > 0 && plan_can_quiet_all(manifest, rules);
 }
 
 /* Where the VMM is overtaken, its word is enough that all are in P2P: to look takes as long as the arc in which it has one
@@ -71,13 +96,23 @@ bool plan_takes_vmms_word(const Plan *plan, DeviceAct act, uint32_t flags)
         return act == DEVICE_ACT_P2P && (flags & DEVICE_SUPERVISED) && plan->push;
 }
 
-bool plan_asks(const Plan *plan, DeviceAct act, uint32_t flags)
+bool plan_leaves_out(const Plan *plan, DeviceAct act, uint32_t device, uint32_t flags)
+{
+        if (act == DEVICE_ACT_PRECOPY)
+                return !plan->devices[device].precopy;
+        if (act == DEVICE_ACT_GRACE)
+                return flags & DEVICE_SUPERVISED ? !plan->grace : !plan->viommu;
+        return false;
+}
+
+bool plan_asks(const Plan *plan, DeviceAct act, uint32_t device, uint32_t flags)
 {
         /* A state from which there is a way in any act: of what is asked forward the state decides only how. */
         static const DeviceState from[] = {DEVICE_STATE_RUNNING, DEVICE_STATE_RESUMING, DEVICE_STATE_STOP};
         DeviceProgram program;
 
-        if (plan_takes_vmms_word(plan, act, flags) || (act == DEVICE_ACT_PUSH && !plan->push))
+        if (plan_takes_vmms_word(plan, act, flags) || plan_leaves_out(plan, act, device, flags) ||
+            (act == DEVICE_ACT_PUSH && !plan->push))
                 return false;
         for (size_t i = 0; i < ARRAY_SIZE(from); i++)
                 if (device_program(act, from[i], flags, false, &program) == 0 && program.n > 0)
@@ -85,55 +120,134 @@ bool plan_asks(const Plan *plan, DeviceAct act, uint32_t flags)
         return false;
 }
 
-void plan_build(Plan *ret_plan, const Manifest *manifest, const Policy *policy)
+static uint64_t deadline_usec(const PolicyView *view, Phase phase)
 {
-        Plan plan = {
-                .retries = policy->retries,
-                .doubt_usec = policy->doubt_usec,
-                .fence = policy->fence,
-                .fence_usec = policy->fence_usec,
-                .limits = policy->limits,
-                .n_devices = manifest->n_devices,
+        return view->values[POLICY_DEADLINE + phase] * USEC_PER_MSEC;
+}
+
+/* A device that never comes to an end is stopped by its limit, not by the phase's deadline, which would turn the job
+ * back. */
+static uint64_t precopy_usec(const PolicyView *view)
+{
+        uint64_t most = deadline_usec(view, PHASE_PRECOPY) / 2;
+        uint64_t usec = view->values[POLICY_PRECOPY_LIMIT_MSEC] * USEC_PER_MSEC;
+
+        return usec == 0 ? most : MIN(usec, most);
+}
+
+static void plan_device(PlanDevice *device, const Manifest *manifest, const PolicyView *view)
+{
+        for (Phase p = 0; p < PHASE_MAX; p++)
+                device->deadline_usec[p] = deadline_usec(view, p);
+        device->retries = (uint32_t) view->values[POLICY_RETRY];
+        device->order = (uint32_t) view->values[POLICY_ORDER];
+        device->precopy = view->values[POLICY_PRECOPY] != POLICY_OFF;
+        device->limits = (TransferLimits){
+                .precopy_usec = precopy_usec(view),
+                .precopy_bytes = view->values[POLICY_PRECOPY_LIMIT_MIB] * MIB,
+                .precopy_rate = view->values[POLICY_PRECOPY_LIMIT_RATE_KIB] * 1024,
+                .state_bytes = view->values[POLICY_MAX_STATE_MIB] * MIB,
         };
+        device->on_error = (PolicyOnError) view->values[POLICY_ON_ERROR];
+        /* Without a VMM nothing could be kept from running, and nobody could let it go on. */
+        device->on_source_loss = manifest->vmm.type == VMM_TYPE_NONE
+                                         ? POLICY_ON_SOURCE_LOSS_DEGRADED_RUN
+                                         : (PolicyOnSourceLoss) view->values[POLICY_ON_SOURCE_LOSS];
+}
 
-        for (uint32_t i = 0; i < manifest->n_devices; i++) {
-                uint32_t flags = manifest->devices[i].migration_flags;
+static void count_device(Plan *plan, uint32_t i, uint32_t flags)
+{
+        if ((flags & DEVICE_SUPERVISED) ? may_have_p2p(flags) : (flags & DEVICE_MIGRATION_P2P) != 0)
+                plan->n_p2p++;
+        if (flags & DEVICE_SUPERVISED)
+                return; /* its data and its pages are its VMM's affair */
+        if ((flags & DEVICE_MIGRATION_PRE_COPY) && plan->devices[i].precopy)
+                plan->n_senders++;
+        plan->logs_dma |= (flags & DEVICE_HAS_DMA) != 0;
+}
 
-                if ((flags & DEVICE_SUPERVISED) ? may_have_p2p(flags) : (flags & DEVICE_MIGRATION_P2P) != 0)
-                        plan.n_p2p++;
-                if (flags & DEVICE_SUPERVISED)
-                        continue; /* its data and its pages are its VMM's affair */
-                if (flags & DEVICE_MIGRATION_PRE_COPY)
-                        plan.n_senders++;
-                plan.logs_dma |= (flags & DEVICE_HAS_DMA) != 0;
+/* The longest of each order, one after the other: the other half has the same devices, and may have the same policies. */
+static uint64_t longest_usec(const Plan *plan, Phase phase)
+{
+        uint64_t most[PLAN_ORDERS] = {}, sum = 0;
+
+        for (uint32_t i = 0; i < plan->n_devices; i++) {
+                const PlanDevice *device = &plan->devices[i];
+
+                most[device->order] = MAX(most[device->order], device->deadline_usec[phase]);
         }
-        plan_grace_and_push(&plan, manifest, policy);
+        for (uint32_t order = 0; order < PLAN_ORDERS; order++)
+                sum += most[order];
+        return MAX(sum, plan->phases[phase].deadline_usec);
+}
+
+static int plan_devices(Plan *plan, const Manifest *manifest, const PolicyRules *rules)
+{
+        PolicyView view;
+
+        plan->n_devices = manifest->n_devices;
+        plan->devices = calloc(manifest->n_devices + 1, sizeof *plan->devices);
+        if (!plan->devices)
+                return -ENOMEM;
+        for (uint32_t i = 0; i < manifest->n_devices; i++) {
+                policy_of_device(rules, manifest, &manifest->devices[i], &view);
+                plan_device(&plan->devices[i], manifest, &view);
+                count_device(plan, i, manifest->devices[i].migration_flags);
+        }
+        return 0;
+}
+
+int plan_build(Plan *ret_plan, const Manifest *manifest, const PolicyRules *rules, uint64_t doubt_usec)
+{
+        Plan plan = {.doubt_usec = doubt_usec};
+        PolicyView view;
+        int r = plan_devices(&plan, manifest, rules);
+
+        if (r < 0)
+                return r;
+        policy_of_vm(rules, manifest, &view);
+        plan_grace_and_push(&plan, manifest, &view);
+        plan.viommu = plans_viommu(manifest, rules, view.values[POLICY_VIOMMU_GRACE]);
+        plan.onward = view.values[POLICY_AFTER_GRACE] == POLICY_AFTER_GRACE_DEGRADED;
+        plan.hold_vcpus = view.values[POLICY_SUPERVISED_LAST_ARC] == POLICY_LAST_ARC_BACK &&
+                          plan.n_supervised > 0 && !plan.onward;
+        plan.bandwidth = view.values[POLICY_BANDWIDTH_MIB] * MIB;
+        plan.max_blackout_usec = view.values[POLICY_MAX_BLACKOUT_MS] * USEC_PER_MSEC;
         if (manifest->vmm.type != VMM_TYPE_NONE)
                 plan.n_senders++;
         plan.copies_pages = plan.logs_dma && !manifest->vmm.takes_dirty_pages;
 
-        for (Phase p = 0; p < PHASE_MAX; p++)
-                plan.phases[p] = (PlanPhase){.planned = true, .deadline_usec = policy->deadline_usec[p]};
-
-        /* No device is known to be `ndma: full`, and no VM asks for page faults that need a vCPU: nothing needs
-         * its devices in a P2P state while vCPUs still run. Those that the VMM drives it would take there one after the
-         * other, in the blackout. */
-        plan.phases[PHASE_VIOMMU_GRACE].planned = plan.grace;
-
+        for (Phase p = 0; p < PHASE_MAX; p++) {
+                plan.phases[p] = (PlanPhase){.planned = true, .deadline_usec = deadline_usec(&view, p)};
+                plan.phases[p].peer_usec = longest_usec(&plan, p);
+        }
+        /* Those that the VMM drives it would take there one after the other, in the blackout. */
+        plan.phases[PHASE_VIOMMU_GRACE].planned = plan.grace || plan.viommu;
         plan.phases[PHASE_PRECOPY].planned = plan.n_senders > 0;
-
-        /* A device that never comes to an end is stopped by its limit, not by the phase's deadline, which would turn the
-         * job back. */
-        if (plan.limits.precopy_usec == 0 ||
-            plan.limits.precopy_usec > policy->deadline_usec[PHASE_PRECOPY] / 2)
-                plan.limits.precopy_usec = policy->deadline_usec[PHASE_PRECOPY] / 2;
-
-        plan.phases[PHASE_ARRIVAL_GRACE].planned = plan.n_p2p > 0;
+        plan.phases[PHASE_ARRIVAL_GRACE].planned = plan.n_p2p > 0 || plan.hold_vcpus;
+        plan_take_limits(&plan, 0, 0);
         *ret_plan = plan;
+        return 0;
 }
 
-void plan_divide_bandwidth(Plan *plan, uint64_t bandwidth)
+void plan_deinit(Plan *plan)
 {
-        plan->limits.bandwidth =
-                bandwidth > 0 && plan->n_senders > 0 ? MAX(bandwidth / plan->n_senders, 1) : bandwidth;
+        free(plan->devices);
+        *plan = (Plan){};
+}
+
+static uint64_t smaller_limit(uint64_t a, uint64_t b)
+{
+        return a == 0 ? b : b == 0 ? a : MIN(a, b);
+}
+
+void plan_take_limits(Plan *plan, uint64_t bandwidth, uint64_t max_blackout_usec)
+{
+        plan->max_blackout_usec = smaller_limit(plan->max_blackout_usec, max_blackout_usec);
+        plan->bandwidth = smaller_limit(plan->bandwidth, bandwidth);
+        plan->bandwidth_share = plan->bandwidth > 0 && plan->n_senders > 0
+                                        ? MAX(plan->bandwidth / plan->n_senders, 1)
+                                        : plan->bandwidth;
+        for (uint32_t i = 0; i < plan->n_devices; i++)
+                plan->devices[i].limits.bandwidth = plan->bandwidth_share;
 }

@@ -68,6 +68,7 @@ struct Device {
         ManifestDevice known;          /* ids and facts: what sysfs says */
         DeviceIdentity identity;       /* ... and the device itself, when it was opened last */
         char loaded_job[UUID_TEXT_MAX + 1];
+        AgentFiles files; /* of its memory, that its VMM was given */
 
         uint32_t seq;      /* of the last command sent */
         uint32_t open_seq; /* ... of the last OPEN */
@@ -156,8 +157,6 @@ uint32_t device_flags(const Device *device)
 {
         uint32_t flags = device->flags;
 
-        if (device->definition.precopy_off)
-                flags &= ~(uint32_t) DEVICE_MIGRATION_PRE_COPY;
         if (device->definition.type == DEVICE_TYPE_VFIO)
                 flags |= DEVICE_KERNEL;
         return device->supervised ? flags | DEVICE_SUPERVISED : flags;
@@ -615,6 +614,7 @@ static void take_hello(Device *device, const AgentHelloPacket *hello)
 {
         if (device->opening != OPENING_HELLO)
                 return;
+        device->files.n = 0;
         if (hello->busy) {
                 /* Whatever it does was asked by a daemon that is no more: nothing can be decided before it has ended, and
                  * nothing that is decided then needs it. Its RESULT will come here. */
@@ -681,6 +681,7 @@ static void take_packet(Device *device, const AgentPacket *packet, int *fd)
                 break;
         case AGENT_IDENTITY: device->identity = packet->identity.identity; break;
         case AGENT_WANTED: device->listener->wanted(device->userdata, device->index); break;
+        case AGENT_FILES: device->files = packet->files; break;
         case AGENT_BROKER:
         case AGENT_OPEN:
         case AGENT_ATTACH:
@@ -727,6 +728,24 @@ static void answer_ourselves(Device *device, int status, const char *text)
                                           .flags = device->flags};
         (void) snprintf(device->own.text, sizeof device->own.text, "%s", text);
         loop_timer_soon(device->own_timer);
+}
+
+void device_tell_others(Device *device, Device *const *all, uint32_t n)
+{
+        AgentPacket packet = {.files = {.first = 1}};
+        AgentFiles *files = &packet.files;
+
+        for (uint32_t i = 0; i < n; i++)
+                for (uint32_t k = 0; all[i] != device && k < all[i]->files.n; k++) {
+                        files->files[files->n++] = all[i]->files.files[k];
+                        if (files->n < AGENT_FILES_MAX)
+                                continue;
+                        files->head.type = AGENT_FILES;
+                        (void) send_packet(device, &packet, -1);
+                        packet = (AgentPacket){};
+                }
+        files->head.type = AGENT_FILES;
+        (void) send_packet(device, &packet, -1);
 }
 
 static void on_reopened(void *userdata, uint32_t index, int status, const char *text);

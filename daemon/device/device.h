@@ -63,6 +63,10 @@ void device_forget(Device *device);
 /* The data connection for the stream of `job`. Takes over `fd`. */
 void device_attach(Device *device, const char *job, int fd);
 
+/* Tells its agent which files are memory of the VM's other devices, as their agents have said: what it writes there is none of
+ * the VM. Before a program that logs what it writes. */
+void device_tell_others(Device *device, Device *const *all, uint32_t n);
+
 /* Has the agent let go of the device and end; also one that a daemon before us has left. Nobody waits for that: an agent whose
  * call hangs in the kernel is left alone, and ends when the call does. */
 void device_close(Device *device);

@@ -31,5 +31,7 @@ int call_duplicate(Call *call);
 
 /* hold.c: QEMU's migration thread stands for as long as the file that is answered stays open. */
 int call_hold(Call *call);
+/* The same for threads that execute a guest. */
+int call_hold_vcpus(Call *call);
 /* A child that held a thread may have ended. */
 void hold_reap(void);

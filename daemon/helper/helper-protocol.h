@@ -13,6 +13,11 @@
 #define HELPER_PACKET_MAX  65536
 #define HELPER_STRINGS_MAX 512
 
+/* Of HELPER_HOLD and HELPER_HOLD_VCPUS. */
+#define HELPER_HOLD_STANDS 0
+#define HELPER_HOLD_ENDED  1
+#define HELPER_HOLD_KILL   2
+
 typedef enum HelperRequest {
         /* path -> a connection to the device's server. -EAGAIN: another client is waiting there already. */
         HELPER_CONNECT_DEVICE = 1,
@@ -32,12 +37,18 @@ typedef enum HelperRequest {
         /* pid, start time, boot id, device's directory below /sys/bus/{pci,mdev}/devices -> a duplicate of the file of that
          * VFIO device which that process has open. -ENOENT: it has none; -EPERM, -EACCES: the text says what forbids it. */
         HELPER_DUPLICATE,
-        /* pid, start time, boot id -> a socket: one packet of one byte, which is 0, says that the migration thread of that QEMU
+        /* pid, start time, boot id -> a socket: one packet of one byte, HELPER_HOLD_STANDS, says that the migration thread of that QEMU
          * stands, a longer one why not. It goes on when the socket is closed, or after two seconds. */
         HELPER_HOLD,
         /* VM's uuid -> what a VMM that was started with HELPER_START_VMM has written, to read; also by earlier ones of the
          * same VM. */
         HELPER_VMM_LOG,
+        /* pid, start time, boot id, "kvm" or "still", ids of threads of that process, one or more ... -> a socket, as above: none
+         * of these threads executes anything of a guest, for at most a minute. "still": they stand. "kvm": they go on, but
+         * for KVM_RUN, in which the guest is; QEMU has to do something with each before it starts. One byte sent there,
+         * HELPER_HOLD_KILL, kills the process; one received, HELPER_HOLD_ENDED, says that these threads have ended, by that or
+         * otherwise, and that this was so to their end. The end of the socket without it: they go on. */
+        HELPER_HOLD_VCPUS,
         HELPER_REQUEST_MAX,
 } HelperRequest;
 

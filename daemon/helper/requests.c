@@ -224,6 +224,7 @@ static const Handler handlers[HELPER_REQUEST_MAX] = {
         [HELPER_LISTEN] = {2, 2, listen_for_vmm},
         [HELPER_DUPLICATE] = {4, 4, call_duplicate},
         [HELPER_HOLD] = {3, 3, call_hold},
+        [HELPER_HOLD_VCPUS] = {5, HELPER_STRINGS_MAX, call_hold_vcpus},
         [HELPER_VMM_LOG] = {1, 1, open_vmm_log},
         [HELPER_OPEN_VFIO] = {1, 1, open_vfio},
         [HELPER_RESET_FUNCTION] = {1, 1, reset_function},

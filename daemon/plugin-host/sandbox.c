@@ -15,21 +15,50 @@
 
 #define NOBODY 65534
 
-/* What a pure function needs of the kernel; all else fails with EPERM, so that a plugin that tries can say so. Its one
- * socket is read and written only, see add_rules(). */
-static const int pure_calls[] = {
-        SCMP_SYS(brk),         SCMP_SYS(clock_gettime), SCMP_SYS(exit),         SCMP_SYS(exit_group),
-        SCMP_SYS(futex),       SCMP_SYS(getpid),        SCMP_SYS(getrandom),    SCMP_SYS(gettid),
-        SCMP_SYS(madvise),     SCMP_SYS(mprotect),      SCMP_SYS(mremap),       SCMP_SYS(munmap),
-        SCMP_SYS(nanosleep),   SCMP_SYS(poll),          SCMP_SYS(rt_sigreturn), SCMP_SYS(clock_nanosleep),
-        SCMP_SYS(sched_yield),
+/* A system call that is allowed, always or where the bits `mask` of argument `arg` are `value`. */
+typedef struct Rule {
+        int call;
+        unsigned int arg;
+        scmp_datum_t mask, value;
+} Rule;
+
+/* What a pure function needs of the kernel; all else fails with EPERM, so that a plugin that tries can say so. */
+static const Rule always[] = {
+        {SCMP_SYS(brk)},
+        {SCMP_SYS(clock_gettime)},
+        {SCMP_SYS(clock_nanosleep)},
+        {SCMP_SYS(exit)},
+        {SCMP_SYS(exit_group)},
+        {SCMP_SYS(futex)},
+        {SCMP_SYS(getpid)},
+        {SCMP_SYS(getrandom)},
+        {SCMP_SYS(gettid)},
+        {SCMP_SYS(madvise)},
+        {SCMP_SYS(mremap)},
+        {SCMP_SYS(munmap)},
+        {SCMP_SYS(nanosleep)},
+        {SCMP_SYS(rt_sigreturn)},
+        {SCMP_SYS(sched_yield)},
+        {SCMP_SYS(write), 0, UINT32_MAX, PLUGIN_SOCKET_FD},
 };
 
-/* ... and what loading it needs. */
-static const int loading_calls[] = {
-        SCMP_SYS(close),     SCMP_SYS(fstat),      SCMP_SYS(getcwd),  SCMP_SYS(getrlimit),
-        SCMP_SYS(mmap),      SCMP_SYS(newfstatat), SCMP_SYS(pread64), SCMP_SYS(prctl),
-        SCMP_SYS(prlimit64), SCMP_SYS(readlink),   SCMP_SYS(seccomp), SCMP_SYS(setrlimit),
+/* ... what loading it needs, */
+static const Rule loading[] = {
+        {SCMP_SYS(close)},      {SCMP_SYS(fstat)},
+        {SCMP_SYS(getcwd)},     {SCMP_SYS(getrlimit)},
+        {SCMP_SYS(mmap)},       {SCMP_SYS(mprotect)},
+        {SCMP_SYS(newfstatat)}, {SCMP_SYS(openat), 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY},
+        {SCMP_SYS(pread64)},    {SCMP_SYS(prctl)},
+        {SCMP_SYS(prlimit64)},  {SCMP_SYS(read)},
+        {SCMP_SYS(readlink)},   {SCMP_SYS(seccomp)},
+        {SCMP_SYS(setrlimit)},
+};
+
+/* ... and after that: no code that was not loaded. */
+static const Rule loaded[] = {
+        {SCMP_SYS(mmap), 2, PROT_EXEC, 0},
+        {SCMP_SYS(mprotect), 2, PROT_EXEC, 0},
+        {SCMP_SYS(read), 0, UINT32_MAX, PLUGIN_SOCKET_FD},
 };
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -43,40 +72,19 @@ static const int loading_calls[] = {
 #define SANITIZED 0
 #endif
 
-static int add_calls(scmp_filter_ctx filter, const int *calls, size_t n)
+static int add_rules(scmp_filter_ctx filter, const Rule *rules, size_t n)
 {
         int r = 0;
 
         for (size_t i = 0; i < n && r == 0; i++)
-                r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
+                r = rules[i].mask ? seccomp_rule_add(filter, SCMP_ACT_ALLOW, rules[i].call, 1,
+                                                     SCMP_CMP(rules[i].arg, SCMP_CMP_MASKED_EQ, rules[i].mask,
+                                                              rules[i].value))
+                                  : seccomp_rule_add(filter, SCMP_ACT_ALLOW, rules[i].call, 0);
         return r;
 }
 
-static int add_rules(scmp_filter_ctx filter, bool loading)
-{
-        int r = add_calls(filter, pure_calls, ARRAY_SIZE(pure_calls));
-
-        if (r == 0)
-                r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(write), 1,
-                                     SCMP_A0(SCMP_CMP_EQ, PLUGIN_SOCKET_FD));
-        if (r == 0 && loading)
-                r = add_calls(filter, loading_calls, ARRAY_SIZE(loading_calls));
-        if (r == 0 && loading)
-                r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(read), 0);
-        if (r == 0 && loading)
-                r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
-                                     SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
-        if (r == 0 && !loading)
-                r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(read), 1,
-                                     SCMP_A0(SCMP_CMP_EQ, PLUGIN_SOCKET_FD));
-        /* No code that was not loaded. */
-        if (r == 0 && !loading)
-                r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
-                                     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-        return r;
-}
-
-static int set_filter(bool loading)
+static int set_filter(const Rule *more, size_t n_more)
 {
         scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
         int r = filter ? 0 : -ENOMEM;
@@ -84,7 +92,9 @@ static int set_filter(bool loading)
         if (r == 0)
                 r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_NNP, 0); /* it is set already */
         if (r == 0)
-                r = add_rules(filter, loading);
+                r = add_rules(filter, always, ARRAY_SIZE(always));
+        if (r == 0)
+                r = add_rules(filter, more, n_more);
         if (r == 0)
                 r = seccomp_load(filter);
         seccomp_release(filter);
@@ -148,7 +158,7 @@ int sandbox_enter(const char **ret_text)
         if (r < 0)
                 return r;
         *ret_text = "its system calls can't be filtered";
-        return set_filter(true);
+        return set_filter(loading, ARRAY_SIZE(loading));
 }
 
 int sandbox_close(const char **ret_text)
@@ -162,5 +172,5 @@ int sandbox_close(const char **ret_text)
         if (r < 0)
                 return r;
         *ret_text = "its system calls can't be filtered";
-        return set_filter(false);
+        return set_filter(loaded, ARRAY_SIZE(loaded));
 }

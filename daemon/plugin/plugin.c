@@ -226,6 +226,16 @@ static int spawn(Plugin *plugin, int socket)
         return -r;
 }
 
+/* Out of the way of the descriptors that its process is given. */
+static int move_up(int fd)
+{
+        int up = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, PLUGIN_FILE_FD + 1);
+
+        if (fd >= 0)
+                (void) close(fd);
+        return up;
+}
+
 static int start_process(Plugin *plugin)
 {
         _cleanup_(closep) int theirs = -1;
@@ -234,9 +244,7 @@ static int start_process(Plugin *plugin)
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
                 return -errno;
         plugin->fd = pair[0];
-        /* Above what the process-to-be gives another meaning; and it may block there. */
-        theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, PLUGIN_FILE_FD + 1);
-        (void) close(pair[1]);
+        theirs = move_up(pair[1]);
         if (theirs < 0 || fcntl(theirs, F_SETFL, 0) < 0)
                 return -errno;
         r = spawn(plugin, theirs);
@@ -557,8 +565,10 @@ int plugin_new(Loop *loop, const char *host_program, const char *file, int fd, c
         Plugin *plugin = calloc(1, sizeof *plugin);
         int r = -ENOMEM;
 
+        fd = move_up(fd);
         if (!plugin) {
-                (void) close(fd);
+                if (fd >= 0)
+                        (void) close(fd);
                 return -ENOMEM;
         }
         *plugin = (Plugin){.loop = loop,

@@ -93,12 +93,12 @@ int history_each(HistoryDb *history, uint32_t max, StoreSummary callback, void *
         int code = SQLITE_OK, r;
 
         r = db_query(&history->db, &stmt,
-                     "SELECT job, summary FROM"
-                     " (SELECT job, summary, ended_usec FROM job ORDER BY ended_usec DESC LIMIT ?)"
+                     "SELECT job, summary, report FROM"
+                     " (SELECT job, summary, report, ended_usec FROM job ORDER BY ended_usec DESC LIMIT ?)"
                      " ORDER BY ended_usec",
                      "i", (int64_t) max);
         while (r >= 0 && (code = sqlite3_step(stmt)) == SQLITE_ROW)
-                r = callback(userdata, db_column(stmt, 0), db_column(stmt, 1));
+                r = callback(userdata, db_column(stmt, 0), db_column(stmt, 1), db_column(stmt, 2));
         return r < 0 ? r : code == SQLITE_DONE ? 0 : db_fail(&history->db, code);
 }
 

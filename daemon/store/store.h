@@ -45,7 +45,7 @@ const char *store_host_id(const Store *store);
 /* Reading, before the loop runs. Negative results of callbacks end it. */
 typedef int (*StoreVm)(void *userdata, const char *definition, Presence presence);
 typedef int (*StoreRecord)(void *userdata, const Record *record);
-typedef int (*StoreSummary)(void *userdata, const char *job, const char *summary);
+typedef int (*StoreSummary)(void *userdata, const char *job, const char *summary, const char *report);
 int store_each_vm(Store *store, StoreVm callback, void *userdata) _must_check_;
 /* Records whose end was not acknowledged yet. */
 int store_each_open_record(Store *store, StoreRecord callback, void *userdata) _must_check_;

@@ -269,7 +269,11 @@ static void on_reached(DelegateTalk *talk, int status, const char *text)
         case VMM_ACT_LOOK: delegate_look(talk, true, on_facts); return;
         case VMM_ACT_VERIFY: look_what_came(d); return;
         case VMM_ACT_SEAL: seal(d); return;
-        case VMM_ACT_ARRIVE: done(d, 0, "%s", ""); return; /* it has no devices of its own */
+        /* It has no devices of its own. */
+        case VMM_ACT_HOLD:
+        case VMM_ACT_ARRIVE:
+        case VMM_ACT_GATE: done(d, 0, "%s", ""); return;
+        case VMM_ACT_UNDO: done(d, -EOPNOTSUPP, "its vCPUs are not held"); return;
         case VMM_ACT_MIGRATE:
                 if (d->memory_fd < 0) {
                         done(d, -ENOTCONN, "there is no connection for the memory");

@@ -10,6 +10,10 @@
 
 #define POLL_USEC (5 * USEC_PER_MSEC)
 #define CONT_USEC (2 * USEC_PER_SEC) /* as any command; with devices of its own as long as the act allows */
+#define VCPUS_MAX 500                /* of which the helper can be told at once */
+/* vCPUs that are held must not keep the monitor from answering for longer. */
+#define HELD_USEC  (150 * USEC_PER_MSEC)
+#define HOLD_TRIES 3
 
 /* ---- start --------------------------------------------------------------------------------------------------- */
 
@@ -145,7 +149,7 @@ void qemu_take_in(Qemu *q)
                 qemu_pass_memory(q, incoming_passed);
 }
 
-/* ---- verify, run --------------------------------------------------------------------------------------------- */
+/* ---- verify -------------------------------------------------------------------------------------------------- */
 
 static void on_verify_migration(Qemu *q, int status, json_object *result, const char *text)
 {
@@ -165,6 +169,90 @@ void qemu_verify(Qemu *q)
 {
         qemu_call(q, "query-migrate", NULL, -1, on_verify_migration);
 }
+
+/* ---- hold ---------------------------------------------------------------------------------------------------- */
+
+/* Before QEMU is told to run its vCPUs are made to stand, so that it takes its devices through their last arcs while its guest
+ * executes nothing. One may stand where it holds the lock that the monitor needs: then it is let go at once, and held again. */
+
+static void ask_for_vcpus(Qemu *q);
+
+static void hold_again(Qemu *q)
+{
+        qemu_let_go(q);
+        if (--q->hold_tries > 0)
+                qemu_poll(q, POLL_USEC, ask_for_vcpus);
+        else
+                qemu_done(
+                        q, -EBUSY,
+                        "its vCPUs can't be held, as \"supervised-last-arc\" wants: %s; \"degraded\" does without it",
+                        q->doing);
+}
+
+static void on_monitor_answers(Qemu *q, int status, json_object *result, const char *text)
+{
+        if (status == 0 && q->hold_stands)
+                qemu_done(q, 0, "%s", "");
+}
+
+static void on_hold(Qemu *q)
+{
+        if (!q->hold_stands) {
+                hold_again(q);
+                return;
+        }
+        qemu_doing(q, "its vCPUs are held; its monitor does not answer");
+        qemu_poll(q, HELD_USEC, hold_again);
+        qemu_call(q, "query-status", NULL, -1, on_monitor_answers);
+}
+
+static void on_vcpus(Qemu *q, int status, json_object *result, const char *text)
+{
+        JsonReader reader = {.where = "query-cpus-fast"};
+        json_object *threads = json_new_array();
+        size_t n = status == 0 && json_object_is_type(result, json_type_array)
+                           ? json_object_array_length(result)
+                           : 0;
+
+        for (size_t i = 0; i < n && i < VCPUS_MAX; i++)
+                json_object_array_add(threads, json_object_new_int64(json_number(
+                                                       &reader, json_object_array_get_idx(result, i),
+                                                       "thread-id", 1, INT32_MAX, 0)));
+        if (n == 0 || n > VCPUS_MAX || reader.failed)
+                qemu_done(q, status < 0 ? status : -EPROTO, "query-cpus-fast: %s, of at most %d vCPUs: %s",
+                          n > VCPUS_MAX ? "too many" : "no vCPUs", VCPUS_MAX,
+                          reader.failed ? reader.text : text);
+        else
+                qemu_hold_vcpus(q, threads, on_hold);
+        json_object_put(threads);
+}
+
+static void ask_for_vcpus(Qemu *q)
+{
+        qemu_doing(q, "its vCPUs are to be held");
+        qemu_call(q, "query-cpus-fast", NULL, -1, on_vcpus);
+}
+
+static void on_kvm(Qemu *q, int status, json_object *result, const char *text)
+{
+        JsonReader reader = {.where = "query-kvm"};
+
+        q->has_kvm = status == 0 && json_flag(&reader, result, "enabled", false);
+        ask_for_vcpus(q);
+}
+
+static void hold_connected(Qemu *q)
+{
+        qemu_call(q, "query-kvm", NULL, -1, on_kvm);
+}
+
+void qemu_hold_all(Qemu *q)
+{
+        q->hold_tries = HOLD_TRIES;
+        qemu_connect(q, false, hold_connected);
+}
+
+/* ---- run ----------------------------------------------------------------------------------------------------- */
 
 static void query_running(Qemu *q);
 static void poll_running(Qemu *q);
@@ -193,6 +281,9 @@ static void on_running_status(Qemu *q, int status, json_object *result, const ch
                 qemu_poll(q, POLL_USEC, poll_running);
         } else if (q->act == VMM_ACT_ARRIVE) {
                 qemu_done(q, 0, "%s", "");
+        } else if (q->act == VMM_ACT_GATE) {
+                qemu_read_log(q); /* what it has reset is told first */
+                qemu_done(q, 0, "%s", "");
         } else {
                 q->continued = false;
                 qemu_set_capabilities(q, false, on_capabilities_off);
@@ -216,7 +307,7 @@ static void on_cont(void *userdata, int status, json_object *result, const char 
 
         q->continuing = false;
         q->continued = status == 0;
-        if (q->act != VMM_ACT_ARRIVE && q->act != VMM_ACT_RUN)
+        if (q->act != VMM_ACT_ARRIVE && q->act != VMM_ACT_GATE && q->act != VMM_ACT_RUN)
                 return;
         if (status == -EREMOTEIO)
                 qemu_done(q, status, "cont: %s", text);
@@ -250,7 +341,26 @@ void qemu_arrive(Qemu *q)
         qemu_connect(q, false, send_cont);
 }
 
-void qemu_run(Qemu *q)
+static void on_undone(Qemu *q)
+{
+        if (q->hold_ended)
+                qemu_done(q, 0, "%s", "");
+        else
+                qemu_done(q, -ESTALE, "its vCPUs were not held any more: its guest may run");
+}
+
+void qemu_undo(Qemu *q)
+{
+        if (q->hold_ended) {
+                qemu_done(q, 0, "%s", "");
+                return;
+        }
+        qemu_doing(q, "it was killed while its vCPUs are held, and these are still there");
+        qemu_end_held(q, on_undone);
+}
+
+/* Once: what was said already is only looked at. */
+static void begin_or_look(Qemu *q)
 {
         if (q->continuing)
                 qemu_doing(q, "it was told to continue");
@@ -258,5 +368,15 @@ void qemu_run(Qemu *q)
                 qemu_connect(q, false, query_running);
         else
                 qemu_connect(q, false, send_cont);
+}
+
+void qemu_gate(Qemu *q)
+{
+        begin_or_look(q);
+}
+
+void qemu_run(Qemu *q)
+{
+        begin_or_look(q);
         q->continued = false; /* asked again, it says it again */
 }

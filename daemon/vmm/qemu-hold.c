@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* QEMU's migration thread made to stand, by migmgr-helper: QEMU then can't take its devices on while we do. Its vCPUs and its
- * monitor go on. The thread goes on by itself after a while, whatever becomes of us. */
+/* Threads of QEMU made to stand, by migmgr-helper. The one that migrates: QEMU then can't take its devices on while we do. Those
+ * of its vCPUs: nothing of its guest is executed, whatever it is told. All others go on, and so its monitor. They go on by
+ * themselves after a while, whatever becomes of us. */
 
 #include <stdio.h>
 
@@ -18,7 +19,7 @@ void qemu_let_go(Qemu *q)
         if (q->hold_fd >= 0)
                 (void) close(q->hold_fd);
         q->hold_fd = -1;
-        q->hold_stands = false;
+        q->hold_stands = q->hold_ended = false;
 }
 
 static void go_on(Qemu *q)
@@ -31,8 +32,10 @@ static void go_on(Qemu *q)
 
 static void not_held(Qemu *q, const char *text)
 {
-        log_warning(LOG_ABOUT(.vm = q->vmm.definition->name), "QEMU's migration is not held: %s", text);
+        log_warning(LOG_ABOUT(.vm = q->vmm.definition->name), "QEMU's %s not held: %s",
+                    q->act == VMM_ACT_HOLD ? "vCPUs are" : "migration is", text);
         qemu_let_go(q);
+        qemu_doing(q, text);
         go_on(q);
 }
 
@@ -47,12 +50,17 @@ static void on_hold_readable(void *userdata)
         if (n == -EAGAIN)
                 return;
         if (q->hold_stands) {
+                bool ended = n == 1 && text[0] == HELPER_HOLD_ENDED;
+
                 qemu_let_go(q); /* it has stood for as long as it may */
-        } else if (n == 1 && text[0] == 0) {
+                q->hold_ended = ended;
+                if (q->act == VMM_ACT_UNDO)
+                        go_on(q);
+        } else if (n == 1 && text[0] == HELPER_HOLD_STANDS) {
                 q->hold_stands = true;
                 go_on(q);
         } else {
-                not_held(q, n > 0 ? text : "migmgr-helper gave up");
+                not_held(q, n > 1 ? text : "migmgr-helper gave up");
         }
 }
 
@@ -76,14 +84,47 @@ static void on_hold(void *userdata, int status, int fd, pid_t pid, const char *t
                 not_held(q, strerror(-status));
 }
 
-void qemu_hold(Qemu *q, QemuStep step)
+/* `strings` begin with room for the three that name the process. */
+static void ask(Qemu *q, HelperRequest request, const char **strings, size_t n, QemuStep step)
 {
         char pid[16], start[32];
-        const char *strings[] = {pid, start, q->vmm.process.boot};
 
         (void) snprintf(pid, sizeof pid, "%d", (int) q->vmm.process.pid);
         (void) snprintf(start, sizeof start, "%llu", (unsigned long long) q->vmm.process.start);
+        strings[0] = pid;
+        strings[1] = start;
+        strings[2] = q->vmm.process.boot;
         q->hold_asked = true;
         qemu_poll(q, HOLD_USEC, step);
-        helper_client_ask(q->vmm.helper, HELPER_HOLD, strings, 3, on_hold, q);
+        helper_client_ask(q->vmm.helper, request, strings, n, on_hold, q);
+}
+
+void qemu_hold(Qemu *q, QemuStep step)
+{
+        const char *strings[3];
+
+        ask(q, HELPER_HOLD, strings, ARRAY_SIZE(strings), step);
+}
+
+void qemu_hold_vcpus(Qemu *q, json_object *threads, QemuStep step)
+{
+        const char *strings[HELPER_STRINGS_MAX];
+        size_t n = 4;
+
+        /* With KVM each has something to do for QEMU before that says that it runs, and waits in the kernel for the guest; else
+         * they execute the guest themselves. */
+        strings[3] = q->has_kvm ? "kvm" : "still";
+        for (size_t i = 0; i < json_object_array_length(threads) && n < ARRAY_SIZE(strings); i++)
+                strings[n++] = json_object_get_string(json_object_array_get_idx(threads, i));
+        ask(q, HELPER_HOLD_VCPUS, strings, n, step);
+}
+
+void qemu_end_held(Qemu *q, QemuStep step)
+{
+        char byte = HELPER_HOLD_KILL;
+
+        q->polled = step;
+        /* One that is gone already: whoever held it says so. */
+        if (!q->hold_stands || (q->pidfd >= 0 && socket_send(q->hold_fd, &byte, 1, NULL, 0) < 0))
+                step(q);
 }

@@ -417,7 +417,7 @@ static void on_process_gone(void *userdata)
         give_up_monitor(q, -ESRCH, "its process has ended");
         if (q->act == VMM_ACT_END)
                 qemu_done(q, 0, "%s", "");
-        else
+        else if (q->act != VMM_ACT_UNDO) /* that is answered by whoever holds it */
                 forget_act(q);
         q->vmm.listener->gone(q->vmm.userdata);
 }
@@ -599,15 +599,23 @@ static const QemuStep acts[VMM_ACT_MAX] = {
         [VMM_ACT_LOOK] = qemu_look,     [VMM_ACT_PREPARE] = qemu_prepare, [VMM_ACT_MIGRATE] = qemu_migrate,
         [VMM_ACT_HALT] = qemu_halt,     [VMM_ACT_SEAL] = qemu_seal,       [VMM_ACT_RESUME] = qemu_resume,
         [VMM_ACT_END] = qemu_end,       [VMM_ACT_START] = qemu_start,     [VMM_ACT_TAKE_IN] = qemu_take_in,
-        [VMM_ACT_VERIFY] = qemu_verify, [VMM_ACT_ARRIVE] = qemu_arrive,   [VMM_ACT_RUN] = qemu_run,
+        [VMM_ACT_VERIFY] = qemu_verify, [VMM_ACT_HOLD] = qemu_hold_all,   [VMM_ACT_ARRIVE] = qemu_arrive,
+        [VMM_ACT_GATE] = qemu_gate,     [VMM_ACT_UNDO] = qemu_undo,       [VMM_ACT_RUN] = qemu_run,
 };
+
+/* What is done between VMM_ACT_HOLD and VMM_ACT_RUN. */
+static bool keeps_hold(VmmAct what)
+{
+        return what == VMM_ACT_ARRIVE || what == VMM_ACT_GATE || what == VMM_ACT_UNDO;
+}
 
 static void act(Vmm *vmm, VmmAct what, uint32_t step, uint64_t deadline_usec)
 {
         Qemu *q = (Qemu *) vmm;
 
         forget_act(q);
-        qemu_let_go(q);
+        if (!keeps_hold(what))
+                qemu_let_go(q);
         q->act = what;
         q->step = step;
         q->until_usec = deadline_usec > 0 ? clock_monotonic_usec() + deadline_usec : USEC_INFINITY;

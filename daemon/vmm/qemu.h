@@ -3,7 +3,7 @@
 
 /* The inside of the QEMU adapter, shared by its files: qemu.c (connection, acts, the process), qemu-facts.c (look),
  * qemu-source.c and qemu-destination.c, qemu-devices.c (what it says of its own devices), qemu-find.c (where they are),
- * qemu-hold.c (its migration thread stands). Nobody else includes this.
+ * qemu-hold.c (threads of it that stand). Nobody else includes this.
  *
  * One act at a time. What an act still waits for when a newer one begins is forgotten: its answers are recognised by
  * their serial number and dropped.
@@ -90,9 +90,11 @@ struct Qemu {
         bool capabilities_on;        /* which way, */
         bool has_ack;                /* and whether it waits for an acknowledgement before it halts */
 
-        int hold_fd; /* its migration thread stands until this is closed; or -1 */
+        int hold_fd; /* its migration thread stands, or its vCPUs, until this is closed; or -1 */
         LoopIo *hold_io;
         bool hold_asked, hold_stands;
+        bool hold_ended; /* the vCPUs have ended, and were held to their end */
+        bool has_kvm;
         uint32_t hold_tries;
         bool braked; /* it sends so slowly that it can't come to an end */
         bool graced; /* that has been tried, for this job */
@@ -165,12 +167,16 @@ void qemu_free_finds(Qemu *q);
 /* Without an act: the monitor is connected if it isn't. */
 void qemu_want_monitor(Qemu *q);
 
-/* ---- its migration thread (qemu-hold.c) ---- */
+/* ---- threads of it that stand (qemu-hold.c) ---- */
 
 /* Goes on with `step` when it stands (hold_stands), or when it can't be made to in time. */
 void qemu_hold(Qemu *q, QemuStep step);
 /* It goes on; nothing happens when it does already. */
 void qemu_let_go(Qemu *q);
+/* The same for the threads of vCPUs, whose ids `threads` is a list of. */
+void qemu_hold_vcpus(Qemu *q, json_object *threads, QemuStep step);
+/* Ends it while they are held. What comes of it is in hold_ended when `step` goes on; at once when they are not held. */
+void qemu_end_held(Qemu *q, QemuStep step);
 
 /* The acts. */
 void qemu_look(Qemu *q);
@@ -182,5 +188,8 @@ void qemu_resume(Qemu *q);
 void qemu_start(Qemu *q);
 void qemu_take_in(Qemu *q);
 void qemu_verify(Qemu *q);
+void qemu_hold_all(Qemu *q);
 void qemu_arrive(Qemu *q);
+void qemu_gate(Qemu *q);
+void qemu_undo(Qemu *q);
 void qemu_run(Qemu *q);

@@ -218,6 +218,18 @@ static void break_resolve_unrecorded(void)
                             .next = DESTINATION_ARRIVE, .noway = true});
 }
 
+static void break_promise_unheld(void)
+{
+        first_row(SIDE_DESTINATION,
+                  (HalfRow){IN(DESTINATION_UNDO), HALF_FAILED, .next = DESTINATION_PROMISE});
+}
+
+static void break_promise_unasked(void)
+{
+        first_row(SIDE_DESTINATION,
+                  (HalfRow){DESTINATION_GATING, HALF_VMM_GONE, .when = WHEN_HELD, .next = DESTINATION_LOOK});
+}
+
 static const struct Rule {
         const char *name, *text;
         bool caught;
@@ -227,6 +239,8 @@ static const struct Rule {
         bool its_vmm; /* ... or one that its VMM drives */
         int resolves; /* operators decide so often */
         bool fence;   /* ... and the destination is fenced */
+        bool held;    /* ... while the destination's vCPUs are held */
+        int crashes;  /* at least so many are needed */
 } rules[] = {
         {"go-before-record", "source sends GO before owner=nobody is durable", true, break_go_before_record},
         {"start-before-record", "destination starts the VM before owner=destination is durable", true,
@@ -257,6 +271,10 @@ static const struct Rule {
          .faults = 1, .its_vmm = true},
         {"nothing-ran", "a restarted destination believes the VMM's device that nothing was started", true,
          break_nothing_ran, .its_vmm = true},
+        {"promise-unheld", "destination promises although the hold of its vCPUs had ended", true,
+         break_promise_unheld, .faults = 1, .its_vmm = true, .held = true},
+        {"promise-unasked", "... or its VMM has died and nobody asked whether they were held until then",
+         true, break_promise_unasked, .its_vmm = true, .held = true, .crashes = 2},
         {"end-before-running", "source says END when it has recorded the abort, before it runs", true,
          break_end_before_running},
         {"end-after-restart", "a restarted source with a dead VMM says END", true, break_end_after_restart},
@@ -301,14 +319,15 @@ static int break_rule(const char *name)
 
 static int try_all_rules(void)
 {
-        int wrong = 0, asked = max_faults;
+        int wrong = 0, asked = max_faults, crashes = max_crashes;
 
         for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
                 int bad;
 
                 max_faults = MAX(asked, rules[i].faults);
                 max_resolves = rules[i].resolves;
-                set_plan(rules[i].dma, rules[i].its_vmm, rules[i].fence);
+                max_crashes = MAX(crashes, rules[i].crashes);
+                set_plan(rules[i].dma, rules[i].its_vmm, rules[i].held, rules[i].fence);
                 (void) break_rule(rules[i].name);
                 bad = explore(false);
                 printf("%-20s %-9s %s\n", rules[i].name, bad == FINE ? "harmless" : "caught", bad_names[bad]);

@@ -2,7 +2,7 @@
 
 /* Drives the two real halves against each other, through every order of what can happen.
  *
- *   explorer [--crashes N] [--cuts N] [--faults N] [--resolves N] [--fence] [--dma] [--supervised]
+ *   explorer [--crashes N] [--cuts N] [--faults N] [--resolves N] [--fence] [--dma] [--supervised [--held]]
  *            [--break RULE | --rules | --all]
  *
  * The world around the halves is abstract: one device and one VMM on each side, two journals, two hosts, one link.
@@ -27,6 +27,8 @@
  * itself, has its own idea of where the device is, and resets it when an arc fails; with --dma it pre-copies, too. What an
  * agent does to it looks first. Otherwise all is as above.
  *
+ * With --held the destination's vCPUs are held while its VMM takes the device through its last arc. A device that runs
+ * meanwhile counts as one that has run only when they are let go. The hold ends with the daemon, or by itself.
  * With --resolves operators decide what no daemon can know, so often. What they vouch for is true: the other side is dead and
  * stays so, what is given up is needed by nobody. With --fence it need not be: before the source runs again the destination's
  * host is powered off. What an operator's wrong word does shows --break wrong-word. Of a VM that has run at the destination
@@ -78,9 +80,10 @@ typedef struct Daemon {
         uint8_t restarted, was_ready; /* in this job */
         uint8_t device, stream, pages,
                 loaded; /* the device's state; at D: data, and pages, have come to their end; the agent says loaded */
-        uint8_t thinks; /* where its VMM has set the device, if it is the VMM's */
-        uint8_t reset;  /* the VMM has reset it behind our back */
-        uint8_t fresh;  /* it was reset, and does nobody's work */
+        uint8_t thinks;          /* where its VMM has set the device, if it is the VMM's */
+        uint8_t reset;           /* the VMM has reset it behind our back */
+        uint8_t held, died_held; /* the vCPUs are, and were when their VMM died */
+        uint8_t fresh;           /* it was reset, and does nobody's work */
         uint8_t late; /* 1 + the state to which the device was told to go and still may, at any time; 0: none */
         Command commands[HALF_WHO_MAX]; /* device, vmm, peer (connect), record, fence */
         Packet queue[QUEUE];            /* to this side */
@@ -282,9 +285,25 @@ static void device_becomes(World *w, int side, DeviceState to)
                         flaw(w, UNRECORDED);
                 if (w->stale)
                         flaw(w, STALE);
-                if (to == DEVICE_STATE_RUNNING)
+                if (to == DEVICE_STATE_RUNNING && !d->held && !d->died_held)
                         w->device_ran = 1;
         }
+}
+
+static void let_go(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+
+        if (d->held && IS_ALIVE(d->vmm) && d->device == DEVICE_STATE_RUNNING)
+                w->device_ran = 1;
+        d->held = 0;
+}
+
+static void vmm_dies(Daemon *d)
+{
+        d->vmm = V_DEAD;
+        d->died_held = d->held;
+        d->held = 0;
 }
 
 static void land(World *w, int side)
@@ -492,8 +511,20 @@ static void run(World *w)
         begin_to_run(w);
         if (w->side[D].vmm == V_RUNNING)
                 return;
-        drive(w, D, DEVICE_STATE_RUNNING);
-        vmm_becomes(w, D, V_RUNNING);
+        if (w->side[D].thinks != DEVICE_STATE_RUNNING)
+                drive(w, D, DEVICE_STATE_RUNNING);
+        if (!w->side[D].held)
+                vmm_becomes(w, D, V_RUNNING);
+}
+
+/* Its death is what it was asked for; whoever asked hears of it twice, as an answer and as a death. */
+static bool undo(Daemon *d)
+{
+        if (IS_ALIVE(d->vmm) && d->held) {
+                vmm_dies(d);
+                d->unseen_death = 1;
+        }
+        return d->died_held;
 }
 
 /* It goes on by itself from where it was answered for. */
@@ -501,7 +532,8 @@ static bool may_step(const World *w, int side)
 {
         const Daemon *d = &w->side[side];
 
-        return d->vmm == V_STARTING || (side == S && d->vmm == V_HELD && d->thinks == quiet()) ||
+        return (d->vmm == V_STARTING && (!d->held || d->thinks != DEVICE_STATE_RUNNING)) ||
+               (side == S && d->vmm == V_HELD && d->thinks == quiet()) ||
                (d->vmm == V_SEALED && d->thinks == DEVICE_STATE_STOP_COPY);
 }
 
@@ -520,13 +552,15 @@ static bool act_driving_vmm(World *w, int side, bool fail)
         int r;
 
         c->phase = ACTED;
-        c->status = fail || (!IS_ALIVE(d->vmm) && c->vmm != VMM_ACT_START && c->vmm != VMM_ACT_END);
+        c->status = fail || (!IS_ALIVE(d->vmm) && c->vmm != VMM_ACT_START && c->vmm != VMM_ACT_END &&
+                             c->vmm != VMM_ACT_UNDO);
         if (c->status)
                 return true;
         switch (c->vmm) {
         case VMM_ACT_START:
                 d->vmm = V_INCOMING;
                 d->thinks = DEVICE_STATE_RUNNING;
+                d->held = d->died_held = 0;
                 break;
         case VMM_ACT_END: end_vmm(w, side); break;
         case VMM_ACT_MIGRATE: c->status = !begin_migration(w); break;
@@ -545,8 +579,14 @@ static bool act_driving_vmm(World *w, int side, bool fail)
                 }
                 break;
         case VMM_ACT_VERIFY: c->status = d->vmm != V_LOADED; break;
+        case VMM_ACT_HOLD: d->held = 1; break;
         case VMM_ACT_ARRIVE: begin_to_run(w); break;
-        case VMM_ACT_RUN: run(w); break;
+        case VMM_ACT_GATE: run(w); break;
+        case VMM_ACT_UNDO: c->status = !undo(d); break;
+        case VMM_ACT_RUN:
+                let_go(w, side);
+                run(w);
+                break;
         case VMM_ACT_NONE:
         case VMM_ACT_LOOK:
         case VMM_ACT_PREPARE:
@@ -573,7 +613,7 @@ static void reset_behind(World *w, int side)
 static bool may_reset(const Command *c)
 {
         return supervised && (c->vmm == VMM_ACT_HALT || c->vmm == VMM_ACT_RESUME ||
-                              c->vmm == VMM_ACT_ARRIVE || c->vmm == VMM_ACT_RUN);
+                              c->vmm == VMM_ACT_ARRIVE || c->vmm == VMM_ACT_GATE || c->vmm == VMM_ACT_RUN);
 }
 
 /* The VMM does what it was asked, or fails. Returns false when it must wait. */
@@ -633,7 +673,10 @@ static bool act_vmm(World *w, int side, bool fail)
                 if (!c->status)
                         vmm_becomes(w, side, V_RUNNING);
                 break;
+        case VMM_ACT_HOLD:
         case VMM_ACT_ARRIVE:
+        case VMM_ACT_GATE:
+        case VMM_ACT_UNDO:
         case VMM_ACT_NONE:
         case VMM_ACT_LOOK:
         case VMM_ACT_PREPARE:
@@ -716,6 +759,7 @@ enum {
         M_VMM_STEPS,
         M_RUN_HERE,
         M_DISCARD_HERE,
+        M_HOLD_ENDS,
         M_MAX
 };
 
@@ -740,7 +784,8 @@ static const char *const move_names[] = {"start",
                                          "act, device reset",
                                          "VMM goes on",
                                          "operator: run here",
-                                         "operator: discard here"};
+                                         "operator: discard here",
+                                         "hold ends"};
 
 typedef struct Move {
         uint8_t what, side, who, at;
@@ -794,6 +839,7 @@ static void cut(World *w)
 
 static void daemon_dies(World *w, int side)
 {
+        let_go(w, side);
         forget(&w->side[side]);
         for (int i = 0; i < 2; i++) {
                 memset(w->side[i].queue, 0, sizeof w->side[i].queue);
@@ -916,6 +962,8 @@ static void check_result(World *w, const Daemon *d)
 
         if (!d->exists || !d->reset || d->restarted || half_job_state(&d->half) != JOB_STATE_FINISHED)
                 return;
+        if (d->owner == OWNER_DISCARDED)
+                return; /* the VM does not go on there */
         result = half_result(&d->half);
         if (result != JOB_RESULT_DEGRADED && result != JOB_RESULT_LOST)
                 flaw(w, UNTOLD);
@@ -999,7 +1047,7 @@ static void host_dies(World *w, int side)
 
         w->crashes++;
         daemon_dies(w, side);
-        d->vmm = V_DEAD;
+        vmm_dies(d);
         d->device = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
         d->fresh = 1;
         d->late = 0;
@@ -1104,7 +1152,7 @@ static void make_move(World *w, Move m)
         case M_DAEMON_BACK: daemon_back(w, m.side); break;
         case M_VMM_DIES:
                 w->crashes++;
-                d->vmm = V_DEAD;
+                vmm_dies(d);
                 d->unseen_death = d->up && d->exists;
                 break;
         case M_HOST_DIES: host_dies(w, m.side); break;
@@ -1129,6 +1177,10 @@ static void make_move(World *w, Move m)
         case M_VMM_STEPS: step_on(w, m.side); break;
         case M_RUN_HERE: decide(w, m.side, RESOLVE_RUN_HERE); break;
         case M_DISCARD_HERE: decide(w, m.side, RESOLVE_DISCARD_HERE); break;
+        case M_HOLD_ENDS:
+                w->crashes++;
+                let_go(w, m.side);
+                break;
         }
 }
 
@@ -1204,6 +1256,8 @@ static int list_moves(const World *w, Move *moves)
                         moves[n++] = (Move){M_DAEMON_DIES, i, 0, 0};
                 if (IS_ALIVE(d->vmm))
                         moves[n++] = (Move){M_VMM_DIES, i, 0, 0};
+                if (IS_ALIVE(d->vmm) && d->held)
+                        moves[n++] = (Move){M_HOLD_ENDS, i, 0, 0};
                 if (d->up && IS_ALIVE(d->vmm))
                         moves[n++] = (Move){M_HOST_DIES, i, 0, 0};
         }
@@ -1549,21 +1603,27 @@ static int explore(bool verbose)
 }
 
 /* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. `its_vmm`: the VMM drives it. */
-static void set_plan(bool dma, bool its_vmm, bool fence)
+static void set_plan(bool dma, bool its_vmm, bool is_held, bool fence)
 {
+        PolicyRule rule = {};
+
         supervised = its_vmm;
+        rule.sets[POLICY_SUPERVISED_LAST_ARC] = is_held;
+        rule.values[POLICY_SUPERVISED_LAST_ARC] = POLICY_LAST_ARC_BACK;
         flags = DEVICE_MIGRATION_STOP_COPY | DEVICE_MIGRATION_P2P;
         if (dma)
                 flags |= DEVICE_MIGRATION_PRE_COPY | DEVICE_DMA_LOGGING | DEVICE_HAS_DMA;
         if (supervised)
                 flags |= DEVICE_SUPERVISED | DEVICE_KERNEL;
-        plan_build(&plan,
-                   &(Manifest){.vmm = {.type = VMM_TYPE_QMP, .can_hold = true},
-                               .kernel = "6.12.107",
-                               .n_devices = 1,
-                               .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
-                   &policy_default);
+        if (plan_build(&plan,
+                       &(Manifest){.vmm = {.type = VMM_TYPE_QMP, .can_hold = true},
+                                   .kernel = "6.12.107",
+                                   .n_devices = 1,
+                                   .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
+                       &(PolicyRules){1, &rule}, USEC_PER_SEC) < 0)
+                exit(2);
         plan.fence = fence;
+        plan.fence_usec = USEC_PER_SEC;
 }
 
 #include "broken.h"
@@ -1571,7 +1631,7 @@ static void set_plan(bool dma, bool its_vmm, bool fence)
 static int usage(FILE *f)
 {
         fprintf(f,
-                "explorer [--crashes N] [--cuts N] [--faults N] [--resolves N] [--fence] [--dma] [--supervised] "
+                "explorer [--crashes N] [--cuts N] [--faults N] [--resolves N] [--fence] [--dma] [--supervised [--held]] "
                 "[--break RULE | --rules | --all]\n");
         return 2;
 }
@@ -1588,10 +1648,11 @@ int main(int argc, char **argv)
                                                 {"supervised", no_argument, NULL, 's'},
                                                 {"resolves", required_argument, NULL, 'o'},
                                                 {"fence", no_argument, NULL, 'F'},
+                                                {"held", no_argument, NULL, 'l'},
                                                 {"help", no_argument, NULL, 'h'},
                                                 {}};
         const char *broken = NULL;
-        bool dma = false, its_vmm = false, fence = false;
+        bool dma = false, its_vmm = false, is_held = false, fence = false;
         int c, r;
 
         while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
@@ -1606,10 +1667,11 @@ int main(int argc, char **argv)
                 case 'o': max_resolves = atoi(optarg); break;
                 case 'F': fence = true; break;
                 case 's': its_vmm = true; break;
+                case 'l': is_held = true; break;
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);
                 }
-        set_plan(dma, its_vmm, fence);
+        set_plan(dma, its_vmm, is_held, fence);
         if (half_effects_init(&effects, 1) < 0)
                 return 2;
         if (broken && streq(broken, "--all"))

@@ -138,6 +138,21 @@ class Demo:
         return {d.name: self.server(host, d.name).status(d.name)["state"] for d in DEVICES}
 
 
+def look_first(lab, demo):
+    """Before anything is touched: what a move would be like, for a pair that is good and for one that is not."""
+    a, b = demo.a, demo.b
+    good, _ = migctl(a, "check", "web1", b.dest)
+    uuid = new_uuid()
+    for host, p2p in ((a, "on"), (b, "off")):
+        server = lab.server(f"{host.name}-old", {"nic": f"size=1M,p2p={p2p}"})
+        host.register(definition("old1", uuid, server, ["nic"]), incoming=host is b)
+    bad, _ = migctl(a, "check", "old1", b.dest)
+    findings = a.json("check", "old1", b.dest)[1]["findings"]
+    ok = (good, bad) == (0, 6) and [(f["device"], f["property"]) for f in findings] == [
+        ("nic", "migration flags")]
+    return ok, {"check_good": good, "check_bad": bad}
+
+
 def move(demo, rates):
     """The guest and its devices go from source to destination."""
     a, b, guest = demo.a, demo.b, demo.guest
@@ -165,6 +180,21 @@ def move(demo, rates):
           figures["device_blackout_usec"] <= GOAL * figures["floor_usec"])
     return ok, {"result": job["result"], **figures, "guest_counts_lost": lost, "guest_counts_repeated": repeated,
                 "devices": len(DEVICES)}
+
+
+def explain(demo):
+    """An operator gives the GPU more time than the others, and asks who said so."""
+    a, key = demo.a, "deadline-ms.drain"
+    a.write_policy("site", {"set": {"deadline-ms": {"drain": 30000}}},
+                   {"match": {"id": "gpu"}, "set": {"deadline-ms": {"drain": 90000}}}, description="what this site says")
+    status, _ = migctl(a, "policy", "reload")
+    listed, _ = migctl(a, "policy", "list")
+    print("$ migctl policy explain web1 gpu | grep " + key, flush=True)
+    rows = a.migctl("policy", "explain", "web1", "gpu")[1].splitlines()
+    row, = [line for line in rows if line.startswith(key + " ")]
+    print(row, flush=True)
+    said = re.split(r"  +", row)
+    return status == listed == 0 and said[1] == "90000" and said[2].endswith("/site.json:10") and said[3] == "30000 (site.json:3)"
 
 
 def refuse(demo):
@@ -195,13 +225,18 @@ def main():
         demo.register()
         rates = Rates(DEVICES)
         print(f"link: {rates.one / 1e6:.0f} MB/s one stream, {rates.all / 1e6:.0f} MB/s all four, in a plain loop")
+        say("What holds for a device, and who says so")
+        explained = explain(demo)
+        say("Would it work? And what would not, here: a device whose counterpart can less")
+        looked, more = look_first(lab, demo)
+        line |= more
         say("The guest of QEMU moves with its devices")
         moved, more = move(demo, rates)
         line |= more
         say("Again, the other way; this time the GPU there refuses its state")
         rolled_back, more = refuse(demo)
         print()
-        lab.failed = not (loaded and moved and rolled_back)
+        lab.failed = not (loaded and explained and looked and moved and rolled_back)
         print(json.dumps({**line, **more, "holds": not lab.failed}), flush=True)
         return 1 if lab.failed else 0
 

@@ -24,10 +24,10 @@ LATE = f"late:{5 * DEADLINE_MS}"
 # Deadlines of the way there, the same again for the way back (look, two barriers, repair), and what scheduling takes.
 LIMIT_SECONDS = (2 * DRAIN_MS + 6 * (DEADLINE_MS + 1500)) / 1000 + 5 * PACE
 
-CONFIG = {"deadlines-msec": {p: DEADLINE_MS for p in (
+CONFIG = {"policy": {"deadline-ms": {p: DEADLINE_MS for p in (
     "check", "prepare", "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")},
-    "connect-msec": DEADLINE_MS, "doubt-msec": 3000, "precopy-msec": DRAIN_MS // 4}
-CONFIG["deadlines-msec"]["drain"] = CONFIG["deadlines-msec"]["precopy"] = DRAIN_MS
+    "precopy-limit": {"msec": DRAIN_MS // 4}}, "connect-msec": DEADLINE_MS, "doubt-msec": 3000}
+CONFIG["policy"]["deadline-ms"].update({"drain": DRAIN_MS, "precopy": DRAIN_MS})
 
 KINDS = ["fail:EIO", "error:EIO", "hang", "lie", "disconnect", "exit", LATE, "short", "bad-id", "bad-command",
          "bad-type", "bad-size-big", "bad-size-small", "truncated", "garbage", "chatter", "error-zero", "error-huge"]

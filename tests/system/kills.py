@@ -23,10 +23,10 @@ import time
 from lab import PACE, Lab, is_alive, new_uuid, program, wait_for
 from relay import Relay
 
-CONFIG = {"deadlines-msec": {p: round(1500 * PACE) for p in (
-    "check", "prepare", "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")},
+CONFIG = {"policy": {"deadline-ms": {p: round(1500 * PACE) for p in (
+    "check", "prepare", "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")}},
     "connect-msec": round(500 * PACE), "doubt-msec": 1000}
-CONFIG["deadlines-msec"]["drain"] = CONFIG["deadlines-msec"]["precopy"] = round(3000 * PACE)
+CONFIG["policy"]["deadline-ms"].update({p: round(3000 * PACE) for p in ("drain", "precopy")})
 ARC_MS = 40
 
 VICTIMS = ["source-daemon", "destination-daemon", "source-agent", "destination-agent", "source-device",

@@ -117,7 +117,8 @@ class Process:
 
 
 class Host:
-    """One migmgrd with its helper and its bus. `daemon_program`: another one in its place."""
+    """One migmgrd with its helper and its bus. `config` is what goes into migmgrd.json, but for `policy`, which holds for all VMs
+    and devices. `daemon_program`: another one in its place."""
 
     def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd"):
         self.daemon_program = program(daemon_program)
@@ -132,13 +133,17 @@ class Host:
             os.makedirs(d, exist_ok=True)
         self.bus_address = "unix:path=" + os.path.join(self.dir, "bus")
         self.config = os.path.join(self.dir, "migmgrd.json")
+        config = dict(config or {})
+        policy = config.pop("policy", None)
+        if policy:
+            self.write_policy("00-lab", {"match": {}, "set": policy})
         self.dest, listen = "unix:" + os.path.join(self.runtime, "peer.sock"), {}
         if lab.transport == "tcp":
             self.dest = f"tcp://127.0.0.1:{free_port()}"
             listen = {"listen": [self.dest]}
         with open(self.config, "w") as f:
             json.dump({"vms-dir": self.vms, "policies-dirs": [self.policies], "plugins-dir": self.plugins, **listen,
-                       **(config or {})}, f)
+                       **config}, f)
         self.bus = self.helper = self.daemon = None
 
     def start(self):

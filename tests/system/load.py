@@ -21,8 +21,8 @@ from lab import PACE, Lab, wait_for
 from moves import SPEC, make_world
 
 DEADLINE_MS = round(1000 * PACE)
-CONFIG = {"deadlines-msec": {p: DEADLINE_MS for p in (
-    "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")}, "doubt-msec": 3000}
+CONFIG = {"policy": {"deadline-ms": {p: DEADLINE_MS for p in (
+    "halt", "p2p-grace", "intake", "handover", "arrival-grace", "run-devices", "run", "release")}}, "doubt-msec": 3000}
 ARC_MS = round(15 * PACE)  # what keeps a state open long enough for somebody to come in between
 WITHOUT = "without the pages that devices wrote the chain breaks"  # the last row's name
 DONE, BACK, CANCELLED, DEGRADED = {"done"}, {"failed"}, {"cancelled"}, {"degraded"}

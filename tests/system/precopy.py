@@ -7,7 +7,7 @@ Three sets of one device each, without a VM, are moved to and fro by real daemon
 
   pre-copy       256 MiB of state, of which 1 % changes in a second
   dirty part     a device of the size that is still to be sent when the first one has converged; no pre-copy
-  no pre-copy    the first one again, with `"precopy": "off"` in its definition
+  no pre-copy    the first one again, with `"precopy": "off"` in its policy
 
 First with arcs that take no time: then next to nothing has changed when the device stands, and the blackout is all ours.
 Then with 20 ms for the first arc, in which the device goes on working.
@@ -80,9 +80,9 @@ def rest(job):
 def compare(lab, hosts, repeats, name, delay):
     spec = f"size={SIZE},pre-copy=on,dirty-rate={CHANGED}{delay}"
     whole = Set(lab, hosts, name + "whole", {"d": spec})
-    off = Set(lab, hosts, name + "off", {"d": spec}, precopy="off")
+    off = Set(lab, hosts, name + "off", {"d-off": spec})
     part_size = max(PAGE, round(statistics.median(rest(whole.move()) for _ in range(4))))
-    part = Set(lab, hosts, name + "part", {"d": f"size={part_size},pre-copy=on{delay}"}, precopy="off")
+    part = Set(lab, hosts, name + "part", {"d-off": f"size={part_size},pre-copy=on{delay}"})
     for s in (part, off):
         s.move()
         s.move()
@@ -109,7 +109,7 @@ def compare(lab, hosts, repeats, name, delay):
 
 def lag(lab):
     """The figures, and whether the limit held: it is what ended the pre-copy of the set, and not that of the others."""
-    hosts = [lab.host(name, config={"precopy-msec": LIMIT_MSEC}) for name in ("c", "d")]
+    hosts = [lab.host(name, config={"policy": {"precopy-limit": {"msec": LIMIT_MSEC}}}) for name in ("c", "d")]
     devices = {f"d{i}": f"size={16 * MIB},pre-copy=on,dirty-rate={16 * MIB // PAGE // 100}" for i in range(3)}
     # Read at 50 MiB a second, it is changed at 120, all of it again and again.
     devices["laggard"] = f"size={8 * MIB},pre-copy=on,dirty-rate=30000,read-delay=20"

@@ -98,9 +98,11 @@ TCP_QEMU = "^success|^kill: (source|destination) daemon in source-drain|^kill: t
 # A spread over what a driver can do, and the places where it bites; all of them are in tests/bench/vfio.
 VFIO_FAULTS = (r"^source p2p,pre-copy PRE_COPY_P2P>STOP_COPY refuse once$|^destination p2p,pre-copy "
                r"(RESUMING>STOP (refuse once|hang)|STOP>RUNNING_P2P error once|RUNNING_P2P>RUNNING refuse (once|always))$"
-               r"|^back p2p,pre-copy STOP>RUNNING_P2P refuse always$|^destination write-error at 40|STOP_COPY$")
+               r"|^back p2p,pre-copy STOP>RUNNING_P2P refuse always$|^held p2p,pre-copy RUNNING_P2P>RUNNING refuse always$"
+               r"|^destination write-error at 40|STOP_COPY$")
 VFIO_KILLS = (r"^kill (source's (QEMU in source-drain|agent in source-go|daemon in source-go)"
-              r"|destination's (QEMU in destination-intake|daemon in destination-(take-in|intake)))$|source's helper may not")
+              r"|destination's (QEMU in destination-intake|daemon in destination-(take-in|intake)))$|source's helper may not"
+              r"|destination's (QEMU|holder) in destination-push \(held\)$")
 
 # What git knows and `make dist` forgets.
 TARBALL = r"""
@@ -118,6 +120,7 @@ STEPS = [
     Step("emulated device, sanitized", python("test_emulated_device.py"), count_unittest, SANITIZED),
     Step("worker device, sanitized", python("test_worker_device.py"), count_unittest, SANITIZED),
     Step("test VMM, sanitized", python("test_vmm.py"), count_unittest, SANITIZED),
+    Step("check oracle", python("check_oracle.py"), count_table),
     Step("moves", python("moves.py", "60", "8"), count_table),
     Step("moves, sanitized", python("moves.py", "10", "3"), count_table, SANITIZED),
     Step("p2p", python("p2p.py"), count_table),
@@ -132,6 +135,7 @@ STEPS = [
     Step("bus, sanitized", python("test_bus.py"), count_unittest, SANITIZED),
     Step("precopy, sanitized", python("test_precopy.py"), count_unittest, SANITIZED),
     Step("migctl, sanitized", python("test_migctl.py"), count_unittest, SANITIZED),
+    Step("policy files, sanitized", python("test_policy_files.py"), count_unittest, SANITIZED),
     Step("helper, sanitized", python("test_helper.py"), count_unittest, SANITIZED),
     Step("hostile, sanitized", python("test_hostile.py"), count_unittest, SANITIZED),
     Step("broker, sanitized", python("test_broker.py"), count_unittest, SANITIZED),

@@ -25,7 +25,7 @@ NAME, ROOT = "org.migmgr1", "/org/migmgr1"
 MANAGER = (NAME, ROOT, NAME + ".Manager")
 ERRORS = NAME + ".Error."
 NOBODY = 65534
-READING = {"GetJob", "ListHistory", "ListJobs", "ListPolicies", "ShowPolicy", "ExplainPolicy"}  # what everybody may call
+READING = {"GetJob", "ListHistory", "ListJobs", "ListPolicies", "ShowPolicy", "ExplainPolicy", "ListPlugins"}  # what everybody may call
 CALLED = {NAME + ".Delegate"}  # what others offer and migmgrd calls; tests/fake/delegate.py holds it against the document
 
 
@@ -445,6 +445,7 @@ class Callers(Case):
                 "ResetDevice": (*MANAGER, "ResetDevice", "ss", idle, "nic0"),
                 "ListHistory": (*MANAGER, "ListHistory", "a{sv}", {}),
                 "ListJobs": (*MANAGER, "ListJobs", ""),
+                "ListPlugins": (*MANAGER, "ListPlugins", ""),
                 "ListPolicies": (*MANAGER, "ListPolicies", ""),
                 "ShowPolicy": (*MANAGER, "ShowPolicy", "s", "some"),
                 "CheckPolicy": (*MANAGER, "CheckPolicy", "ss", "f", "{}"),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What migmgr-helper does for a VMM that drives its own devices: duplicates of its files, its migration thread made to stand,
-what it has printed. Without a VFIO device; with one: test_vfio_helper.py."""
+"""What migmgr-helper does for a VMM that drives its own devices: duplicates of its files, its migration thread or its vCPUs made
+to stand, what it has printed. Without a VFIO device; with one: test_vfio_helper.py."""
 
 import os
 import signal
@@ -10,12 +10,14 @@ import sys
 import time
 import unittest
 
-from lab import Lab, Process, new_uuid, program, wait_for
+from lab import QEMU, Lab, Monitor, Process, new_uuid, program, wait_for
 
 MAGIC, HEAD = 0x3148474d, struct.Struct("<IIIiqII")
-CONNECT_DEVICE, DUPLICATE, HOLD, VMM_LOG = 1, 8, 9, 10
+CONNECT_DEVICE, DUPLICATE, HOLD, VMM_LOG, HOLD_VCPUS = 1, 8, 9, 10, 11
+STANDS, ENDED, KILL = b"\0", b"\1", b"\2"
 
-# A process with a thread that counts, of this name; or that is in a call which nothing interrupts: a parent in vfork().
+# A process with a thread that counts, of this name; or that is in a call which nothing interrupts: a parent in vfork(). When
+# there is a file of that name and ".enter" it makes the call in which a guest is, before each count.
 COUNTING = """
 import ctypes, os, sys, threading, time
 libc = ctypes.CDLL(None)
@@ -25,9 +27,11 @@ def run():
     if sys.argv[3] == "stuck":
         print(0, flush=True)
         libc.syscall(58) or libc.pause()
-    for i in range(10**9):
-        with open(sys.argv[1], "w") as f:
-            f.write(str(i))
+    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+    for i in range(1, 10**9):
+        if os.path.exists(sys.argv[1] + ".enter"):
+            libc.ioctl(-1, 0xae80)
+        os.pwrite(fd, str(i).encode(), 0)  # never empty, whoever looks
         time.sleep(0.001)
 threading.Thread(target=run, daemon=True).start()
 time.sleep(1000)
@@ -50,10 +54,12 @@ class Helper:
         self.process = Process(lab, "helper-" + name, [*wrap, program("migmgr-helper"), "--runtime-dir=" + self.dir])
         self.s, path = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), os.path.join(self.dir, "helper.sock")
         self.s.settimeout(10)
+        self.held = []
         wait_for("the helper", lambda: self.s.connect_ex(path) == 0)
 
     def close(self):
-        self.s.close()
+        for s in [self.s, *self.held]:
+            s.close()
 
     def ask(self, request, *strings):
         """(status, a file's descriptor or -1, text)"""
@@ -61,13 +67,19 @@ class Helper:
         data, fds, _, _ = socket.recv_fds(self.s, 65536, 1)
         return HEAD.unpack(data[:HEAD.size])[3], fds[0] if fds else -1, data[HEAD.size:].rstrip(b"\0").decode()
 
-    def hold(self, pid):
-        """The socket, and what it says."""
-        status, fd, text = self.ask(HOLD, *process_id(pid))
+    def hold(self, pid, *vcpus):
+        """The socket, and what it says. `vcpus`: how, and which threads."""
+        status, fd, text = self.ask(HOLD_VCPUS if vcpus else HOLD, *process_id(pid), *vcpus)
         assert status == 0, (status, text)
         s = socket.socket(fileno=fd)
         s.settimeout(10)
+        self.held.append(s)
         return s, s.recv(200)
+
+
+def threads(pid):
+    """All but the first."""
+    return sorted(tid for tid in os.listdir(f"/proc/{pid}/task") if tid != str(pid))
 
 
 class Case(unittest.TestCase):
@@ -85,6 +97,8 @@ class Case(unittest.TestCase):
         self.assertEqual(self.helper.ask(VMM_LOG, "no uuid")[0], -22, "the helper has gone, or hangs")
 
     def counting(self, name="mig/src/main", kind="counting"):
+        if os.path.exists(self.count_path):
+            os.unlink(self.count_path)  # of an earlier one
         process = Process(self.lab, "counting", [sys.executable, "-c", COUNTING, self.count_path, name, kind])
         wait_for("it to begin", lambda: self.count() if kind == "counting" else process.output())
         return process
@@ -166,6 +180,124 @@ class Case(unittest.TestCase):
         self.assertLess(time.monotonic() - begun, 1.5)
         s.close()
         process.kill()
+
+    def held_vcpu(self, how="still"):
+        """The process, and the socket."""
+        process = self.counting(name="CPU 0/KVM")
+        s, said = self.helper.hold(process.pid, how, *threads(process.pid) * 2)  # one thread may have several vCPUs
+        self.assertEqual(said, STANDS)
+        return process, s
+
+    def enter(self):
+        with open(self.count_path + ".enter", "w"):
+            pass
+
+    def test_a_vcpu_stands_until_it_is_let_go_and_longer_than_a_migration(self):
+        process, s = self.held_vcpu()
+        self.assertTrue(self.stands(3))
+        s.close()
+        self.goes_on()
+
+    def test_a_vcpu_of_kvm_goes_on_but_not_into_the_guest(self):
+        process, s = self.held_vcpu("kvm")
+        self.goes_on()
+        self.enter()
+        self.stands(0.1)  # it may have been on its way
+        self.assertTrue(self.stands(0.5))
+        s.close()
+        self.goes_on()
+
+    def test_a_vcpu_of_kvm_that_comes_out_does_not_get_in_again(self):
+        process = self.counting(name="CPU 0/KVM")
+        self.enter()
+        self.goes_on()
+        s, said = self.helper.hold(process.pid, "kvm", *threads(process.pid))
+        self.assertEqual(said, STANDS)
+        self.stands(0.1)
+        self.assertTrue(self.stands(0.5))
+        s.close()
+        self.goes_on()
+
+    def test_who_is_killed_while_held_is_known_to_have_been_held_to_its_end(self):
+        for how in ("still", "kvm"):
+            for kill in (lambda process, s: s.send(KILL), lambda process, s: os.kill(process.pid, signal.SIGKILL),
+                         lambda process, s: os.kill(process.pid, signal.SIGABRT)):
+                self.enter()
+                process, s = self.held_vcpu(how) if how == "still" else self.held_before_the_guest()
+                before = self.count()
+                kill(process, s)
+                self.assertEqual(s.recv(10), ENDED)
+                wait_for("its end", lambda: not process.alive(), 5)
+                self.assertLessEqual(self.count(), before + 1)
+                s.close()
+        wait_for("no child", lambda: not self.children(), 5)
+
+    def held_before_the_guest(self):
+        process, s = self.held_vcpu("kvm")
+        self.stands(0.1)
+        return process, s
+
+    def test_a_hold_that_ends_by_itself_says_nothing_of_the_end(self):
+        process, s = self.held_vcpu()
+        os.kill(self.children()[0], signal.SIGKILL)
+        self.assertEqual(s.recv(10), b"")
+        self.goes_on()
+        process.kill()
+        process, s = self.held_vcpu()
+        s.send(STANDS)  # no order
+        self.assertEqual(s.recv(10), b"")
+        self.goes_on()
+
+    def test_vcpus_stand_on_when_the_helper_ends(self):
+        process, s = self.held_vcpu()
+        self.helper.process.kill()
+        self.assertTrue(self.stands(0.3))
+        s.send(KILL)
+        self.assertEqual(s.recv(10), ENDED)
+        self.start_helper()
+
+    def test_only_threads_of_that_process_are_held_as_vcpus(self):
+        process = self.counting()
+        strings, tid = process_id(process.pid), threads(process.pid)[0]
+        for status, more in ((-22, ()), (-22, ("still",)), (-22, ("", tid)), (-22, ("stil", tid)),
+                             (-3, ("still", "x")), (-3, ("still", "0")), (-3, ("still", "-1")), (-3, ("kvm", "1")),
+                             (-3, ("kvm", tid, str(os.getpid()))), (-3, ("kvm", tid, ""))):
+            self.assertEqual(self.helper.ask(HOLD_VCPUS, *strings, *more)[:2], (status, -1), more)
+        self.goes_on()
+
+    def test_a_qemu_whose_vcpus_are_held_says_that_it_runs_and_its_guest_does_nothing(self):
+        for accel, how in (("tcg", "still"), ("kvm", "kvm")):
+            if accel == "kvm" and not os.path.exists("/dev/kvm"):
+                continue
+            with self.subTest(accel):
+                self.see_qemu_held(accel, how)
+
+    def see_qemu_held(self, accel, how):
+        path, said = (os.path.join(self.lab.dir, accel + name) for name in (".monitor", ".said"))
+        qemu = Process(self.lab, "qemu-" + accel, [
+            QEMU, "-accel", accel, "-M", "q35", "-m", "64", "-smp", "2", "-nodefaults", "-display", "none", "-S",
+            "-chardev", f"file,id=said,path={said}", "-device", "isa-debugcon,iobase=0x402,chardev=said",
+            "-qmp", f"unix:{path},server=on,wait=off"])
+        wait_for("its monitor", lambda: os.path.exists(path))
+        with Monitor(path) as monitor:
+            for kill in (False, True):
+                vcpus = [str(cpu["thread-id"]) for cpu in monitor.command("query-cpus-fast")]
+                s, text = self.helper.hold(qemu.pid, how, *vcpus)
+                self.assertEqual(text, STANDS)
+                before = os.path.getsize(said)
+                self.assertEqual(monitor.command("cont"), {})
+                self.assertEqual(monitor.command("query-status")["status"], "running")
+                time.sleep(0.5)
+                self.assertEqual(os.path.getsize(said), before, "its firmware has begun")
+                if kill:
+                    s.send(KILL)
+                    self.assertEqual(s.recv(10), ENDED)
+                    wait_for("its end", lambda: not qemu.alive(), 5)
+                    self.assertEqual(os.path.getsize(said), before)
+                else:
+                    s.close()
+                    wait_for("its firmware", lambda: os.path.getsize(said) > before, 10)
+                    monitor.command("stop")
 
     def test_a_process_is_known_by_more_than_its_number(self):
         process = self.counting()

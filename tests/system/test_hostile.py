@@ -25,9 +25,9 @@ CONNECT_DEVICE = 1
 LINK_MESSAGE_MAX = FRAME_MAX = 1 << 20
 
 # A job must outlive what is done to it, and one that is left alone must end in the time of the test.
-CONFIG = {"deadlines-msec": {p: round(1500 * PACE) for p in (
+CONFIG = {"policy": {"deadline-ms": {p: round(1500 * PACE) for p in (
     "check", "prepare", "halt", "p2p-grace", "drain", "intake", "handover", "arrival-grace", "run-devices", "run",
-    "release")}, "connect-msec": round(500 * PACE), "doubt-msec": 1000}
+    "release")}}, "connect-msec": round(500 * PACE), "doubt-msec": 1000}
 
 
 def fds(pid):
@@ -365,6 +365,8 @@ class Hostile(Case):
         "end before data": [(b"MGD1", 2, 0, 0, 0, None, b"")],
         "end at a wrong place": [(b"MGD1", 2, 0, 1 << 40, 0, None, b"")],
         "error": [(b"MGD1", 3, 0, 0, 0, None, b"")],
+        "a slot of no memory": [(b"MGD1", 7, 0, 0, 4, 0, b"")],
+        "memory twice": [(b"MGD1", 6, 0, 0, 0, 0, b"")] * 2,
         "the data is nonsense": [(b"MGD1", 1, 0, 0, 4, None, b"abcd"), (b"MGD1", 2, 0, 4, 0, None, b"")],
         "data after the end": [(b"MGD1", 2, 0, 0, 0, None, b""), (b"MGD1", 1, 0, 0, 4, None, b"abcd")],
     }

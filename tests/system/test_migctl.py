@@ -344,7 +344,7 @@ class ExitStatus(Case):
             calls = {"list": [], "status": ["x"], "devices": ["x"], "register": [self.file({})], "unregister": ["x"],
                      "check": ["x", self.b.dest], "migrate": ["x", self.b.dest], "cancel": [new_uuid()],
                      "show": [new_uuid()], "resolve": [new_uuid()], "jobs": [], "history": [], "reset": ["--yes", "x"], "policy list": [], "policy show": ["x"],
-                     "policy check": [self.file({})], "policy explain": ["x"], "policy reload": []}
+                     "policy check": [self.file({})], "policy explain": ["x"], "policy reload": [], "plugin list": []}
             self.assertEqual(set(calls) | {"monitor"}, set(verbs()))
             for verb, args in calls.items():
                 self.note(8, *verb.split(), *args, says="is migmgrd.service running", host=host)
@@ -459,7 +459,7 @@ class Output(Case):
         return {"list": [], "status": [vm], "devices": [vm], "show": [job["job"]], "resolve": [job["job"]], "jobs": [], "history": [], "check": [other, self.b.dest],
                 "reset": ["--yes", other, "nic"], "migrate": [other, self.b.dest], "register": [self.file(new)], "unregister": [new["name"]],
                 "policy list": [], "policy show": ["shown"], "policy check": [self.file({"rules": []})],
-                "policy explain": [other, "nic"], "policy reload": []}
+                "policy explain": [other, "nic"], "policy reload": [], "plugin list": []}
 
     def test_json_of_every_verb(self):
         calls = self.calls()
@@ -470,9 +470,9 @@ class Output(Case):
                     continue
                 out = self.ends(0, how, *verb.split(), *args)
                 value = json.loads(out)
-                self.assertIsInstance(value, list if verb in ("list", "devices", "jobs", "history", "reset", "policy list", "policy reload") else dict, verb)
+                self.assertIsInstance(value, list if verb in ("list", "devices", "jobs", "history", "reset", "policy list", "policy reload", "plugin list") else dict, verb)
                 self.assertEqual(out.count("\n") == 1, how == "--json=short", (verb, how, out))
-                self.assertTrue(value, verb)
+                self.assertTrue(value or verb == "plugin list", verb)  # with plugins: test_plugin.py
 
     def test_json_of_cancel(self):
         vm = self.vm()
@@ -500,7 +500,7 @@ class Output(Case):
             # In words: nothing that could be taken for a VM, and what to do.
             self.assertEqual(empty.json("policy", "list"), (0, []))
             for args, hint in (((), "migctl register FILE"), (("list",), "migctl register FILE"), (("jobs",), "migctl migrate"),
-                               (("policy", "list"), "migctl policy explain")):
+                               (("policy", "list"), "migctl policy explain"), (("plugin", "list"), "There is no plugin here")):
                 status, out, err = empty.migctl(*args)
                 self.assertEqual((status, out), (0, ""), args)
                 self.assertIn(hint, err)
@@ -579,7 +579,7 @@ class Output(Case):
         for verb, arguments in verbs().items():
             self.assertEqual(self.ends(0, *verb.split(), "--help"), text)
             self.assertEqual(self.ends(0, "--help", *verb.split(), *arguments), text)
-        self.assertEqual(len(verbs()), 19)
+        self.assertEqual(len(verbs()), 20)
         self.assertTrue(all(len(line) <= 100 for line in text.splitlines()), text)
 
     def test_version(self):
@@ -665,14 +665,31 @@ class Policy(Case):
         for text in ("\0", "x" * 300000):
             self.ends(2, "policy", "check", self.file(text))
 
-    def test_a_daemon_does_not_start_with_a_wrong_file(self):
+    def test_no_move_begins_before_a_wrong_file_is_corrected(self):
+        """Neither from a host that was started with one, nor to it; the daemon lives, for jobs that had not ended."""
         with Lab() as lab:
-            host = lab.host("wrong")
-            host.daemon.kill()
-            host.write_policy("p", {"set": {"nonsense": 1}})
-            host.start_daemon(wait=False)
-            self.assertEqual(host.daemon.p.wait(20), 1)
-            self.assertIn('p.json:5: "nonsense" is no key; allowed: p2p, ', host.daemon.output())
+            a, b = (lab.host(name, config=CONFIG) for name in "ab")
+            uuid = new_uuid()
+            for host in (a, b):
+                host.register(definition("vm", uuid, lab.server("server-" + host.name, {"nic": ""}), ["nic"]), incoming=host is b)
+            says = r'p\.json:5: "nonsense" is no key; allowed: p2p, '
+            for host in (a, b):
+                host.daemon.kill()
+                host.write_policy("p", {"set": {"nonsense": 1}})
+                host.start_daemon()
+                self.assertRegex(host.daemon.output(), says + r".*Until then no move begins")
+                for args in (["policy", "list"], ["policy", "show", "p"], ["policy", "explain", "vm"], ["policy", "reload"]):
+                    self.ends(2, *args, says=".*" + says, host=host)
+                if host is a:
+                    self.ends(2, "check", "vm", b.dest, says=".*" + says + ".*migctl policy reload", host=a)
+                    self.ends(2, "migrate", "vm", b.dest, says=".*" + says, host=a)
+                else:
+                    status, report = a.json("check", "vm", b.dest)
+                    self.assertEqual((status, [f["property"] for f in report["findings"]]), (6, ["policies"]))
+                    self.assertRegex(report["findings"][0]["destination"], says)
+                host.write_policy("p", {"set": {"retry": 1}})
+                self.ends(0, "policy", "reload", host=host)
+            self.assertEqual(a.migrate("vm", b)[0], 0)
 
 
 class Terminal(Case):
@@ -838,6 +855,53 @@ class Moves(Case):
         status, report = self.b.json("migrate", "--dry-run", f"dry{n}", self.a.dest)
         self.assertEqual(report["plan"]["predicted_blackout_usec"], 0)
 
+    def test_what_a_check_foretells(self):
+        """Nothing is known before the first move; then it is, also to a daemon that was started anew."""
+        vm = self.vm(here="delay=*>*:20")
+        report = self.a.json("check", vm, self.b.dest)[1]
+        self.assertEqual(report["blackout"], {"usec": 0, "basis": "unknown", "bytes": 0, "devices": [
+            {"id": "nic", "usec": 0, "basis": "unknown", "bytes": 0}]})
+        self.assertIn("Nobody knows yet", self.ends(0, "check", vm, self.b.dest))
+        gaps = {g["guarantee"] for g in report["guarantees"] if not g["holds"]}
+        self.assertEqual(gaps, {"blackout-limit"} | ({"peer-known"} if self.b.dest.startswith("tcp") else set()) |
+                         (gaps & {"compatible"}))
+        self.assertTrue(all(g["promise"] and bool(g["gap"]) != g["holds"] for g in report["guarantees"]))
+        limited = self.a.json("--max-blackout=1000", "check", vm, self.b.dest)[1]
+        self.assertTrue({g["guarantee"]: g["holds"] for g in limited["guarantees"]}["blackout-limit"])
+        for host in report["hosts"].values():
+            self.assertRegex(host["migmgrd"], r"^[0-9.]+$")
+            self.assertEqual(host["kernel"], os.uname().release)
+            self.assertGreater(host["free_bytes"], 0)
+        job = self.a.migrate(vm, self.b)[1]
+        self.assertEqual(self.b.migrate(vm, self.a)[0], 0)
+        self.a.daemon.kill()
+        self.a.start_daemon()
+        wait_for("the VM", lambda: self.a.vm(vm)["presence"] == "here")
+        blackout = self.a.json("check", vm, self.b.dest)[1]["blackout"]
+        self.assertEqual((blackout["basis"], blackout["usec"]), ("measured", job["blackout_usec"]))
+        device, = blackout["devices"]
+        self.assertEqual((device["basis"], device["bytes"]), ("measured", job["devices"][0]["bytes"]))
+        self.assertTrue(60000 <= device["usec"] <= blackout["usec"], blackout)
+        self.assertIn("as last time", self.ends(0, "check", vm, self.b.dest))
+
+    def test_either_hosts_policies_count(self):
+        """Of what only the other host knows, too."""
+        vm = self.vm()
+        for host in (self.a, self.b):
+            host.write_policy("facts", {"set": {"compat": {"board": "equal"}}})
+            self.ends(0, "policy", "reload", host=host)
+            try:
+                status, report = self.a.json("check", vm, self.b.dest)
+                job = self.a.migrate(vm, self.b)[1]
+            finally:
+                os.unlink(os.path.join(host.policies, "facts.json"))
+                self.ends(0, "policy", "reload", host=host)
+            finding, = report["findings"]
+            self.assertEqual((status, finding["device"], finding["property"], finding["source"], finding["destination"]),
+                             (6, "nic", "fact", "board not known", "board not known"))
+            self.assertEqual(job["result"], "refused")
+        self.assertEqual(self.a.json("check", vm, self.b.dest)[0], 0)
+
     def test_a_dry_run_that_is_refused(self):
         vm = self.vm()
         status, out, _ = self.a.migctl("migrate", "--dry-run", vm, self.a.dest)
@@ -889,7 +953,7 @@ class Daemons(Case):
             for args in (["list"], ["jobs"], ["migrate", "x", self.b.dest], ["check", "x", self.b.dest], ["show", new_uuid()],
                          ["cancel", new_uuid()], ["unregister", "x"], ["register", self.file({})],
                          ["policy", "list"], ["policy", "show", "x"], ["policy", "check", self.file({})],
-                         ["policy", "explain", "x"], ["policy", "reload"]):
+                         ["policy", "explain", "x"], ["policy", "reload"], ["plugin", "list"]):
                 self.assertEqual(self.answer(bus, *args), (int(status), "", "migctl: what happened\n"), (name, args))
             bus.close()
 

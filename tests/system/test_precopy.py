@@ -8,11 +8,11 @@ import signal
 import unittest
 
 from kills import named_agents
-from lab import PACE, Lab, new_uuid, wait_for
+from lab import PACE, TRANSPORT, Lab, new_uuid, wait_for
 from relay import Relay
 
 MIB, PAGE = 1 << 20, 4096
-CONFIG = {"deadlines-msec": {"precopy": round(20000 * PACE)}, "connect-msec": 1000, "doubt-msec": 1000}
+CONFIG = {"policy": {"deadline-ms": {"precopy": round(20000 * PACE)}}, "connect-msec": 1000, "doubt-msec": 1000}
 # 16 MiB at 4 MiB a second: long enough to do something meanwhile, and never waited for to its end.
 SLOW = "size=16M,read-delay=250"
 # Changed all over three times as fast as it can be read: it never has nothing to give.
@@ -29,6 +29,16 @@ class Case(unittest.TestCase):
         cls.addClassCleanup(cls.lab.__exit__, None, None, None)
         cls.a, cls.b = (cls.lab.host(name, config=cls.config) for name in ("a", "b"))
         cls.numbers = iter(range(1, 1000))
+
+    def with_policy(self, **keys):
+        """To the end of the test, at the source."""
+        def restart():
+            self.a.daemon.stop()
+            self.a.start_daemon()
+        self.a.write_policy("10-test", {"match": {}, "set": keys})
+        self.addCleanup(restart)
+        self.addCleanup(os.unlink, os.path.join(self.a.policies, "10-test.json"))
+        restart()
 
     def vm(self, spec="", faults=(), **keys):
         """Its name, and the server of its device at either end."""
@@ -127,8 +137,9 @@ class Arrives(Case):
         self.assertEqual(self.memory(servers[1]), before)
         self.assertEqual(bytes_of(job, "precopy"), 0)
 
-    def test_off_in_the_definition(self):
-        servers, job, before = self.move(precopy="off")
+    def test_off_by_policy(self):
+        self.with_policy(precopy="off")
+        servers, job, before = self.move()
         self.assertEqual([to for _, to in self.arcs(servers[0])], ["running-p2p", "stop", "stop-copy", "stop"])
         self.assertEqual(self.memory(servers[1]), before)
         self.assertEqual(bytes_of(job, "precopy"), 0)
@@ -144,35 +155,26 @@ class Arrives(Case):
 class Ends(Case):
     """One of the three limits, where nothing else would."""
 
-    def move(self, **config):
-        with open(self.a.config) as f:
-            before = f.read()
-        self.addCleanup(self.configure, before)
-        self.configure(json.dumps({**json.loads(before), **config}))
+    def move(self, **limits):
+        self.with_policy(**{"precopy-limit": limits})
         vm, servers = self.vm(RESTLESS)
         status, job = self.a.migrate(vm, self.b)
         self.assert_moved(vm, servers, status, job)
         return job
 
-    def configure(self, text):
-        with open(self.a.config, "w") as f:
-            f.write(text)
-        self.a.daemon.stop()
-        self.a.start_daemon()
-
     def test_time(self):
-        job = self.move(**{"precopy-msec": 700, "precopy-rate-kib": 0})
+        job = self.move(**{"msec": 700, "rate-kib": 0})
         self.assertGreaterEqual(took(job, "precopy"), 650_000)
         self.assertLess(took(job, "source-precopy"), 1_500_000 * PACE)
 
     def test_bytes(self):
-        job = self.move(**{"precopy-mib": 8, "precopy-msec": 0, "precopy-rate-kib": 0})
+        job = self.move(**{"mib": 8, "msec": 0, "rate-kib": 0})
         self.assertGreaterEqual(bytes_of(job, "precopy"), 8 * MIB)
         self.assertLess(bytes_of(job, "precopy"), 12 * MIB)
 
     def test_rate(self):
         """It is read at 20 MiB a second, which is little to who says so; but all of it once, before."""
-        job = self.move(**{"precopy-rate-kib": 100 * 1024, "precopy-msec": 0})
+        job = self.move(**{"rate-kib": 100 * 1024, "msec": 0})
         self.assertGreaterEqual(bytes_of(job, "precopy"), MIB)
         self.assertLess(took(job, "source-precopy"), 5_000_000 * PACE)
 
@@ -240,6 +242,59 @@ class Meanwhile(Case):
         self.assertEqual((p.returncode, job["Result"]), (1, "failed"), job)
         self.assertEqual(servers[0].states()["nic"], "running")
         relay.heal()
+        self.assert_stayed(vm, servers)
+
+
+class Shared(Case):
+    """A large state goes through memory that both agents have mapped, where they are on one host."""
+    config = {**CONFIG, "deadlines-msec": {"precopy": round(20000 * PACE), "drain": round(2500 * PACE)}}
+
+    def shares(self, host):
+        with open(f"/proc/{named_agents(host, 'nic')[-1]}/maps") as f:
+            return "/memfd:slots" in f.read()
+
+    def begin_large(self, dest=None):
+        """Past what goes over the connection in any case, and what may be read before memory is taken."""
+        vm, servers = self.vm("size=8M,read-delay=150")
+        p = self.begin(vm, servers[0], dest)
+        wait_for("more than a little", lambda: servers[0].status("nic")["saved_bytes"] > 2 * MIB)
+        return vm, servers, p
+
+    def arrives(self, vm, servers, p):
+        p.wait(30 * PACE)
+        self.assert_moved(vm, servers, p.returncode, json.loads(p.stdout.read()))
+
+    def test_on_one_host(self):
+        vm, servers, p = self.begin_large()
+        self.assertEqual([self.shares(host) for host in (self.a, self.b)], [TRANSPORT == "unix"] * 2)
+        self.arrives(vm, servers, p)
+
+    def test_with_something_between_that_passes_no_files(self):
+        relay = Relay(os.path.join(self.lab.dir, "relay.sock"), self.b.dest)
+        self.addCleanup(relay.close)
+        vm, servers, p = self.begin_large(relay.dest)
+        self.assertFalse(self.shares(self.b))
+        self.arrives(vm, servers, p)
+
+    def test_the_daemons_are_started_again_meanwhile(self):
+        """The agents go on; what they send is of no more use, and the device runs where it was."""
+        vm, servers, p = self.begin_large()
+        for host in (self.a, self.b):
+            host.daemon.kill()
+            host.start_daemon()
+        wait_for("the device to run again", lambda: servers[0].states()["nic"] == "running", 30)
+        self.assert_stayed(vm, servers)
+
+    def test_a_destination_that_gives_nothing_back_is_late(self):
+        vm, servers, p = self.begin_large()
+        agent = named_agents(self.b, "nic")[-1]
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            job = self.result(p)
+        finally:
+            os.kill(agent, signal.SIGCONT)
+        self.assertEqual((p.returncode, job["Result"]), (1, "failed"), job)
+        self.assertEqual(servers[0].states()["nic"], "running")
         self.assert_stayed(vm, servers)
 
 

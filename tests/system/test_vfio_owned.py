@@ -55,7 +55,7 @@ class World:
 
     def __init__(self, n=2, ports=1, **config):
         self.lab = Lab()
-        self.a, self.b = (self.lab.host(name, config={"deadlines-msec": DEADLINES, **config}) for name in "ab")
+        self.a, self.b = (self.lab.host(name, config={"policy": {"deadline-ms": DEADLINES}, **config}) for name in "ab")
         self.mdevs = {h.name: [Mdev(ports) for _ in range(n)] for h in (self.a, self.b)}
         self.uuid = str(uuid.uuid4())
         for i, (there, here) in enumerate(zip(self.mdevs["a"], self.mdevs["b"])):
@@ -242,6 +242,16 @@ class Moves(unittest.TestCase):
         with World(1) as w:
             d = w.a.devices("set")["d0"]
             self.assertEqual((d["Type"], d["State"], d["Open"]), ("vfio", "running", True))
+            report = w.a.json("check", "set", w.b.dest)[1]
+            self.assertTrue(report["ok"], report)
+            d, = report["devices"]
+            self.assertRegex(d["driver"], "mtty")
+            # Its own config space tells what it is, and the kernel what type it was made of.
+            self.assertEqual((d["device"], d["isolation"]), ("4348:3253", "full"))
+            self.assertRegex(d["facts"]["mdev-type"], "^mtty-")
+            self.assertRegex(d["facts"]["class"], "^[0-9a-f]{6}$")
+            self.assertEqual([(x["basis"], x["bytes"]) for x in report["blackout"]["devices"]], [("size", 60)])
+            self.assertEqual((report["blackout"]["basis"], report["blackout"]["usec"]), ("size", 1))
 
 
 class Delegated(unittest.TestCase):

@@ -1649,6 +1649,171 @@ class Garbage(WorkerCase):
             os.close(fd)
 
 
+class Letters(WorkerCase):
+    """Its mailbox is region 3; the peer's is a file of the test."""
+    PEER, AT, SLOTS = 0x100, 1 << 33, 63
+
+    def begin(self, keys="", options=(), **more):
+        guest = super().begin(f"mailbox=on,pre-copy=on,{keys}".rstrip(","), options, **more)
+        self.peer_fd = os.memfd_create("peer")
+        os.ftruncate(self.peer_fd, PAGE)
+        self.peer = mmap.mmap(self.peer_fd, PAGE)
+        guest.map(self.AT, PAGE, self.peer_fd)
+        fd = guest.region(3, 64)[2][0]
+        self.mailbox = mmap.mmap(fd, PAGE)
+        os.close(fd)
+        self.addCleanup(os.close, self.peer_fd)
+        self.addCleanup(self.peer.close)
+        self.addCleanup(self.mailbox.close)
+        return guest
+
+    def count(self, name="a"):
+        return self.control.status(name)["mailbox"]
+
+    def wait(self, what, least):
+        self.until(lambda: self.count()[what] >= least)
+
+    def until(self, condition):
+        limit = time.monotonic() + LIMIT
+        while not condition():
+            self.assertLess(time.monotonic(), limit)
+            time.sleep(0.001)
+
+    def letter(self, seq, data=(1, 2, 3, 4, 5, 6), wrong=0):
+        """Puts one into the device's mailbox, its number last."""
+        at = 64 * (1 + (seq - 1) % self.SLOTS)
+        self.mailbox[at + 8:at + 64] = u64(fnv(u64(seq, *data)) ^ wrong, *data)
+        self.mailbox[at:at + 8] = u64(seq)
+
+    def test_only_who_has_a_mailbox_has_its_region_and_register(self):
+        guest = self.begin()
+        self.assertEqual(guest.region(3)[0], (64, 7, 3, 0, PAGE, 0))
+        guest.register(self.PEER, self.AT)
+        self.assertEqual(guest.register(self.PEER), self.AT)
+        guest.reset()
+        self.assertEqual(guest.register(self.PEER), 0)
+        guest.close()
+        self.stop()
+        self.start("worker=on")
+        guest = self.guest()
+        self.assertEqual(guest.region(3)[0], (32, 0, 3, 0, 0, 0))
+        guest.register(self.PEER, self.AT)
+        self.assertEqual(guest.register(self.PEER), 0)
+
+    def test_it_writes_letters_as_far_as_they_are_taken(self):
+        guest = self.begin()
+        guest.register(self.PEER, self.AT)
+        self.wait("sent", self.SLOTS)
+        time.sleep(0.01)
+        self.assertEqual(self.count()["sent"], self.SLOTS)
+        for seq in range(1, self.SLOTS + 1):
+            letter = numbers(self.peer[64 * seq:64 * seq + 64])
+            self.assertEqual((letter[0], letter[1]), (seq, fnv(u64(letter[0], *letter[2:]))))
+        self.peer[0:8] = u64(5)
+        self.wait("sent", self.SLOTS + 5)
+        self.assertEqual(numbers(self.peer[5 * 64:5 * 64 + 8]), (self.SLOTS + 5,))
+
+    def test_it_writes_none_in_a_p2p_state_and_none_when_it_stands(self):
+        guest = self.begin("delay=running>running-p2p:20")
+        guest.register(self.PEER, self.AT)
+        for states, sends in (((RUNNING,), True), ((P2P,), False), ((STOP,), False), ((P2P,), False), ((RUNNING,), True),
+                              ((PRE_COPY,), True), ((PRE_COPY_P2P,), False), ((STOP_COPY,), False), ((STOP, RUNNING), True)):
+            guest.set(*states)
+            before = self.count()["sent"]
+            self.peer[0:8] = u64(before)
+            if sends:
+                self.wait("sent", before + 3)
+            else:
+                time.sleep(0.01)
+                self.assertEqual(self.count()["sent"], before, states)
+
+    def test_it_writes_until_the_end_of_the_arc(self):
+        guest = self.begin("delay=running>running-p2p:100")
+        guest.register(self.PEER, self.AT)
+        self.wait("sent", self.SLOTS)
+        guest.send(FEATURE, struct.pack("=IIIi", 16, STATE | SET, P2P, -1))
+        self.peer[0:8] = u64(self.SLOTS)
+        self.wait("sent", self.SLOTS + 3)
+        self.assertEqual(guest.receive().error, 0)
+
+    def test_it_takes_letters_while_it_does_not_stand(self):
+        guest = self.begin()
+        guest.register(self.PEER, self.AT)
+        for seq, state in enumerate((RUNNING, P2P, STOP, P2P, RUNNING, PRE_COPY, PRE_COPY_P2P), 1):
+            guest.set(state)
+            if state != STOP:
+                self.letter(seq)
+            else:
+                self.letter(seq)
+                time.sleep(0.01)
+                self.assertEqual(self.count()["taken"], seq - 1)
+                continue
+            self.wait("taken", seq)
+        self.assertEqual(numbers(self.mailbox[0:8]), (7,))
+        self.assertEqual({k: self.count()[k] for k in ("lost", "torn")}, {"lost": 0, "torn": 0})
+
+    def test_a_letter_that_came_while_it_stood_is_an_intrusion(self):
+        guest = self.begin()
+        guest.register(self.PEER, self.AT)
+        guest.set(STOP)
+        self.assertEqual(self.count()["intrusions"], 0)
+        self.letter(1)
+        self.assertEqual(self.count()["intrusions"], 1)
+        self.assertEqual(self.count()["intrusions"], 1)  # once is once
+        self.letter(2)
+        guest.set(RESUMING)
+        self.letter(3)
+        guest.reset()
+        self.assertEqual({k: self.count()[k] for k in ("intrusions", "intrusions_here")},
+                         {"intrusions": 0, "intrusions_here": 3})
+
+    def test_what_is_lost_and_torn_is_counted(self):
+        guest = self.begin()
+        guest.register(self.PEER, self.AT)
+        guest.set(STOP)
+        self.letter(1)
+        self.letter(4)
+        self.letter(5, wrong=1)
+        guest.set(RUNNING)
+        self.wait("taken", 5)
+        self.assertEqual({k: self.count()[k] for k in ("lost", "torn")}, {"lost": 2, "torn": 1})
+
+    def test_it_moves_with_its_letters(self):
+        guest = self.begin()
+        guest.register(self.PEER, self.AT)
+        self.letter(1)
+        self.letter(3)
+        self.wait("taken", 3)
+        guest.set(STOP)
+        self.letter(4)
+        image, before = guest.save(), self.count()
+        guest.close()
+        self.stop()
+        other = self.begin()
+        other.set(STOP, RESUMING)
+        other.load(image)
+        self.assertEqual(self.count(), {**before, "intrusions_here": 0})
+        self.assertEqual(other.register(self.PEER), self.AT)
+        other.set(RUNNING)
+        self.wait("taken", 4)
+
+    def test_with_ndma_it_does_nothing_in_a_p2p_state(self):
+        for ndma in (False, True):
+            guest = self.begin("ndma=on" if ndma else "")
+            data = self.data(guest, 100)
+            guest.set(P2P)
+            guest.command(100)
+            guest.ring()
+            if ndma:
+                time.sleep(0.02)
+                self.assertEqual(guest.raised(0), 0)
+                guest.set(RUNNING)
+            self.done(guest, 1)
+            self.assertEqual(guest.register(CHAIN), guest.expect(data))
+            guest.close()
+            self.stop()
+
+
 class Invocation(WorkerCase):
     def test_bad_arguments_are_named(self):
         for keys in ("worker=yes", "quiesce=x", "dirty-rate=-1", "dirty-rate=4294967296"):
@@ -1656,6 +1821,10 @@ class Invocation(WorkerCase):
             process.expected = 2
             self.assertEqual(process.wait(LIMIT), 2)
             self.assertIn(keys.encode(), process.stderr.read())
+        process = self.launch("socket=x,mailbox=on")
+        process.expected = 2
+        self.assertEqual(process.wait(LIMIT), 2)
+        self.assertIn(b"needs worker=on", process.stderr.read())
         process = self.launch("--strict=qemu", "socket=x")
         process.expected = 2
         self.assertEqual(process.wait(LIMIT), 2)

@@ -37,7 +37,9 @@ LATE_USEC = 2 * DEADLINE_MS * 1000
 HANG_SECONDS = 4 * DEADLINE_MS / 1000
 # What only comes late is no fault: to start or end a QEMU takes long where all is emulated.
 PATIENT = {p: 15 * DEADLINE_MS for p in ("check", "prepare", "release")}
-FAULTS_CONFIG = {**CONFIG, "deadlines-msec": {p: DEADLINE_MS for p in DEADLINES} | {"precopy": 3 * DEADLINE_MS} | PATIENT}
+FAULTS_CONFIG = {**CONFIG, "policy": {"deadline-ms": {p: DEADLINE_MS for p in DEADLINES} | {"precopy": 3 * DEADLINE_MS} | PATIENT}}
+# Rows "held".
+HELD_CONFIG = {**FAULTS_CONFIG, "policy": {**FAULTS_CONFIG["policy"], "supervised-last-arc": "back"}}
 EXIT = {**kills.EXIT, "lost": 11}
 FLAGS = {"p2p,pre-copy": 7, "p2p": 3, "pre-copy": 5, "plain": 1}
 
@@ -89,6 +91,11 @@ def rows():
     for byte in BYTES:
         yield f"source read-error at {byte}", 7, "source", [("read-error", byte, errno.EIO, 1)], []
         yield f"destination write-error at {byte}", 7, "destination", [("write-error", byte, errno.EIO, 1)], []
+    for arc in ("STOP>RUNNING_P2P", "RUNNING_P2P>RUNNING"):
+        for kind, orders in kinds_of(arc):
+            yield f"held p2p,pre-copy {arc} {kind}", 7, "destination", orders, []
+    for kind, orders in kinds_of("STOP>RUNNING"):
+        yield f"held plain STOP>RUNNING {kind}", 1, "destination", orders, []
     # The other device keeps QEMU busy meanwhile.
     for state, arc in (("PRE_COPY", "RUNNING>PRE_COPY"), ("STOP_COPY", "PRE_COPY_P2P>STOP_COPY")):
         yield f"state a byte short in {state}", 7, "source", [("steal", state)], [("source", 1, ("delay", arc, 1000000))]
@@ -96,6 +103,9 @@ def rows():
 
 def ends(name, side):
     """Results that this fault may have."""
+    if name.startswith("held"):
+        # What fails to run turns the job back; a push that fails is QEMU's to try again.
+        return {"done", "failed"} if re.search("late|hang|RUNNING_P2P>RUNNING refuse once", name) else {"failed"}
     last = re.search("P2P>RUNNING |STOP>RUNNING ", name)  # it may run when this begins: there is no way back
     if name.startswith("state") or "-error" in name:
         return {"failed"}
@@ -119,7 +129,7 @@ class Stage:
     """Two hosts and their devices, and the VM of the last row if the next may go on with it."""
 
     def __init__(self, config):
-        self.lab, self.world, self.flags = Lab(), None, None
+        self.lab, self.world, self.flags, self.config = Lab(), None, None, config
         self.hosts = [self.make_host(name, config) for name in "ab"]
         self.mdevs = {name: [Mdev() for _ in range(2)] for name in "ab"}
 
@@ -391,7 +401,11 @@ def run_all(pattern="", jobs=1, out=sys.stdout):
         stage, start = stages.get(), time.monotonic()
         case = Row(stage, *row)
         try:
-            case.stage = stage or Stage(FAULTS_CONFIG)
+            config = HELD_CONFIG if row[0].startswith("held") else FAULTS_CONFIG
+            if stage and stage.config != config:
+                stage.close()
+                stage = None
+            case.stage = stage or Stage(config)
             verdict = case.run()
         except Exception as e:  # a test that breaks is a finding, too
             verdict = f"{type(e).__name__}: {e}"

@@ -21,17 +21,19 @@ from vfio_guest import KERNEL, Mdev, Side, VfioGuest, on_host
 # What is slow here is the machine: a guest in a guest, without hardware for either.
 DEADLINES = ("check", "prepare", "viommu-grace", "halt", "p2p-grace", "drain", "intake", "handover", "arrival-grace",
              "run-devices", "run", "release")
-CONFIG = {"deadlines-msec": {p: 8000 for p in DEADLINES}, "connect-msec": 4000, "doubt-msec": 3000}
+CONFIG = {"policy": {"deadline-ms": {p: 8000 for p in DEADLINES}}, "connect-msec": 4000, "doubt-msec": 3000}
 STOCK = {"supervised-grace": "off", "supervised-push": "off"}
 
 
 class World:
-    """Two hosts and the VM, which runs on the first, with `devices` supervised devices on each. `config`: of both daemons,
-    beside CONFIG; `mdevs`: {name of the host: [Mdev, ...]} and `hosts`: [a, b], if they are there already."""
+    """Two hosts and the VM, which runs on the first, with `devices` supervised devices on each. `config`, `policy`: of both
+    daemons, beside CONFIG; `mdevs`: {name of the host: [Mdev, ...]} and `hosts`: [a, b], if they are there already."""
 
-    def __init__(self, lab, devices=2, config=None, door=None, properties="", mdevs=None, hosts=None, name="vm"):
+    def __init__(self, lab, devices=2, config=None, policy=None, door=None, properties="", mdevs=None, hosts=None, name="vm"):
         self.lab, self.uuid, self.name = lab, new_uuid(), name
-        self.hosts = hosts or [lab.host(n, config={**CONFIG, **(config or {})}) for n in "ab"]
+        config = {**CONFIG, **(config or {})}
+        config["policy"] = {**config["policy"], **(policy or {})}
+        self.hosts = hosts or [lab.host(n, config=config) for n in "ab"]
         self.mdevs = mdevs or {h.name: [Mdev() for _ in range(devices)] for h in self.hosts}
         self.guest = VfioGuest(lab, self.name, self.mdevs, door=door, properties=properties)
         self.here = 0
@@ -230,9 +232,9 @@ def outage_of_stock(devices, arc_ms):
         return round(outage * 1000)
 
 
-def outage_of_ours(devices, arc_ms, config=None):
+def outage_of_ours(devices, arc_ms, policy=None):
     with Lab() as lab:
-        world = World(lab, devices, config=config)
+        world = World(lab, devices, policy=policy)
         for host in world.hosts:
             world.order(host, "delay", "*>*", arc_ms * 1000)
         job = world.move()[1]
@@ -258,7 +260,7 @@ def slow_first_arc(arc_ms=1500):
     """QEMU says that a device is in P2P when it is: the vCPUs have stood since before. The blackout has that in it."""
     vfio_guest.load()
     with Lab() as lab:
-        world = World(lab, 1, config=STOCK | {"supervised-push": "auto"})
+        world = World(lab, 1, policy=STOCK | {"supervised-push": "auto"})
         world.order(world.source, "delay", "PRE_COPY>PRE_COPY_P2P", arc_ms * 1000)
         job = world.move()[1]
         assert job["result"] == "done" and job["blackout_usec"] >= arc_ms * 1000, (job["error"], job["blackout_usec"])

@@ -2,8 +2,9 @@
 """For how long a guest with kernel VFIO devices stands while it is moved: by stock QEMU alone, and by ours.
 
 Each device is a changed mtty all of whose arcs take 50 or 150 ms. Stock QEMU walks its devices one by one, so its outage is
-the five arcs of the way times the number of devices. Ours is run with the gate only, with push, with source grace where the
-kernel allows it, and with both; all in the same run. `outage` is from the last line that the guest prints at the source to
+the five arcs of the way times the number of devices. Ours is run with the gate only, with push, with push while the
+destination's vCPUs are held over the last arc, with source grace where the kernel allows it, and with grace and push; all in
+the same run. `outage` is from the last line that the guest prints at the source to
 the first one at the destination, `own` is the same of that mode without delays. `floor`: five arcs, and stock QEMU's own;
 with source grace one of these is before the outage. `in a row`: arcs that this mode can't have at the same time; without push
 ours also waits until QEMU has stopped its devices one by one, a sixth arc that stock QEMU has behind the outage. `intake`:
@@ -32,16 +33,17 @@ MODES = {
     "stock": (None, lambda n: 5 * n),
     "gate": ({"supervised-grace": "off", "supervised-push": "off"}, lambda n: 4 * n + 2),
     "push": ({"supervised-grace": "off"}, lambda n: n + 4),
+    "held": ({"supervised-grace": "off", "supervised-last-arc": "back"}, lambda n: n + 4),
     "grace": ({"supervised-push": "off"}, lambda n: 3 * n + 2),
     "both": ({}, lambda n: 4),
 }
-WITHOUT_GRACE = ("stock", "gate", "push")
+WITHOUT_GRACE = ("stock", "gate", "push", "held")
 GOALS = {"both": {2: 0.55, 8: 0.25}, "push": {2: 0.85, 8: 0.5}}  # outage over that of stock QEMU
 INTAKE_FACTOR, INTAKE_MSEC = 1.15, 10
 # As on Debian's kernel, so that the two can be compared.
 PROPERTIES = ",x-device-dirty-page-tracking=off" if KERNEL == "iommufd" else ""
 # A machine that is emulated in an emulated one takes its time; what is too long for a goal must still be seen.
-PATIENCE = {"deadlines-msec": {p: 30000 for p in DEADLINES}, "connect-msec": 10000, "doubt-msec": 5000}
+PATIENCE = {"policy": {"deadline-ms": {p: 30000 for p in DEADLINES}}, "connect-msec": 10000, "doubt-msec": 5000}
 
 
 class Ours(World):
@@ -62,7 +64,7 @@ def rows_of(mode, n, arcs, repeats):
     config, rows = MODES[mode][0], {}
     with Lab(transport="unix") as lab:
         world = Stock(lab, n, properties=PROPERTIES) if config is None else Ours(
-            lab, n, config={**PATIENCE, **config}, properties=PROPERTIES)
+            lab, n, config=PATIENCE, policy=config, properties=PROPERTIES)
         for arc in arcs:
             rows[arc] = [], []
             for side in world.mdevs.values():

@@ -56,11 +56,11 @@ def main(repeats=5):
         mdev.order("size", SIZE)
     rates, vm = {"migmgr": [], "loop": []}, new_uuid()
     with Lab() as lab:
-        hosts = [lab.host("a"), lab.host("b")]
+        hosts = [lab.host(name, config={"policy": {"precopy": "off"}}) for name in "ab"]
         for n in range(repeats):
             for i, (host, mdev) in enumerate(zip(hosts, mdevs)):
                 host.register({"name": "one", "uuid": vm, "vmm": {"type": "none"},
-                               "devices": [{"id": "d", "type": "vfio", "sysfs": mdev.path, "precopy": "off"}]}, incoming=i > 0)
+                               "devices": [{"id": "d", "type": "vfio", "sysfs": mdev.path}]}, incoming=i > 0)
             status, job = hosts[0].migrate("one", hosts[1])
             assert status == 0 and job["result"] == "done", job
             for host in hosts:

@@ -11,9 +11,9 @@
 
 #define UUID "01234567-89ab-cdef-0123-456789abcdef"
 
-static const AgentPacketType types[] = {AGENT_OPEN,  AGENT_ATTACH, AGENT_RUN,      AGENT_STOP,
-                                        AGENT_HELLO, AGENT_RESULT, AGENT_PROGRESS, AGENT_GONE,
-                                        AGENT_DIRTY, AGENT_BROKER, AGENT_WANTED,   AGENT_IDENTITY};
+static const AgentPacketType types[] = {AGENT_OPEN,   AGENT_ATTACH,   AGENT_RUN,  AGENT_STOP,  AGENT_HELLO,
+                                        AGENT_RESULT, AGENT_PROGRESS, AGENT_GONE, AGENT_DIRTY, AGENT_BROKER,
+                                        AGENT_WANTED, AGENT_IDENTITY, AGENT_FILES};
 
 static void make(AgentPacket *p, AgentPacketType type)
 {
@@ -48,6 +48,10 @@ static void make(AgentPacket *p, AgentPacketType type)
                 p->identity.identity.windows = DEVICE_WINDOWS_MAX - 1;
                 break;
         case AGENT_DIRTY: p->dirty = (AgentDirty){p->head, 4096, 4096, 1000}; break;
+        case AGENT_FILES:
+                p->files.first = 1;
+                p->files.n = AGENT_FILES_MAX;
+                break;
         case AGENT_GONE:
                 p->gone.status = -EPIPE;
                 memset(p->gone.text, 'x', AGENT_TEXT_MAX - 1);
@@ -106,9 +110,9 @@ static void test_every_packet_comes_as_it_was_sent(void **state)
         }
 }
 
-static void test_there_are_twelve_types(void **state)
+static void test_there_are_thirteen_types(void **state)
 {
-        static const uint32_t outside[] = {0, AGENT_IDENTITY + 1, 100, INT32_MAX, 0x80000000, UINT32_MAX};
+        static const uint32_t outside[] = {0, AGENT_FILES + 1, 100, INT32_MAX, 0x80000000, UINT32_MAX};
         AgentPacket p, got;
 
         for (size_t i = 0; i < ARRAY_SIZE(outside); i++) {
@@ -205,6 +209,11 @@ static const struct {
         {"empty text", AGENT_RESULT, AT(AgentResultPacket, text[0]), 0, true},
         {"gone well", AGENT_GONE, AT(AgentGone, status), 0, true},
         {"gone better than well", AGENT_GONE, AT(AgentGone, status), INT32_MAX, false},
+        {"no files", AGENT_FILES, AT(AgentFiles, n), 0, true},
+        {"one file more", AGENT_FILES, AT(AgentFiles, n), AGENT_FILES_MAX + 1, false},
+        {"very many files", AGENT_FILES, AT(AgentFiles, n), UINT32_MAX, false},
+        {"more files", AGENT_FILES, AT(AgentFiles, first), 0, true},
+        {"files that are firster", AGENT_FILES, AT(AgentFiles, first), 2, false},
         {"pages of a byte", AGENT_DIRTY, AT(AgentDirty, page_size), 1, false},
         {"pages of no power of two", AGENT_DIRTY, AT(AgentDirty, page_size), 12288, false},
         {"large pages", AGENT_DIRTY, AT(AgentDirty, page_size), 1 << 21, true},
@@ -280,7 +289,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_packet_comes_as_it_was_sent),
-                cmocka_unit_test(test_there_are_twelve_types),
+                cmocka_unit_test(test_there_are_thirteen_types),
                 cmocka_unit_test(test_a_packet_of_any_other_length_is_refused),
                 cmocka_unit_test(test_a_packet_that_is_larger_than_any_is_refused),
                 cmocka_unit_test(test_the_magic_is_as_written),

@@ -12,8 +12,12 @@
 
 typedef struct Pair {
         Manifest side[SIDE_MAX];
+        PolicyRule rule; /* of all devices and VMs; none until it is counted below */
+        PolicyRules rules;
         Findings findings;
 } Pair;
+
+static bool reached[FINDING_ID_MAX]; /* by any of the tests */
 
 static void pair_init(Pair *pair, VmmType vmm)
 {
@@ -51,13 +55,15 @@ static uint32_t pair_check(Pair *pair)
 {
         findings_deinit(&pair->findings);
         for (Side s = 0; s < SIDE_MAX; s++)
-                assert_int_equal(check_side(&pair->side[s], s, &pair->findings), 0);
-        assert_int_equal(check_pair(&pair->side[0], &pair->side[1], &pair->findings), 0);
+                assert_int_equal(check_side(&pair->side[s], &pair->rules, s, &pair->findings), 0);
+        assert_int_equal(check_pair(&pair->side[0], &pair->side[1], &pair->rules, &pair->findings), 0);
         for (uint32_t i = 0; i < pair->findings.n; i++) {
                 const Finding *f = &pair->findings.items[i];
 
                 assert_true(f->property[0] && f->remedy[0]);
                 assert_true(f->source[0] || f->destination[0]);
+                assert_ptr_equal(f->remedy, finding_desc(f->id)->remedy);
+                reached[f->id] = true;
         }
         return pair->findings.n;
 }
@@ -169,6 +175,11 @@ static void spoil_vmm(Pair *p)
         p->side[1].vmm.type = VMM_TYPE_NONE;
 }
 
+static void spoil_type(Pair *p)
+{
+        p->side[1].devices[1].type = DEVICE_TYPE_VFIO;
+}
+
 static void spoil_agent(Pair *p)
 {
         p->side[1].devices[1].status = MANIFEST_NO_AGENT;
@@ -233,6 +244,7 @@ static const struct {
          {{"", "delegate", "nobody at source", ""}, {"", "delegate", "", "nobody at destination"}},
          DELEGATE},
         {"busy", spoil_busy, 1, {{"", "run state", "", "incoming"}}, DELEGATE},
+        {"type", spoil_type, 1, {{"dev1", "type", "vfio-user", "vfio"}}},
         {"agent", spoil_agent, 1, {{"dev1", "agent", "", "no agent"}}},
         {"server", spoil_server, 1, {{"dev1", "connection", "", "no server"}}},
         {"migration",
@@ -434,6 +446,14 @@ static void spoil_name(Pair *p)
         (void) snprintf(p->side[0].devices[0].text, MANIFEST_TEXT_MAX, "QEMU has no v0");
 }
 
+static void spoil_unopened(Pair *p)
+{
+        for (Side s = 0; s < SIDE_MAX; s++)
+                p->side[s].devices[2].migration_flags |= DEVICE_KERNEL;
+        p->side[0].devices[2].status = -ENOTCONN;
+        (void) snprintf(p->side[0].devices[2].text, MANIFEST_TEXT_MAX, "it is busy");
+}
+
 static void spoil_driver(Pair *p)
 {
         p->side[0].devices[0].migration_flags = DRIVEN;
@@ -495,6 +515,7 @@ static const struct {
         {spoil_access, FINDING_REFUSAL, "dev0", "device file", "pidfd_getfd: forbidden by AppArmor", "",
          "Yama"},
         {spoil_name, FINDING_REFUSAL, "dev0", "device file", "QEMU has no v0", "", "vmm-device"},
+        {spoil_unopened, FINDING_REFUSAL, "dev2", "device file", "it is busy", "", "bind"},
         {spoil_driver, FINDING_REFUSAL, "dev0", "migration", "not supported", "", "driver"},
         {spoil_undefined, FINDING_REFUSAL, "", "device in QEMU", "/machine/peripheral/v7 (vfio-pci)", "",
          "vmm-device"},
@@ -582,6 +603,8 @@ static void test_memory_that_a_device_writes_must_be_moved_and_its_writes_known(
 
                         pair_init(&pair, rules[i].vmm);
                         pair.side[side].devices[1].migration_flags |= rules[i].flags;
+                        for (uint32_t k = 0; k < N; k++)
+                                pair.side[side].devices[k].isolation = DEVICE_ISOLATION_FULL;
                         /* Who drives it is the same on both sides. */
                         pair.side[!side].devices[1].migration_flags |=
                                 rules[i].flags & (DEVICE_SUPERVISED | DEVICE_KERNEL);
@@ -597,6 +620,417 @@ static void test_memory_that_a_device_writes_must_be_moved_and_its_writes_known(
                         }
                         pair_deinit(&pair);
                 }
+}
+
+/* ---- room and machine ---------------------------------------------------------------------------------------------- */
+
+static void test_records_need_room(void **state)
+{
+        static const struct {
+                int64_t bytes;
+                const char *value;
+        } rooms[] = {{-1, NULL},
+                     {0, "0 KiB free"},
+                     {4194303, "4095 KiB free"},
+                     {4194304, NULL},
+                     {INT64_MAX, NULL}};
+
+        for (Side side = 0; side < SIDE_MAX; side++)
+                for (size_t i = 0; i < ARRAY_SIZE(rooms); i++) {
+                        Pair pair;
+
+                        pair_init(&pair, VMM_TYPE_NONE);
+                        pair.side[side].free_bytes = rooms[i].bytes;
+                        assert_int_equal(pair_check(&pair), rooms[i].value ? 1 : 0);
+                        if (rooms[i].value)
+                                assert_finding(&pair.findings.items[0], "", "room for records",
+                                               side == SIDE_SOURCE ? rooms[i].value : "",
+                                               side == SIDE_SOURCE ? "" : rooms[i].value);
+                        pair_deinit(&pair);
+                }
+}
+
+/* Nothing: they are the same. */
+static const struct {
+        const char *source, *destination;
+        FindingWeight weight; /* MAX: nothing is found */
+} machines[] = {
+        {"pc-q35-10.0", "pc-q35-10.0", FINDING_MAX},
+        {"microvm", "microvm", FINDING_MAX},
+        {"", "pc", FINDING_MAX}, /* it can't be asked, and that is found */
+        {"pc-q35-10.0", "q35", FINDING_NOTICE},
+        {"pc-i440fx-7.2", "pc", FINDING_NOTICE},
+        {"virt-9.2", "virt", FINDING_NOTICE},
+        {"s390-ccw-virtio-9.2", "s390-ccw-virtio", FINDING_NOTICE},
+        {"pc-q35-10.0", "", FINDING_NOTICE},
+        {"microvm", "", FINDING_NOTICE},
+        {"pc-q35-10.0", "pc-q35-9.2", FINDING_REFUSAL},
+        {"pc-q35-10.0", "pc", FINDING_REFUSAL},
+        {"pc-i440fx-7.2", "q35", FINDING_REFUSAL},
+        {"pc-q35-10.0", "pc-q35", FINDING_NOTICE},
+        {"s390-ccw-virtio-9.2", "s390-ccw", FINDING_REFUSAL},
+        {"pc-i440fx-7.2", "p", FINDING_REFUSAL},
+        {"microvm", "pc", FINDING_REFUSAL},
+        {"virt", "virt-9.2", FINDING_REFUSAL},
+};
+
+static void test_the_machine_is_the_same(void **state)
+{
+        for (VmmType vmm = 0; vmm < VMM_TYPE_MAX; vmm++)
+                for (size_t i = 0; i < ARRAY_SIZE(machines); i++) {
+                        uint32_t n = vmm == VMM_TYPE_QMP && machines[i].weight != FINDING_MAX;
+                        Pair pair;
+
+                        pair_init(&pair, vmm);
+                        (void) snprintf(pair.side[0].vmm.machine, 64, "%s", machines[i].source);
+                        (void) snprintf(pair.side[1].vmm.machine, 64, "%s", machines[i].destination);
+                        assert_int_equal(pair_check(&pair), n);
+                        if (n > 0) {
+                                assert_finding(
+                                        &pair.findings.items[0], "", "machine type", machines[i].source,
+                                        machines[i].destination[0] ? machines[i].destination : "not said");
+                                assert_int_equal(pair.findings.items[0].weight, machines[i].weight);
+                        }
+                        pair_deinit(&pair);
+                }
+}
+
+/* ---- what policy says -------------------------------------------------------------------------------------------- */
+
+static void set_key(Pair *p, PolicyKey key, uint64_t value)
+{
+        p->rule.sets[key] = true;
+        p->rule.values[key] = value;
+        p->rules = (PolicyRules){1, &p->rule};
+}
+
+#define DMA (DEVICE_HAS_DMA | DEVICE_DMA_LOGGING)
+
+/* A VM whose three devices all do DMA; the first has P2P states. */
+static void pair_init_dma(Pair *pair)
+{
+        pair_init(pair, VMM_TYPE_DELEGATE);
+        for (Side s = 0; s < SIDE_MAX; s++)
+                for (uint32_t i = 0; i < N; i++)
+                        pair->side[s].devices[i].migration_flags |= DMA | (i == 0 ? DEVICE_MIGRATION_P2P : 0);
+}
+
+/* A device without P2P states that others reach, or that reaches them, is moved on its policy's word only. dev1 has none, dev2
+ * has them, but in the last rows. */
+static void test_a_device_without_p2p_states_needs_its_policys_word(void **state)
+{
+        static const struct {
+                PolicyP2p word;
+                DeviceIsolation isolation[N];
+                bool others_p2p;
+                int expect; /* FindingId about dev1, or -1 */
+        } rows[] = {
+                {POLICY_P2P_REQUIRE, {0, 0, 0}, true, FINDING_P2P_REQUIRED},
+                {POLICY_P2P_ISOLATE, {0, 0, 0}, true, FINDING_P2P_NOT_ISOLATED},
+                {POLICY_P2P_SINGLE, {0, 0, 0}, true, FINDING_P2P_NOT_SINGLE},
+                {POLICY_P2P_ACCEPT_RISK, {0, 0, 0}, true, FINDING_P2P_RISK},
+                /* nobody reaches it, but it may reach others */
+                {POLICY_P2P_REQUIRE, {0, DEVICE_ISOLATION_FULL, 0}, true, FINDING_P2P_REQUIRED},
+                {POLICY_P2P_ISOLATE, {0, DEVICE_ISOLATION_FULL, 0}, true, -1},
+                {POLICY_P2P_ISOLATE, {0, DEVICE_ISOLATION_NONE, 0}, true, FINDING_P2P_NOT_ISOLATED},
+                {POLICY_P2P_SINGLE, {0, DEVICE_ISOLATION_FULL, 0}, true, FINDING_P2P_NOT_SINGLE},
+                /* nobody reaches anybody: there is no domain */
+                {POLICY_P2P_REQUIRE,
+                 {DEVICE_ISOLATION_FULL, DEVICE_ISOLATION_FULL, DEVICE_ISOLATION_FULL},
+                 true,
+                 -1},
+                {POLICY_P2P_SINGLE,
+                 {DEVICE_ISOLATION_FULL, DEVICE_ISOLATION_FULL, DEVICE_ISOLATION_FULL},
+                 true,
+                 -1},
+                /* two without, that reach each other */
+                {POLICY_P2P_REQUIRE, {0, 0, 0}, false, FINDING_P2P_NO_ORDER},
+                {POLICY_P2P_ISOLATE, {0, 0, 0}, false, FINDING_P2P_NO_ORDER},
+                {POLICY_P2P_SINGLE, {0, 0, 0}, false, FINDING_P2P_NO_ORDER},
+                {POLICY_P2P_ACCEPT_RISK, {0, 0, 0}, false, FINDING_P2P_RISK},
+                {POLICY_P2P_ISOLATE, {0, DEVICE_ISOLATION_FULL, 0}, false, -1},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                int found = -1;
+                Pair pair;
+
+                pair_init_dma(&pair);
+                set_key(&pair, POLICY_P2P, rows[i].word);
+                for (uint32_t k = 0; k < N; k++)
+                        pair.side[0].devices[k].isolation = rows[i].isolation[k];
+                for (Side s = 0; s < SIDE_MAX && rows[i].others_p2p; s++)
+                        pair.side[s].devices[2].migration_flags |= DEVICE_MIGRATION_P2P;
+                (void) pair_check(&pair);
+                for (uint32_t k = 0; k < pair.findings.n; k++)
+                        if (streq(pair.findings.items[k].device, "dev1"))
+                                found = (int) pair.findings.items[k].id;
+                if (found != rows[i].expect)
+                        print_error("row %zu: %d\n", i, found);
+                assert_int_equal(found, rows[i].expect);
+                if (rows[i].others_p2p)
+                        assert_int_equal(findings_refuse(&pair.findings),
+                                         found >= 0 && found != FINDING_P2P_RISK);
+                pair_deinit(&pair);
+        }
+}
+
+/* Beside a QEMU, in a set without a VM, or where none does DMA: nobody reaches anybody. */
+static void test_without_a_domain_no_word_is_needed(void **state)
+{
+        for (VmmType vmm = 0; vmm < VMM_TYPE_MAX; vmm++) {
+                Pair pair;
+
+                pair_init(&pair, vmm);
+                assert_int_equal(pair_check(&pair), 0);
+                pair_deinit(&pair);
+        }
+}
+
+/* QEMU's own rule stays, whatever policy says. */
+static void test_no_policy_changes_qemus_rule(void **state)
+{
+        for (uint64_t word = 0; word <= POLICY_P2P_ACCEPT_RISK; word++) {
+                Pair pair;
+
+                pair_init_driven(&pair);
+                set_key(&pair, POLICY_P2P, word);
+                spoil_p2p(&pair);
+                assert_int_equal(pair_check(&pair), 1);
+                assert_int_equal(pair.findings.items[0].id, FINDING_P2P_QEMU);
+                pair_deinit(&pair);
+        }
+}
+
+/* off refuses a VM with a vIOMMU; auto one whose devices can't all be quiet; require any VM of the kind, vIOMMU or not. */
+static void test_a_viommu_needs_devices_that_can_be_quiet_under_vcpus(void **state)
+{
+        for (uint64_t word = 0; word <= POLICY_REQUIRE; word++)
+                for (unsigned int has = 0; has < 8; has++) {
+                        bool viommu = has & 1, p2p = has & 2, ndma = has & 4, can = p2p && ndma;
+                        int expect = word == POLICY_REQUIRE && !can ? FINDING_VIOMMU_REQUIRED
+                                     : !viommu                      ? -1
+                                     : word == POLICY_OFF           ? FINDING_VIOMMU_OFF
+                                     : !can                         ? FINDING_VIOMMU_NDMA
+                                                                    : -1;
+                        Pair pair;
+
+                        pair_init(&pair, VMM_TYPE_DELEGATE);
+                        set_key(&pair, POLICY_VIOMMU_GRACE, word);
+                        set_key(&pair, POLICY_NDMA, ndma ? POLICY_NDMA_FULL : POLICY_NDMA_NONE);
+                        pair.side[0].vmm.viommu = viommu;
+                        for (uint32_t i = 0; p2p && i < N; i++) {
+                                pair.side[0].devices[i].migration_flags |= DEVICE_MIGRATION_P2P;
+                                pair.side[1].devices[i].migration_flags |= DEVICE_MIGRATION_P2P;
+                        }
+                        (void) pair_check(&pair);
+                        if (expect < 0 || word != POLICY_REQUIRE)
+                                assert_int_equal(pair.findings.n, expect < 0 ? 0 : 1);
+                        if (expect >= 0)
+                                assert_int_equal(pair.findings.items[0].id, expect);
+                        pair_deinit(&pair);
+                }
+}
+
+static void test_qemu_moves_no_device_behind_a_viommu(void **state)
+{
+        Pair pair;
+
+        pair_init_driven(&pair);
+        pair.side[0].vmm.viommu = true;
+        assert_int_equal(pair_check(&pair), 1);
+        assert_int_equal(pair.findings.items[0].id, FINDING_VIOMMU_QEMU);
+        pair_deinit(&pair);
+        pair_init(&pair, VMM_TYPE_QMP); /* those beside it are none of its guest's */
+        pair.side[0].vmm.viommu = true;
+        assert_int_equal(pair_check(&pair), 0);
+        pair_deinit(&pair);
+}
+
+static void test_a_required_pre_copy_is_required(void **state)
+{
+        for (uint64_t word = 0; word <= POLICY_REQUIRE; word++)
+                for (int has = 0; has < 2; has++) {
+                        Pair pair;
+
+                        pair_init(&pair, VMM_TYPE_DELEGATE);
+                        set_key(&pair, POLICY_PRECOPY, word);
+                        for (uint32_t i = 0; i < N; i++)
+                                if (has || i != 1)
+                                        pair.side[0].devices[i].migration_flags |= DEVICE_MIGRATION_PRE_COPY;
+                        assert_int_equal(pair_check(&pair), word == POLICY_REQUIRE && !has ? 1 : 0);
+                        if (pair.findings.n > 0)
+                                assert_finding(&pair.findings.items[0], "dev1", "pre-copy", "not supported",
+                                               "");
+                        pair_deinit(&pair);
+                }
+}
+
+/* What QEMU moves it moves as it likes. */
+static void test_that_qemu_pre_copies_all_the_same_is_told(void **state)
+{
+        Pair pair;
+
+        pair_init_driven(&pair);
+        set_key(&pair, POLICY_PRECOPY, POLICY_OFF);
+        assert_int_equal(pair_check(&pair), 2);
+        assert_int_equal(pair.findings.items[0].id, FINDING_PRECOPY_NOT_OURS);
+        assert_false(findings_refuse(&pair.findings));
+        pair_deinit(&pair);
+}
+
+static void test_a_device_that_holds_more_than_is_allowed_is_refused(void **state)
+{
+        static const struct {
+                uint64_t mib, bytes;
+                bool refused;
+        } rows[] = {{0, UINT64_MAX, false},   {1, 0, false},       {1, 1 << 20, false},
+                    {1, (1 << 20) + 1, true}, {5, 5 << 20, false}, {5, 6 << 20, true}};
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                Pair pair;
+
+                pair_init(&pair, VMM_TYPE_NONE);
+                set_key(&pair, POLICY_MAX_STATE_MIB, rows[i].mib);
+                pair.side[0].devices[2].state_bytes = rows[i].bytes;
+                assert_int_equal(pair_check(&pair), rows[i].refused);
+                if (rows[i].refused) {
+                        assert_string_equal(pair.findings.items[0].property, "state size");
+                        assert_string_equal(pair.findings.items[0].device, "dev2");
+                }
+                pair_deinit(&pair);
+        }
+}
+
+/* With `allow`, of what QEMU moves by itself; a vfio-user-pci it would leave behind. */
+static void test_an_undefined_device_is_allowed_by_policy_where_qemu_moves_it(void **state)
+{
+        for (uint64_t word = 0; word <= POLICY_OPAQUE_ALLOW; word++)
+                for (int moved = 0; moved < 2; moved++) {
+                        Pair pair;
+
+                        pair_init_driven(&pair);
+                        set_key(&pair, POLICY_OPAQUE, word);
+                        pair.side[0].vmm.n_vfio_user = 1;
+                        (void) snprintf(pair.side[0].vmm.vfio_user[0], MANIFEST_TEXT_MAX,
+                                        "/machine/peripheral/v7 (%s)", moved ? "vfio-pci" : "vfio-user-pci");
+                        assert_int_equal(pair_check(&pair), 1);
+                        assert_int_equal(findings_refuse(&pair.findings),
+                                         !(word == POLICY_OPAQUE_ALLOW && moved));
+                        pair_deinit(&pair);
+                }
+}
+
+/* ---- compat ------------------------------------------------------------------------------------------------------- */
+
+static void test_versions_are_compared_part_by_part(void **state)
+{
+        static const struct {
+                const char *a, *b;
+                bool at_least;
+        } rows[] = {
+                {"1", "1", true},
+                {"2", "1", true},
+                {"1", "2", false},
+                {"10", "9", true},
+                {"9", "10", false},
+                {"22.41.1000", "22.41.1000", true},
+                {"22.41.1000", "22.9.9999", true},
+                {"22.9.9999", "22.41.1000", false},
+                {"1.2", "1.2.0", false},
+                {"1.2.0", "1.2", true},
+                {"1.02", "1.2", true},
+                {"1.2", "1.02", true},
+                {"v2", "v1", true},
+                {"v1", "v2", false},
+                {"1.0a", "1.0", true},
+                {"1-2", "1.2", true},
+                {"", "", true},
+                {"", "1", false},
+                {"1", "", true},
+                {"4294967297", "4294967296", true},
+                {"99999999999999999999999999", "100000000000000000000000000", false},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                if (version_at_least(rows[i].a, rows[i].b) != rows[i].at_least)
+                        print_error("%s >= %s\n", rows[i].a, rows[i].b);
+                assert_int_equal(version_at_least(rows[i].a, rows[i].b), rows[i].at_least);
+        }
+}
+
+static void test_facts_are_compared_as_policy_says(void **state)
+{
+        static char choices[2][FACT_VALUE_MAX + 1] = {"A", "B"};
+        static const struct {
+                CompatHow how;
+                const char *source, *destination;
+                int expect;
+        } rows[] = {
+                {COMPAT_EQUAL, "1.0", "1.0", -1},
+                {COMPAT_EQUAL, "1.0", "1.1", FINDING_FACT_NOT_EQUAL},
+                {COMPAT_EQUAL, "1.0", "1.00", FINDING_FACT_NOT_EQUAL},
+                {COMPAT_EQUAL, NULL, "1.0", FINDING_FACT_UNKNOWN},
+                {COMPAT_EQUAL, "1.0", NULL, FINDING_FACT_UNKNOWN},
+                {COMPAT_EQUAL, NULL, NULL, FINDING_FACT_UNKNOWN},
+                {COMPAT_AT_LEAST, "1.9", "1.10", -1},
+                {COMPAT_AT_LEAST, "1.10", "1.9", FINDING_FACT_OLDER},
+                {COMPAT_AT_LEAST, "1", NULL, FINDING_FACT_UNKNOWN},
+                {COMPAT_IN, "A", "B", -1},
+                {COMPAT_IN, "A", "C", FINDING_FACT_NOT_ALLOWED},
+                {COMPAT_IN, "C", "A", FINDING_FACT_NOT_ALLOWED},
+                {COMPAT_IN, "A", NULL, FINDING_FACT_UNKNOWN},
+                {COMPAT_IGNORE, "A", NULL, -1},
+                {COMPAT_IGNORE, "A", "B", -1},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                Pair pair;
+
+                pair_init(&pair, VMM_TYPE_NONE);
+                (void) snprintf(pair.rule.match.id, sizeof pair.rule.match.id, "dev1");
+                pair.rule.n_compat = 1;
+                pair.rule.compat[0] =
+                        (PolicyCompat){.fact = "x.y", .how = rows[i].how, .n_choices = 2, .choices = choices};
+                pair.rules = (PolicyRules){1, &pair.rule};
+                if (rows[i].source)
+                        assert_int_equal(manifest_add_fact(&pair.side[0].devices[1], "x.y", rows[i].source),
+                                         0);
+                if (rows[i].destination)
+                        assert_int_equal(
+                                manifest_add_fact(&pair.side[1].devices[1], "x.y", rows[i].destination), 0);
+                assert_int_equal(pair_check(&pair), rows[i].expect < 0 ? 0 : 1);
+                if (rows[i].expect >= 0) {
+                        const Finding *f = &pair.findings.items[0];
+
+                        assert_int_equal(f->id, rows[i].expect);
+                        assert_string_equal(f->device, "dev1");
+                        assert_non_null(strstr(f->source, "x.y"));
+                        assert_non_null(strstr(f->source, rows[i].source ? rows[i].source : "not known"));
+                        assert_non_null(strstr(f->destination,
+                                               rows[i].destination ? rows[i].destination : "not known"));
+                }
+                pair_deinit(&pair);
+        }
+}
+
+/* ---- the table of all that can be said ----------------------------------------------------------------------------- */
+
+static void test_each_finding_has_its_text_and_was_reached(void **state)
+{
+        assert_null(finding_desc(FINDING_ID_MAX));
+        assert_null(finding_desc(FINDING_ID_INVALID));
+        for (FindingId id = 0; id < FINDING_ID_MAX; id++) {
+                const FindingDesc *desc = finding_desc(id);
+                bool of_daemon = id == FINDING_NOT_REGISTERED || id == FINDING_POLICIES ||
+                                 id == FINDING_BUSY || id == FINDING_PRESENCE_BOTH || id == FINDING_MANIFEST;
+
+                assert_true(desc->property && desc->property[0] && desc->remedy && desc->remedy[0]);
+                /* Those the daemon says by itself: tests/system has them. */
+                if (!reached[id] && !of_daemon)
+                        print_error("nothing reaches \"%s\": %s\n", desc->property, desc->remedy);
+                assert_int_equal(reached[id], !of_daemon);
+        }
 }
 
 int main(void)
@@ -616,6 +1050,20 @@ int main(void)
                 cmocka_unit_test(test_without_such_devices_nothing_is_told),
                 cmocka_unit_test(test_memory_that_a_device_writes_must_be_moved_and_its_writes_known),
                 cmocka_unit_test(test_all_reasons_are_listed_and_long_ones_cut),
+                cmocka_unit_test(test_a_device_without_p2p_states_needs_its_policys_word),
+                cmocka_unit_test(test_without_a_domain_no_word_is_needed),
+                cmocka_unit_test(test_no_policy_changes_qemus_rule),
+                cmocka_unit_test(test_a_viommu_needs_devices_that_can_be_quiet_under_vcpus),
+                cmocka_unit_test(test_qemu_moves_no_device_behind_a_viommu),
+                cmocka_unit_test(test_a_required_pre_copy_is_required),
+                cmocka_unit_test(test_that_qemu_pre_copies_all_the_same_is_told),
+                cmocka_unit_test(test_a_device_that_holds_more_than_is_allowed_is_refused),
+                cmocka_unit_test(test_an_undefined_device_is_allowed_by_policy_where_qemu_moves_it),
+                cmocka_unit_test(test_versions_are_compared_part_by_part),
+                cmocka_unit_test(test_facts_are_compared_as_policy_says),
+                cmocka_unit_test(test_records_need_room),
+                cmocka_unit_test(test_the_machine_is_the_same),
+                cmocka_unit_test(test_each_finding_has_its_text_and_was_reached),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,15 +51,10 @@ static int rig_read(Rig *rig)
         return r;
 }
 
-static void assert_policy(const Policy *policy, const Policy *expect)
+static void assert_times(const Config *config, uint64_t connect_usec, uint64_t doubt_usec)
 {
-        for (Phase p = 0; p < PHASE_MAX; p++)
-                assert_int_equal(policy->deadline_usec[p], expect->deadline_usec[p]);
-        assert_int_equal(policy->connect_usec, expect->connect_usec);
-        assert_int_equal(policy->doubt_usec, expect->doubt_usec);
-        assert_int_equal(policy->retries, expect->retries);
-        assert_int_equal(policy->grace, expect->grace);
-        assert_int_equal(policy->push, expect->push);
+        assert_int_equal(config->connect_usec, connect_usec);
+        assert_int_equal(config->doubt_usec, doubt_usec);
 }
 
 /* ---- what is right ------------------------------------------------------------------------------------------- */
@@ -70,10 +65,10 @@ static void test_without_a_file_the_defaults_hold(void **state)
 
         rig_init(&rig);
         assert_int_equal(rig_read(&rig), 0);
-        assert_policy(&rig.config.policy, &policy_default);
+        assert_times(&rig.config, 2000000, 10000000);
         rig_write(&rig, "migmgrd.json", "{}");
         assert_int_equal(rig_read(&rig), 0);
-        assert_policy(&rig.config.policy, &policy_default);
+        assert_times(&rig.config, 2000000, 10000000);
         assert_ptr_equal(rig.config.vms_dir, config_default.vms_dir);
         assert_int_equal(rig.config.n_policies_dirs, 2);
         assert_non_null(strstr(rig.config.policies_dirs[0], "/lib/migmgr/policies.d"));
@@ -83,41 +78,16 @@ static void test_without_a_file_the_defaults_hold(void **state)
 
 static void test_every_key_sets_what_it_says_and_nothing_else(void **state)
 {
-        Policy expect;
         Rig rig;
 
         rig_init(&rig);
-        for (Phase p = 0; p < PHASE_MAX; p++) {
-                char text[128];
-
-                (void) snprintf(text, sizeof text, "{\"deadlines-msec\":{\"%s\":1234}}", phase_to_string(p));
-                rig_write(&rig, "migmgrd.json", text);
-                assert_int_equal(rig_read(&rig), 0);
-                expect = policy_default;
-                expect.deadline_usec[p] = 1234000;
-                assert_policy(&rig.config.policy, &expect);
-        }
-        rig_write(&rig, "migmgrd.json",
-                  "{\"connect-msec\":1,\"doubt-msec\":3600000,\"retries\":100,\"vms-dir\":\"/v\"}");
+        rig_write(&rig, "migmgrd.json", "{\"connect-msec\":1}");
         assert_int_equal(rig_read(&rig), 0);
-        expect = policy_default;
-        expect.connect_usec = 1000;
-        expect.doubt_usec = UINT64_C(3600000000);
-        expect.retries = 100;
-        assert_policy(&rig.config.policy, &expect);
+        assert_times(&rig.config, 1000, 10000000);
+        rig_write(&rig, "migmgrd.json", "{\"doubt-msec\":3600000,\"vms-dir\":\"/v\"}");
+        assert_int_equal(rig_read(&rig), 0);
+        assert_times(&rig.config, 2000000, UINT64_C(3600000000));
         assert_string_equal(rig.config.vms_dir, "/v");
-        for (int off = 0; off < 4; off++) {
-                char text[128];
-
-                (void) snprintf(text, sizeof text, "{\"supervised-grace\":\"%s\",\"supervised-push\":\"%s\"}",
-                                off & 1 ? "off" : "auto", off & 2 ? "off" : "auto");
-                rig_write(&rig, "migmgrd.json", text);
-                assert_int_equal(rig_read(&rig), 0);
-                expect = policy_default;
-                expect.grace = !(off & 1);
-                expect.push = !(off & 2);
-                assert_policy(&rig.config.policy, &expect);
-        }
         rig_deinit(&rig);
 }
 
@@ -162,20 +132,18 @@ static void test_files_beside_it_are_read_in_order_and_the_last_word_counts(void
         Rig rig;
 
         rig_init(&rig);
-        rig_write(&rig, "migmgrd.json", "{\"retries\":1,\"doubt-msec\":7}");
-        rig_write(&rig, "migmgrd.d/20-b.json", "{\"retries\":3}");
-        rig_write(&rig, "migmgrd.d/10-a.json", "{\"retries\":2,\"connect-msec\":5}");
-        rig_write(&rig, "migmgrd.d/30-c.json.bak", "{\"retries\":4}");
+        rig_write(&rig, "migmgrd.json", "{\"connect-msec\":1,\"doubt-msec\":7}");
+        rig_write(&rig, "migmgrd.d/20-b.json", "{\"connect-msec\":3}");
+        rig_write(&rig, "migmgrd.d/10-a.json", "{\"connect-msec\":2,\"vms-dir\":\"/w\"}");
+        rig_write(&rig, "migmgrd.d/30-c.json.bak", "{\"connect-msec\":4}");
         rig_write(&rig, "migmgrd.d/.40-d.json", "no JSON");
         rig_write(&rig, "migmgrd.d/README", "no JSON");
         assert_int_equal(rig_read(&rig), 0);
-        assert_int_equal(rig.config.policy.retries, 3);
-        assert_int_equal(rig.config.policy.doubt_usec, 7000);
-        assert_int_equal(rig.config.policy.connect_usec, 5000);
+        assert_times(&rig.config, 3000, 7000);
+        assert_string_equal(rig.config.vms_dir, "/w");
         assert_int_equal(unlink(rig.file), 0);
         assert_int_equal(rig_read(&rig), 0); /* and they count without it */
-        assert_int_equal(rig.config.policy.retries, 3);
-        assert_int_equal(rig.config.policy.doubt_usec, policy_default.doubt_usec);
+        assert_times(&rig.config, 3000, 10000000);
         rig_deinit(&rig);
 }
 
@@ -189,11 +157,11 @@ static void test_the_order_is_that_of_their_names_alone(void **state)
                 char name[64], text[64];
 
                 (void) snprintf(name, sizeof name, "migmgrd.d/%02d.json", (i * 11 + 5) % 32);
-                (void) snprintf(text, sizeof text, "{\"retries\":%d}", (i * 11 + 5) % 32);
+                (void) snprintf(text, sizeof text, "{\"connect-msec\":%d}", (i * 11 + 5) % 32 + 1);
                 rig_write(&rig, name, text);
         }
         assert_int_equal(rig_read(&rig), 0);
-        assert_int_equal(rig.config.policy.retries, 31);
+        assert_times(&rig.config, 32000, 10000000);
         rig_deinit(&rig);
 }
 
@@ -219,21 +187,12 @@ static const struct {
         {"", "is not whole"},
         {"[]", "is not an object"},
         {"null\n", "is null"},
-        {"{\"retires\":1}", "unknown key \"retires\""},
-        {"{\"retries\":101}", "\"retries\" is 101, not from 0 to 100"},
-        {"{\"retries\":-1}", "\"retries\" is -1, not from 0 to 100"},
-        {"{\"retries\":\"1\"}", "\"retries\" is not of type int"},
-        {"{\"retries\":null}", "\"retries\" is not of type int"},
+        {"{\"deadlines-msec\":{}}", "unknown key \"deadlines-msec\""},
+        {"{\"connect-msec\":\"1\"}", "\"connect-msec\" is not of type int"},
+        {"{\"connect-msec\":null}", "\"connect-msec\" is not of type int"},
         {"{\"connect-msec\":0}", "\"connect-msec\" is 0, not from 1 to 3600000"},
         {"{\"doubt-msec\":3600001}", "\"doubt-msec\" is 3600001, not from 1 to 3600000"},
         {"{\"doubt-msec\":0.5}", "\"doubt-msec\" is not of type int"},
-        {"{\"deadlines-msec\":5}", "\"deadlines-msec\" is not of type object"},
-        {"{\"deadlines-msec\":{\"drain\":0}}", "\"drain\" is 0, not from 1 to 3600000"},
-        {"{\"deadlines-msec\":{\"Drain\":1}}", "unknown key \"Drain\""},
-        {"{\"deadlines-msec\":{\"stop-rest\":1}}", "unknown key \"stop-rest\""},
-        {"{\"supervised-grace\":\"on\"}", "\"supervised-grace\" is \"on\", not \"auto\" or \"off\""},
-        {"{\"supervised-push\":false}", "\"supervised-push\" is not of type string"},
-        {"{\"supervised-push\":\"\"}", "\"supervised-push\" is \"\", not \"auto\" or \"off\""},
         {"{\"vms-dir\":7}", "\"vms-dir\" is not of type string"},
         {"{\"vms-dir\":\"/a\\u0000b\"}", "\"vms-dir\" has a zero byte"},
 };
@@ -261,9 +220,9 @@ static void test_one_wrong_file_among_others_is_enough(void **state)
         Rig rig;
 
         rig_init(&rig);
-        rig_write(&rig, "migmgrd.json", "{\"retries\":1}");
-        rig_write(&rig, "migmgrd.d/10-a.json", "{\"retries\":1x}");
-        rig_write(&rig, "migmgrd.d/20-b.json", "{\"retries\":2}");
+        rig_write(&rig, "migmgrd.json", "{\"connect-msec\":1}");
+        rig_write(&rig, "migmgrd.d/10-a.json", "{\"connect-msec\":1x}");
+        rig_write(&rig, "migmgrd.d/20-b.json", "{\"connect-msec\":2}");
         assert_int_equal(rig_read(&rig), -EINVAL);
         assert_non_null(strstr(rig.error, "10-a.json"));
         rig_deinit(&rig);

@@ -234,7 +234,7 @@ static const struct {
         {{.devices = "[" KERNEL("g", BY_NAME) "]"}, "names a device of a VMM, and there is none"},
         {{.vmm = QMP, .devices = "[" KERNEL("g", BY_SYSFS) "]"}, "QEMU drives its devices itself"},
         {{.vmm = QMP, .devices = "[" KERNEL("g", BY_NAME ",\"precopy\":\"off\"") "]"},
-         "device \"g\": QEMU moves its state"},
+         "unknown key \"precopy\""},
         {{.vmm = QMP, .devices = "[" KERNEL("g", ",\"vmm-device\":\"a b\"") "]"}, "\"a b\" is not 1 to 64"},
         {{.vmm = QMP, .devices = "[" KERNEL("g", ",\"vmm-device\":7") "]"}, "is not of type string"},
         {{.vmm = QMP, .devices = "[" KERNEL("g", BY_NAME) "," KERNEL("h", BY_NAME) "]"},

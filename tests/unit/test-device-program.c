@@ -141,7 +141,7 @@ static const struct {
         {DEVICE_ACT_GRACE, "running", DRIVEN | 7, false, "~pre-copy>pre-copy-p2p"},
         {DEVICE_ACT_GRACE, "running", DRIVEN | 3, false, "~running>running-p2p"},
         {DEVICE_ACT_GRACE, "running", DRIVEN | 5, false, ""},
-        {DEVICE_ACT_GRACE, "running", 3, false, ""},
+        {DEVICE_ACT_GRACE, "running", 3, false, "running>running-p2p"},
         {DEVICE_ACT_P2P, "running", DRIVEN | 7, false, "pre-copy-p2p|stop-copy"},
         {DEVICE_ACT_P2P, "running", DRIVEN | 3, false, "running-p2p|stop"},
         {DEVICE_ACT_P2P, "running", DRIVEN | 5, false, ""},
@@ -199,7 +199,7 @@ static void test_a_taken_in_state_runs_only_when_it_is_meant_to(void **state)
                         bool held = true;
 
                         if (act == DEVICE_ACT_RUN || act == DEVICE_ACT_ARRIVE || act == DEVICE_ACT_P2P ||
-                            act == DEVICE_ACT_BACK_P2P)
+                            act == DEVICE_ACT_GRACE || act == DEVICE_ACT_BACK_P2P)
                                 continue;
                         if (device_program(act, DEVICE_STATE_STOP, flags, false, &program) < 0)
                                 continue;

@@ -23,11 +23,15 @@ static const struct {
          {'M', 'G', 'D', '1', 2, 0, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
         {{FRAME_ERROR, 0, 0, 0},
          {'M', 'G', 'D', '1', 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
+        {{FRAME_MEMORY, 0, 0, 0},
+         {'M', 'G', 'D', '1', 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
+        {{FRAME_SLOT, 0x0102, 0x100000, 0, 3},
+         {'M', 'G', 'D', '1', 7, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 3, 0, 0, 0}},
 };
 
 static bool has_payload(uint32_t type)
 {
-        return type == 1 || type == 5;
+        return type == 1 || type == 5 || type == 7;
 }
 
 static void make(uint8_t *bytes, uint16_t type, uint32_t length, uint32_t crc)
@@ -68,6 +72,7 @@ static void test_frames_are_these_bytes_on_the_wire(void **state)
                 assert_true(frame.offset == known[i].frame.offset);
                 assert_int_equal(frame.length, known[i].frame.length);
                 assert_int_equal(frame.crc, known[i].frame.crc);
+                assert_int_equal(frame.slot, known[i].frame.slot);
         }
 }
 
@@ -78,7 +83,7 @@ static void test_only_data_carries_bytes_and_at_most_a_mebibyte(void **state)
                                            UINT32_MAX, 0xffefffff, 0xfff00000};
         uint8_t bytes[FRAME_HEADER_SIZE];
 
-        for (uint16_t type = FRAME_DATA; type <= FRAME_PAGES; type++)
+        for (uint16_t type = FRAME_DATA; type <= FRAME_SLOT; type++)
                 for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
                         bool fits = lengths[i] > 0 && lengths[i] <= MAX_LENGTH;
 
@@ -92,14 +97,14 @@ static void test_a_frame_without_payload_has_no_checksum(void **state)
 {
         uint8_t bytes[FRAME_HEADER_SIZE];
 
-        for (uint16_t type = FRAME_END; type <= FRAME_MARK; type++)
-                for (int bit = 0; bit < 32; bit++) {
+        for (uint16_t type = FRAME_END; type <= FRAME_MEMORY; type++)
+                for (int bit = 0; bit < 32 && !has_payload(type); bit++) {
                         make(bytes, type, 0, 1u << bit);
                         assert_int_equal(decode(bytes), -EBADMSG);
                 }
 }
 
-static void test_there_are_five_types(void **state)
+static void test_there_are_seven_types(void **state)
 {
         uint8_t bytes[FRAME_HEADER_SIZE];
 
@@ -111,7 +116,21 @@ static void test_there_are_five_types(void **state)
                 make(bytes, (uint16_t) type, 0, 0);
                 as_end = decode(bytes);
                 assert_int_equal(as_data, has_payload(type) ? 0 : -EBADMSG);
-                assert_int_equal(as_end, type >= 2 && type <= 4 ? 0 : -EBADMSG);
+                assert_int_equal(as_end, (type >= 2 && type <= 4) || type == 6 ? 0 : -EBADMSG);
+        }
+}
+
+static void test_there_are_four_slots(void **state)
+{
+        uint8_t bytes[FRAME_HEADER_SIZE];
+
+        for (uint32_t slot = 0; slot < 8; slot++) {
+                make(bytes, FRAME_SLOT, 1, slot);
+                assert_int_equal(decode(bytes), slot < 4 ? 0 : -EBADMSG);
+        }
+        for (int bit = 2; bit < 32; bit++) {
+                make(bytes, FRAME_SLOT, 1, 1u << bit);
+                assert_int_equal(decode(bytes), -EBADMSG);
         }
 }
 
@@ -136,7 +155,8 @@ int main(void)
                 cmocka_unit_test(test_frames_are_these_bytes_on_the_wire),
                 cmocka_unit_test(test_only_data_carries_bytes_and_at_most_a_mebibyte),
                 cmocka_unit_test(test_a_frame_without_payload_has_no_checksum),
-                cmocka_unit_test(test_there_are_five_types),
+                cmocka_unit_test(test_there_are_seven_types),
+                cmocka_unit_test(test_there_are_four_slots),
                 cmocka_unit_test(test_magic_and_reserved_bits_are_as_written),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

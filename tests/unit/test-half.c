@@ -13,7 +13,6 @@
 /* A half with four devices, and the commands that it has given and that are not answered yet. */
 typedef struct Rig {
         Plan plan;
-        Policy policy;
         HalfEffects effects;
         HalfEffect asked[N], vmm, record, connect;
         bool has[N], has_vmm, has_record, has_connect;
@@ -93,14 +92,13 @@ static void rig_init_with(Rig *rig, Side side, const uint32_t flags[N])
                              .devices = devices};
 
         memset(rig, 0, sizeof *rig);
-        rig->policy = policy_default;
         for (int i = 0; i < N; i++) {
                 rig->flags[i] = devices[i].migration_flags = flags[i];
                 rig->device[i] = DEVICE_STATE_RUNNING;
                 if (side == SIDE_DESTINATION && is_driven(rig, (uint32_t) i))
                         rig->device[i] = DEVICE_STATE_STOP; /* left by a job that nobody remembers */
         }
-        plan_build(&rig->plan, &manifest, &rig->policy);
+        assert_int_equal(plan_build(&rig->plan, &manifest, &(PolicyRules){}, 10 * USEC_PER_SEC), 0);
         assert_int_equal(half_effects_init(&rig->effects, N), 0);
         half_init(&rig->half, side, N, false);
         for (uint32_t i = 0; i < N; i++)
@@ -121,6 +119,7 @@ static void rig_init(Rig *rig, Side side)
 static void rig_deinit(Rig *rig)
 {
         half_effects_deinit(&rig->effects);
+        plan_deinit(&rig->plan);
 }
 
 static bool rig_said(const Rig *rig, Message message)
@@ -195,7 +194,10 @@ static void vmm_moves(Rig *rig, uint32_t i, VmmAct act)
                 break;
         case VMM_ACT_TAKE_IN: *state = DEVICE_STATE_RESUMING; break;
         case VMM_ACT_ARRIVE: *state = DEVICE_STATE_RUNNING_P2P; break;
+        case VMM_ACT_GATE:
         case VMM_ACT_RUN: *state = DEVICE_STATE_RUNNING; break;
+        case VMM_ACT_HOLD:
+        case VMM_ACT_UNDO:
         case VMM_ACT_NONE:
         case VMM_ACT_LOOK:
         case VMM_ACT_PREPARE:
@@ -262,12 +264,18 @@ static void rig_until(Rig *rig, HalfState state)
         assert_string_equal(half_states[rig->half.state].name, half_states[state].name);
 }
 
+/* States that are passed by unless vCPUs are held. */
+static bool is_for_held(HalfState state)
+{
+        return state == DESTINATION_GATE || state == DESTINATION_GATED;
+}
+
 /* States in which only devices that their VMM drives have something to do; without such they are passed through. */
 static bool is_for_driven(HalfState state)
 {
         return state == SOURCE_VIOMMU_GRACE || state == SOURCE_SETTLE || state == DESTINATION_ADOPT ||
                state == DESTINATION_CLEAN || state == DESTINATION_VMM_ARRIVE || state == DESTINATION_PUSH ||
-               state == DESTINATION_SETTLE;
+               state == DESTINATION_SETTLE || is_for_held(state);
 }
 
 /* ---- barriers ------------------------------------------------------------------------------------------------ */
@@ -310,6 +318,7 @@ static void see_no_device_pass(const uint32_t flags[N], bool driven)
                                     at == DESTINATION_REPAIR)
                                         continue;
                                 rig_init_with(&rig, sides[s], flags);
+                                rig.plan.hold_vcpus = is_for_held(at);
                                 rig_until(&rig, at);
                                 if (rig.has_vmm)
                                         rig_vmm(&rig, 0);
@@ -327,6 +336,8 @@ static void see_no_device_pass(const uint32_t flags[N], bool driven)
                                                 assert_false(rig.has_vmm || rig.has_record);
                                         }
                                 rig_device_ok(&rig, last);
+                                if (rig.half.state == at)
+                                        rig_devices_ok(&rig); /* whose turn comes after those */
                                 assert_int_not_equal(rig.half.state, at);
                                 rig_deinit(&rig);
                         }
@@ -358,13 +369,56 @@ static void test_the_way_back_has_the_same_barriers(void **state)
         rig_device_ok(&rig, 2);
         assert_int_equal(rig.half.state, SOURCE_BACK_RUN);
         for (uint32_t i = 0; i < N; i++)
-                assert_true(rig.has[i]);
+                assert_int_equal(rig.has[i], (p2p[i] & 2) == 0);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, SOURCE_BACK_RUN);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.has[i], (p2p[i] & 2) != 0);
         assert_false(rig.has_vmm); /* vCPUs last */
         rig_devices_ok(&rig);
         assert_int_equal(rig.half.state, SOURCE_RESUME);
         for (uint32_t i = 0; i < N; i++)
                 assert_int_equal(rig.device[i], DEVICE_STATE_RUNNING);
         rig_deinit(&rig);
+}
+
+/* One without P2P states stands until it runs, and nobody may write to it meanwhile: those with them stay quiet until it has
+ * answered, well or not, whatever order policy gives them. */
+static void test_who_cannot_be_quiet_runs_before_all_others(void **state)
+{
+        for (int back = 0; back < 2; back++)
+                for (int fails = 0; fails < 2; fails++) {
+                        HalfState at = back ? SOURCE_BACK_RUN : DESTINATION_RUN_DEVICES;
+                        Rig rig;
+
+                        rig_init(&rig, back ? SIDE_SOURCE : SIDE_DESTINATION);
+                        for (uint32_t i = 0; i < N; i++)
+                                rig.plan.devices[i].order = p2p[i] & 2 ? 0 : PLAN_ORDERS - 1;
+                        rig_until(&rig, back ? SOURCE_INTAKE : at);
+                        if (back) {
+                                rig_event(&rig, (HalfEvent){.type = HALF_CUT});
+                                rig_until(&rig, at);
+                        }
+                        assert_true(!rig.has[0] && rig.has[1] && !rig.has[2] && rig.has[3]);
+                        rig_device_ok(&rig, 1);
+                        assert_true(!rig.has[0] && !rig.has[2]);
+                        rig.timer_usec = 0;
+                        if (!fails)
+                                rig_device_ok(&rig, 3);
+                        else if (back) /* says nothing */
+                                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                        else
+                                rig_device_fails(&rig, 3, DEVICE_STATE_STOP, DEVICE_STATE_RUNNING,
+                                                 DEVICE_STATE_STOP);
+                        if (fails && !back) {
+                                assert_int_not_equal(rig.half.state, at); /* it is looked at first */
+                        } else {
+                                assert_int_equal(rig.half.state, at);
+                                assert_true(rig.has[0] && rig.has[2]);
+                                assert_true(rig.timer_usec > USEC_PER_SEC);
+                        }
+                        rig_deinit(&rig);
+                }
 }
 
 /* ---- failures ------------------------------------------------------------------------------------------------ */
@@ -537,7 +591,8 @@ static void test_a_transition_that_moved_nothing_is_tried_as_often_as_policy_say
                 Rig rig;
 
                 rig_init(&rig, SIDE_SOURCE);
-                rig.plan.retries = retries;
+                for (uint32_t i = 0; i < N; i++)
+                        rig.plan.devices[i].retries = retries;
                 rig_until(&rig, SOURCE_P2P_GRACE);
                 for (uint32_t i = 0; i < retries; i++) {
                         rig_device_fails(&rig, 0, DEVICE_STATE_RUNNING, DEVICE_STATE_RUNNING_P2P,
@@ -602,21 +657,21 @@ static void test_no_device_running_yet_means_back_and_one_running_means_forward(
 
                 rig_init(&rig, SIDE_DESTINATION);
                 rig_until(&rig, DESTINATION_RUN_DEVICES);
-                for (uint32_t i = 0; i < N; i++)
-                        if (i == 0 && running)
-                                rig_device_ok(&rig, 0);
+                for (uint32_t i = 1; i < N; i += 2) /* the others are not asked before these run */
+                        if (i == 1 && running)
+                                rig_device_ok(&rig, 1);
                         else
                                 rig_device_fails(&rig, i, rig.device[i], DEVICE_STATE_RUNNING, rig.device[i]);
                 if (running) {
                         /* All are asked again; one refuses again, and is reset. */
                         assert_int_equal(rig.half.state, DESTINATION_RUN_AGAIN);
-                        assert_false(rig.has[0]);
-                        rig_device_fails(&rig, 1, rig.device[1], DEVICE_STATE_RUNNING, rig.device[1]);
+                        assert_false(rig.has[1]);
+                        rig_device_fails(&rig, 3, rig.device[3], DEVICE_STATE_RUNNING, rig.device[3]);
                 }
                 rig_until(&rig, running ? DESTINATION_DONE : DESTINATION_PROMISED);
                 for (uint32_t i = 0; i < N; i++) {
                         assert_int_equal(rig.device[i], running ? DEVICE_STATE_RUNNING : DEVICE_STATE_STOP);
-                        assert_int_equal(rig.half.devices[i].lost, running && i == 1);
+                        assert_int_equal(rig.half.devices[i].lost, running && i == 3);
                 }
                 rig_deinit(&rig);
         }
@@ -812,6 +867,7 @@ static void test_an_abort_is_answered_in_every_state(void **state)
                     at == DESTINATION_REPAIR)
                         continue;
                 rig_init_with(&rig, SIDE_DESTINATION, mixed);
+                rig.plan.hold_vcpus = is_for_held(at);
                 rig_until(&rig, at);
                 rig.n_sent = 0;
                 rig_message(&rig, MESSAGE_ABORT, 0);
@@ -870,7 +926,7 @@ static void test_begin_drain_gives_the_destination_a_deadline(void **state)
         rig_until(&rig, DESTINATION_TAKE_IN);
         assert_int_equal(rig.timer_usec, 0);
         rig_message(&rig, MESSAGE_BEGIN, PHASE_DRAIN);
-        assert_true(rig.timer_usec >= rig.policy.deadline_usec[PHASE_DRAIN]);
+        assert_true(rig.timer_usec >= rig.plan.phases[PHASE_DRAIN].deadline_usec);
         rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
         assert_int_equal(rig.half.state, DESTINATION_GATHER);
         rig_deinit(&rig);
@@ -924,6 +980,15 @@ static void test_a_refusal_is_not_a_failure(void **state)
         Rig rig;
 
         rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_CHECK_THERE);
+        rig_event(&rig, (HalfEvent){HALF_MESSAGE, .message = MESSAGE_CHECKED, .refused = true});
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_REFUSED);
+        rig_deinit(&rig);
+
+        /* One that can't be moved, and so says nothing of its state, is what the refusal is about. */
+        rig_init(&rig, SIDE_SOURCE);
+        half_set_flags(&rig.half, 0, 0);
+        rig_device_fails(&rig, 0, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN);
         rig_until(&rig, SOURCE_CHECK_THERE);
         rig_event(&rig, (HalfEvent){HALF_MESSAGE, .message = MESSAGE_CHECKED, .refused = true});
         assert_int_equal(half_result(&rig.half), JOB_RESULT_REFUSED);
@@ -1162,7 +1227,7 @@ static void test_a_destination_device_that_its_vmm_resets_is_given_up_in_time_or
                 Rig rig;
 
                 if (at == DESTINATION_FIND || at == DESTINATION_ARRIVE_AGAIN || at == DESTINATION_RUN_AGAIN ||
-                    at == DESTINATION_REPAIR)
+                    at == DESTINATION_REPAIR || is_for_held(at))
                         continue;
                 rig_init_with(&rig, SIDE_DESTINATION, mixed);
                 rig_until(&rig, at);
@@ -1415,6 +1480,235 @@ static void test_the_vmm_is_told_to_begin_before_it_is_told_to_run(void **state)
         }
 }
 
+/* ---- vCPUs that are held ---------------------------------------------------------------------------------------- */
+
+static void rig_init_held(Rig *rig, bool push)
+{
+        rig_init_with(rig, SIDE_DESTINATION, mixed);
+        rig->plan.hold_vcpus = true;
+        rig->plan.push = push;
+}
+
+/* Its process has ended, and with it the files of its own devices. */
+static void vmm_goes(Rig *rig)
+{
+        rig_event(rig, (HalfEvent){.type = HALF_VMM_GONE});
+        for (uint32_t i = 0; i < N; i++)
+                if (is_driven(rig, i)) {
+                        rig->has[i] = false;
+                        rig_event(rig,
+                                  (HalfEvent){HALF_DEVICE_GONE, .device = i, .state = DEVICE_STATE_UNKNOWN});
+                }
+}
+
+/* Ours stand again, and of those that went with their VMM nothing can be had. */
+static void assert_promises_without_a_copy(Rig *rig)
+{
+        for (int tries = 0; tries < 4 && rig->half.state != DESTINATION_PROMISE; tries++)
+                for (uint32_t i = 0; i < N; i++)
+                        if (rig->has[i] && is_driven(rig, i))
+                                rig_device_fails(rig, i, DEVICE_STATE_UNKNOWN, DEVICE_STATE_UNKNOWN,
+                                                 DEVICE_STATE_UNKNOWN);
+                        else if (rig->has[i])
+                                rig_device_ok(rig, i);
+        assert_int_equal(rig->device[0], DEVICE_STATE_STOP);
+        assert_int_equal(rig->device[2], DEVICE_STATE_STOP);
+        rig_until(rig, DESTINATION_PROMISED);
+        assert_true(rig_said(rig, MESSAGE_NOTSTARTED));
+        assert_true(rig->half.vmm_gone); /* so NOTSTARTED says that there is no copy */
+        rig_until(rig, DESTINATION_PROMISED);
+        rig_message(rig, MESSAGE_END, 0);
+        assert_int_equal(rig->half.state, DESTINATION_GATHER);
+        for (uint32_t i = 0; i < N; i++)
+                assert_false(half_device_is_lost(&rig->half, i));
+}
+
+static void test_vcpus_are_held_from_before_the_start_to_a_look_at_the_vmms_devices(void **state)
+{
+        for (int push = 0; push < 2; push++) {
+                Rig rig;
+
+                rig_init_held(&rig, push);
+                rig_until(&rig, DESTINATION_ARRIVE);
+                assert_true(rig.has_vmm && rig.vmm.vmm_act == VMM_ACT_HOLD);
+                rig_devices_ok(&rig);
+                assert_int_equal(rig.half.state, DESTINATION_ARRIVE); /* nothing starts before they are */
+                assert_false(rig.half.held);
+                rig_until(&rig, push ? DESTINATION_VMM_ARRIVE : DESTINATION_GATE);
+                assert_int_equal(rig.vmm.vmm_act, push ? VMM_ACT_ARRIVE : VMM_ACT_GATE);
+                rig_until(&rig, DESTINATION_GATE);
+                rig_vmm(&rig, 0);
+                assert_int_equal(rig.half.state, DESTINATION_GATED);
+                assert_true(rig.half.held);
+                rig_devices_ok(&rig);
+                assert_settled(&rig);
+                assert_int_equal(rig.half.state, DESTINATION_RUN);
+                assert_int_equal(rig.vmm.vmm_act, VMM_ACT_RUN);
+                assert_false(rig.half.held);
+                rig_until(&rig, DESTINATION_STARTED);
+                assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_vcpus_are_not_held_unless_planned_or_where_there_is_no_way_back(void **state)
+{
+        for (int noway = 0; noway < 2; noway++) {
+                Rig rig;
+
+                rig_init_held(&rig, true);
+                rig.plan.hold_vcpus = noway;
+                rig_until(&rig, DESTINATION_READY);
+                rig_event(&rig, (HalfEvent){HALF_MESSAGE, .message = MESSAGE_GO, .noway = noway});
+                rig_until(&rig, DESTINATION_ARRIVE);
+                assert_false(rig.has_vmm);
+                rig_until(&rig, DESTINATION_PUSH);
+                rig_devices_ok(&rig);
+                assert_int_equal(rig.half.state, DESTINATION_RUN);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_vcpus_that_cannot_be_held_turn_the_job_back_with_its_copy(void **state)
+{
+        Rig rig;
+
+        rig_init_held(&rig, true);
+        rig_until(&rig, DESTINATION_ARRIVE);
+        rig_vmm(&rig, -EBUSY);
+        assert_int_equal(rig.half.state, DESTINATION_LOOK);
+        rig_until(&rig, DESTINATION_PROMISED);
+        assert_false(rig.half.vmm_gone);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.device[i], DEVICE_STATE_STOP);
+        rig_deinit(&rig);
+}
+
+enum { RESET, FAILS, DIES };
+
+/* What may befall it while they are held. */
+static void befall(Rig *rig, int what)
+{
+        if (what == RESET) {
+                reset_device(rig, 1);
+        } else if (what == DIES) {
+                vmm_goes(rig);
+        } else if (rig->has_vmm) {
+                rig_vmm(rig, -EIO);
+        } else {
+                rig_device_fails(rig, 1, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING,
+                                 DEVICE_STATE_RUNNING_P2P);
+        }
+}
+
+static const HalfState gating[] = {DESTINATION_VMM_ARRIVE, DESTINATION_PUSH, DESTINATION_GATE,
+                                   DESTINATION_GATED};
+
+static void rig_until_undo(Rig *rig, size_t at, int what)
+{
+        rig_init_held(rig, true);
+        rig_until(rig, gating[at]);
+        befall(rig, what);
+        assert_int_equal(rig->half.state, DESTINATION_UNDO);
+        assert_int_equal(rig->vmm.vmm_act, VMM_ACT_UNDO); /* also of one that is dead: how did it end? */
+        assert_true(rig->has_vmm);
+        assert_int_equal(half_job_state(&rig->half), JOB_STATE_ROLLING_BACK);
+}
+
+static void test_a_last_arc_that_fails_while_held_ends_in_a_promise(void **state)
+{
+        for (size_t at = 0; at < ARRAY_SIZE(gating); at++)
+                for (int what = RESET; what <= DIES; what++)
+                        for (int late = 0; late < 2; late++) {
+                                Rig rig;
+
+                                if (what == FAILS && gating[at] == DESTINATION_PUSH)
+                                        continue; /* the VMM's own turn is the second try */
+                                rig_until_undo(&rig, at, what);
+                                /* The answer and the death come in any order; neither is enough. */
+                                if (what != DIES && !late)
+                                        vmm_goes(&rig);
+                                assert_int_equal(rig.half.state, DESTINATION_UNDO);
+                                rig_vmm(&rig, 0);
+                                if (what != DIES && late) {
+                                        assert_int_equal(rig.half.state, DESTINATION_UNDO);
+                                        vmm_goes(&rig);
+                                }
+                                assert_promises_without_a_copy(&rig);
+                                rig_deinit(&rig);
+                        }
+}
+
+static void test_a_hold_that_did_not_last_allows_no_promise(void **state)
+{
+        for (size_t at = 0; at < ARRAY_SIZE(gating); at++)
+                for (int what = RESET; what <= DIES; what++) {
+                        Rig rig;
+
+                        if (what == FAILS && gating[at] == DESTINATION_PUSH)
+                                continue;
+                        rig_until_undo(&rig, at, what);
+                        rig_vmm(&rig, -ESTALE);
+                        if (what == DIES) {
+                                assert_int_equal(rig.half.state, DESTINATION_MAYBE);
+                                assert_true(rig_said(&rig, MESSAGE_MAYBE));
+                        } else {
+                                assert_int_equal(rig.half.state, DESTINATION_RUN);
+                                forget_asked(&rig);
+                                rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+                                assert_int_equal(rig.half.state, DESTINATION_MAYBE);
+                        }
+                        assert_false(rig_said(&rig, MESSAGE_NOTSTARTED));
+                        rig_deinit(&rig);
+                }
+}
+
+/* It goes on as without a hold, and names what was lost. */
+static void test_a_device_reset_behind_a_hold_that_did_not_last_is_named(void **state)
+{
+        Rig rig;
+
+        rig_until_undo(&rig, 2, RESET);
+        rig_vmm(&rig, -ESTALE);
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+        assert_true(half_device_is_lost(&rig.half, 1));
+        rig_deinit(&rig);
+}
+
+/* The source's host may be gone: what is here is all there is. */
+static void test_without_a_link_a_device_that_was_reset_does_not_end_the_copy(void **state)
+{
+        Rig rig;
+
+        rig_init_held(&rig, true);
+        rig_until(&rig, DESTINATION_GATE);
+        rig_event(&rig, (HalfEvent){.type = HALF_CUT});
+        reset_device(&rig, 1);
+        assert_int_equal(rig.half.state, DESTINATION_GATE);
+        rig_vmm(&rig, -EIO);
+        assert_int_equal(rig.half.state, DESTINATION_RUN);
+        rig_deinit(&rig);
+}
+
+/* What a device that hangs has begun nobody knows; the others go on here, and are not held for that. */
+static void test_behind_a_failure_from_which_there_is_no_way_back_nobody_counts_as_held(void **state)
+{
+        Rig rig;
+
+        rig_init_held(&rig, true);
+        rig_until(&rig, DESTINATION_RUN_DEVICES);
+        assert_true(rig.half.held);
+        rig_device_ok(&rig, 2); /* without the P2P states, it runs first */
+        rig_device_fails(&rig, 0, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_RUNNING, DEVICE_STATE_ERROR);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.held, false);
+        rig_until(&rig, DESTINATION_PUSH);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, DESTINATION_RUN);
+        rig_deinit(&rig);
+}
+
 static void test_a_restarted_destination_whose_vcpus_run_looks_at_the_vmms_devices(void **state)
 {
         Rig rig;
@@ -1555,12 +1849,165 @@ static void test_names_round_trip(void **state)
         assert_int_equal(phase_from_string("no such"), PHASE_INVALID);
 }
 
+/* ---- what policy says ------------------------------------------------------------------------------------------ */
+
+static const uint32_t all_p2p[N] = {3 | DMA, 3 | DMA, 3 | DMA, 3 | DMA};
+
+static void set_orders(Rig *rig)
+{
+        static const uint32_t orders[N] = {7, 0, 7, 255};
+
+        for (uint32_t i = 0; i < N; i++)
+                rig->plan.devices[i].order = orders[i];
+}
+
+/* Forward, wherever a device is moved on, those with a lower number come first, and the next only when all of these have
+ * answered; each number has its time. */
+static void test_forward_devices_are_asked_in_their_order(void **state)
+{
+        static const struct {
+                Side side;
+                HalfState at;
+        } places[] = {
+                {SIDE_SOURCE, SOURCE_LOG},
+                {SIDE_SOURCE, SOURCE_P2P_GRACE},
+                {SIDE_SOURCE, SOURCE_STOP},
+                {SIDE_SOURCE, SOURCE_DRAIN},
+                {SIDE_DESTINATION, DESTINATION_PREPARE},
+                {SIDE_DESTINATION, DESTINATION_INTAKE},
+                {SIDE_DESTINATION, DESTINATION_ARRIVE},
+                {SIDE_DESTINATION, DESTINATION_RUN_DEVICES},
+        };
+
+        for (size_t k = 0; k < ARRAY_SIZE(places); k++) {
+                Rig rig;
+
+                rig_init_with(&rig, places[k].side, all_p2p);
+                set_orders(&rig);
+                rig_until(&rig, places[k].at);
+                if (rig.has_vmm)
+                        rig_vmm(&rig, 0); /* it waits for nobody */
+                assert_true(!rig.has[0] && rig.has[1] && !rig.has[2] && !rig.has[3]);
+                rig.timer_usec = 0;
+                rig_device_ok(&rig, 1);
+                assert_true(rig.has[0] && !rig.has[1] && rig.has[2] && !rig.has[3]);
+                assert_true(rig.timer_usec > 0);
+                rig_device_ok(&rig, 2);
+                assert_true(rig.has[0] && !rig.has[3]);
+                rig_device_ok(&rig, 0);
+                assert_true(rig.has[3]);
+                assert_int_equal(rig.half.state, places[k].at);
+                rig_device_ok(&rig, 3);
+                if (half_states[places[k].at].expect)
+                        rig_message(&rig, half_states[places[k].at].expect, half_states[places[k].at].phase);
+                assert_int_not_equal(rig.half.state, places[k].at);
+                rig_deinit(&rig);
+        }
+}
+
+/* What the other half sends must find a taker, and on the way back nobody waits for anybody. */
+static void test_nobody_waits_for_his_order_to_load_or_to_go_back(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, all_p2p);
+        set_orders(&rig);
+        rig_until(&rig, DESTINATION_TAKE_IN);
+        assert_true(rig.has[0] && rig.has[1] && rig.has[2] && rig.has[3]);
+        rig_deinit(&rig);
+
+        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+        set_orders(&rig);
+        rig_until(&rig, SOURCE_DRAIN);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig_until(&rig, SOURCE_BACK_RUN);
+        assert_true(rig.has[0] && rig.has[1] && rig.has[2] && rig.has[3]);
+        rig_deinit(&rig);
+}
+
+/* Those after one that fails are not even asked. */
+static void test_a_failure_ends_the_order(void **state)
+{
+        static const Side sides[] = {SIDE_SOURCE, SIDE_DESTINATION};
+        static const HalfState at[] = {SOURCE_P2P_GRACE, DESTINATION_RUN_DEVICES};
+        static const HalfState then[] = {SOURCE_ABORT, DESTINATION_FIND};
+
+        for (size_t k = 0; k < 2; k++) {
+                Rig rig;
+
+                rig_init_with(&rig, sides[k], all_p2p);
+                set_orders(&rig);
+                rig_until(&rig, at[k]);
+                rig_device_fails(&rig, 1, rig.device[1], DEVICE_STATE_MAX, rig.device[1]);
+                assert_true(rig.half.state == then[k] ||
+                            half_states[rig.half.state].job != JOB_STATE_RUNNING);
+                if (sides[k] == SIDE_SOURCE)
+                        assert_false(rig.has[0] || rig.has[2] || rig.has[3]);
+                rig_deinit(&rig);
+        }
+}
+
+/* Each has its own time; who has more is waited for after who has less, and the half is told when. */
+static void test_each_device_has_its_own_time(void **state)
+{
+        Rig rig;
+
+        for (int answers = 0; answers < 2; answers++) {
+                uint64_t first;
+
+                rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+                rig.plan.devices[2].deadline_usec[PHASE_P2P_GRACE] = 2 * USEC_PER_SEC;
+                rig_until(&rig, SOURCE_P2P_GRACE);
+                for (uint32_t i = 0; i < N; i++)
+                        assert_int_equal(rig.asked[i].deadline_usec, (i == 2 ? 2 : 5) * USEC_PER_SEC);
+                first = rig.timer_usec;
+                assert_in_range(first, 2 * USEC_PER_SEC, 3 * USEC_PER_SEC);
+                if (answers)
+                        rig_device_ok(&rig, 2);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                if (answers) {
+                        assert_int_equal(rig.half.state, SOURCE_P2P_GRACE);
+                        assert_int_equal(rig.timer_usec, 3 * USEC_PER_SEC);
+                        rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                }
+                assert_int_equal(rig.half.state, SOURCE_ABORT);
+                assert_int_equal(rig.half.failure.cause, HALF_CAUSE_DEADLINE);
+                assert_int_equal(rig.half.failure.device, answers ? 0 : 2);
+                rig_deinit(&rig);
+        }
+}
+
+/* after-grace: back, the VM goes home from a failure in arrival-grace; degraded, it runs there without the device. */
+static void test_after_grace_says_where_a_failure_in_arrival_grace_leads(void **state)
+{
+        for (int onward = 0; onward < 2; onward++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_DESTINATION, all_p2p);
+                rig.plan.onward = onward;
+                rig_until(&rig, DESTINATION_ARRIVE);
+                rig_device_fails(&rig, 2, DEVICE_STATE_STOP, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_ERROR);
+                if (!onward) {
+                        rig_until(&rig, DESTINATION_PROMISED);
+                        assert_true(rig_said(&rig, MESSAGE_NOTSTARTED));
+                } else {
+                        rig_until(&rig, DESTINATION_STARTED);
+                        assert_true(half_device_is_lost(&rig.half, 2));
+                        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+                        assert_true(rig_said(&rig, MESSAGE_STARTED));
+                        assert_false(rig_said(&rig, MESSAGE_NOTSTARTED));
+                }
+                rig_deinit(&rig);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_first_grace_barrier_is_for_p2p_devices_only),
                 cmocka_unit_test(test_no_device_passes_a_barrier_before_all_have_reached_it),
                 cmocka_unit_test(test_the_way_back_has_the_same_barriers),
+                cmocka_unit_test(test_who_cannot_be_quiet_runs_before_all_others),
                 cmocka_unit_test(test_a_device_that_answers_late_in_drain_turns_the_job_back),
                 cmocka_unit_test(test_a_source_device_that_hangs_for_good_degrades_the_job),
                 cmocka_unit_test(test_a_source_device_whose_connection_hangs_is_found_over_a_new_one),
@@ -1608,6 +2055,14 @@ int main(void)
                 cmocka_unit_test(test_the_vmms_devices_are_pushed_behind_a_repair_too),
                 cmocka_unit_test(test_a_device_of_the_vmm_that_is_found_again_has_lost_nothing),
                 cmocka_unit_test(test_the_vmm_is_told_to_begin_before_it_is_told_to_run),
+                cmocka_unit_test(test_vcpus_are_held_from_before_the_start_to_a_look_at_the_vmms_devices),
+                cmocka_unit_test(test_vcpus_are_not_held_unless_planned_or_where_there_is_no_way_back),
+                cmocka_unit_test(test_vcpus_that_cannot_be_held_turn_the_job_back_with_its_copy),
+                cmocka_unit_test(test_a_last_arc_that_fails_while_held_ends_in_a_promise),
+                cmocka_unit_test(test_a_hold_that_did_not_last_allows_no_promise),
+                cmocka_unit_test(test_a_device_reset_behind_a_hold_that_did_not_last_is_named),
+                cmocka_unit_test(test_without_a_link_a_device_that_was_reset_does_not_end_the_copy),
+                cmocka_unit_test(test_behind_a_failure_from_which_there_is_no_way_back_nobody_counts_as_held),
                 cmocka_unit_test(test_a_restarted_destination_whose_vcpus_run_looks_at_the_vmms_devices),
                 cmocka_unit_test(test_after_a_restart_the_vmms_devices_vouch_for_nothing),
                 cmocka_unit_test(test_every_state_is_reached_by_a_row_or_a_restart),
@@ -1615,6 +2070,11 @@ int main(void)
                 cmocka_unit_test(test_every_record_of_each_side_has_a_place_after_a_restart),
                 cmocka_unit_test(test_a_job_that_was_given_up_is_not_done_after_a_restart),
                 cmocka_unit_test(test_names_round_trip),
+                cmocka_unit_test(test_forward_devices_are_asked_in_their_order),
+                cmocka_unit_test(test_nobody_waits_for_his_order_to_load_or_to_go_back),
+                cmocka_unit_test(test_a_failure_ends_the_order),
+                cmocka_unit_test(test_each_device_has_its_own_time),
+                cmocka_unit_test(test_after_grace_says_where_a_failure_in_arrival_grace_leads),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,7 +63,7 @@ static void check_list(Rig *rig, StoreFilter filter, const char *wanted)
         assert_string_equal(list, wanted);
 }
 
-static int on_summary(void *userdata, const char *job, const char *summary)
+static int on_summary(void *userdata, const char *job, const char *summary, const char *report)
 {
         Rig *rig = userdata;
 

@@ -57,7 +57,7 @@ static void make(Manifest *m, VmmType vmm, uint32_t n_devices)
                         memcpy(d->subsystem, "0123:cdef", sizeof d->subsystem);
                 d->isolation = (DeviceIsolation) (i % DEVICE_ISOLATION_MAX);
                 d->state_bytes = i ? INT64_MAX : 0;
-                make_facts(d, n_devices > 100 ? 2 : MANIFEST_FACTS_MAX);
+                make_facts(d, n_devices > 100 ? 0 : MANIFEST_FACTS_MAX);
         }
         fill(m->daemon, sizeof m->daemon, 'd');
         m->free_bytes = INT64_MAX;
@@ -212,6 +212,30 @@ static void test_lists_of_reasons_are_cut_to_their_room(void **state)
         manifest_deinit(&got);
         manifest_deinit(&m);
         json_object_put(o);
+}
+
+/* A thousand devices with all that may be known of them would go into no message. */
+static void test_what_is_too_long_goes_without_facts(void **state)
+{
+        for (uint32_t n_facts = 2; n_facts <= 12; n_facts += 10) {
+                json_object *o;
+                Manifest m, got;
+
+                make(&m, VMM_TYPE_QMP, 1024);
+                for (uint32_t i = 0; i < m.n_devices; i++)
+                        make_facts(&m.devices[i], n_facts);
+                o = manifest_to_json(&m);
+                assert_true(strlen(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN)) <=
+                            MANIFEST_JSON_MAX);
+                assert_int_equal(from_json(o, &got, NULL), 0);
+                assert_int_equal(got.n_devices, 1024);
+                assert_int_equal(got.devices[1023].n_facts, 0);
+                assert_string_equal(got.devices[1023].text, "");
+                assert_string_equal(got.devices[1023].sysfs, m.devices[1023].sysfs);
+                manifest_deinit(&got);
+                manifest_deinit(&m);
+                json_object_put(o);
+        }
 }
 
 /* ---- hostile values ------------------------------------------------------------------------------------------- */
@@ -534,6 +558,7 @@ int main(void)
                 cmocka_unit_test(test_a_manifest_comes_back_as_it_was),
                 cmocka_unit_test(test_foreign_text_is_made_printable_and_cut),
                 cmocka_unit_test(test_lists_of_reasons_are_cut_to_their_room),
+                cmocka_unit_test(test_what_is_too_long_goes_without_facts),
                 cmocka_unit_test(test_values_that_make_no_sense_are_refused),
                 cmocka_unit_test(test_more_devices_than_a_vm_may_have_are_refused),
                 cmocka_unit_test(test_more_facts_plugins_or_labels_are_refused),

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "common/crc32c.h"
 #include "daemon/agent/pages.h"
@@ -122,6 +123,7 @@ static void say(uint32_t i, uint64_t address, uint64_t n, ...)
 }
 
 static int read_status;
+static DirtyOthers others; /* none, unless a test says so */
 
 static void on_read(void *userdata, int status)
 {
@@ -134,7 +136,7 @@ static Dirty *read_log(const Broker *broker)
         int r;
 
         assert_int_equal(dirty_new(&device, broker, &dirty), 0);
-        r = dirty_read(dirty, &device, broker, on_read, NULL);
+        r = dirty_read(dirty, &device, broker, &others, on_read, NULL);
         assert_true(r != 0); /* answered at once: nothing to wait for */
         read_status = MIN(r, 0);
         return dirty;
@@ -215,9 +217,35 @@ static void test_what_is_read_again_is_added(void **state)
         say(0, BASE, 1, UINT64_C(3));
         dirty = read_log(&m.broker);
         say(0, BASE, 1, UINT64_C(100));
-        assert_int_equal(dirty_read(dirty, &device, &m.broker, on_read, NULL), 1);
+        assert_int_equal(dirty_read(dirty, &device, &m.broker, &others, on_read, NULL), 1);
         assert_int_equal(count(dirty, 64 * PAGE, &runs), 2 * PAGE);
         dirty_free(dirty);
+        memory_deinit(&m);
+}
+
+/* Nor what the device has written into another one: that is told by the file, wherever it is mapped. */
+static void test_memory_of_other_devices_is_left_out(void **state)
+{
+        AgentFile files[3] = {{1, 2}, {3, 4}, {5, 6}};
+        struct stat st;
+        Memory m;
+
+        memory_init(&m, 0);
+        say(0, BASE, 1, UINT64_C(3));
+        assert_int_equal(fstat(m.fd, &st), 0);
+        for (int i = 0; i < 4; i++) {
+                bool same_dev = i & 1, same_ino = i & 2;
+
+                files[2] = (AgentFile){st.st_dev + (same_dev ? 0 : 1), st.st_ino + (same_ino ? 0 : 1)};
+                assert_int_equal(dirty_others_add(&others, files, 1), 0);
+                assert_int_equal(dirty_others_add(&others, files + 1, 2), 0);
+                assert_int_equal(others.n, 3);
+                n_asked = 0;
+                dirty_free(read_log(&m.broker));
+                assert_int_equal(read_status, 0);
+                assert_int_equal(n_asked, same_dev && same_ino ? 0 : 1);
+                dirty_others_clear(&others);
+        }
         memory_deinit(&m);
 }
 
@@ -244,11 +272,11 @@ static void test_what_was_noted_of_a_mapping_that_went_is_not_forgotten(void **s
         assert_int_equal(dirty_new(&device, &m.broker, &dirty), 0);
         say(0, BASE, 1, UINT64_C(7));
         late = true;
-        dirty_note(dirty, &device, &m.broker.maps[0]);
+        dirty_note(dirty, &device, &m.broker.maps[0], &others);
         late = false;
         m.broker.n = 0;
         read_status = 42;
-        assert_int_equal(dirty_read(dirty, &device, &m.broker, on_read, NULL), 0);
+        assert_int_equal(dirty_read(dirty, &device, &m.broker, &others, on_read, NULL), 0);
         assert_int_equal(read_status, 42);
         answer_late(0);
         assert_int_equal(read_status, 0);
@@ -256,16 +284,16 @@ static void test_what_was_noted_of_a_mapping_that_went_is_not_forgotten(void **s
 
         /* What could not be noted is lost, and that is said. */
         late = true;
-        dirty_note(dirty, &device, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd});
+        dirty_note(dirty, &device, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd}, &others);
         late = false;
         answer_late(-EIO);
-        assert_int_equal(dirty_read(dirty, &device, &m.broker, on_read, NULL), -EIO);
+        assert_int_equal(dirty_read(dirty, &device, &m.broker, &others, on_read, NULL), -EIO);
         dirty_free(dirty);
 
         /* An answer that comes when nobody is there any more. */
         assert_int_equal(dirty_new(&device, &m.broker, &dirty), 0);
         late = true;
-        dirty_note(dirty, &device, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd});
+        dirty_note(dirty, &device, &(BrokerMap){BASE, PAGES * PAGE, 0, 3, m.fd}, &others);
         late = false;
         dirty_free(dirty);
         answer_late(0);
@@ -634,6 +662,7 @@ int main(void)
                 cmocka_unit_test(test_runs_are_what_was_answered),
                 cmocka_unit_test(test_nothing_beyond_what_is_mapped_with_a_file),
                 cmocka_unit_test(test_what_is_read_again_is_added),
+                cmocka_unit_test(test_memory_of_other_devices_is_left_out),
                 cmocka_unit_test(test_a_log_that_cannot_be_read_is_an_error),
                 cmocka_unit_test(test_what_was_noted_of_a_mapping_that_went_is_not_forgotten),
                 cmocka_unit_test(test_what_was_written_must_be_mapped_as_it_was),

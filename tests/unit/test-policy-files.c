@@ -78,30 +78,31 @@ static void test_folders_that_are_not_there_hold_nothing(void **state)
         rig_deinit(&rig);
 }
 
-static void test_files_are_in_the_order_of_their_names_whatever_their_folder(void **state)
+static void test_files_are_in_the_order_of_their_folders_and_then_of_their_names(void **state)
 {
+        static const char *const names[] = {"b", "d", "a", "c"};
         Rig rig;
 
         rig_init(&rig);
         rig_make(&rig);
-        rig_retry(&rig, "usr/c.json", 3);
-        rig_retry(&rig, "etc/b.json", 2);
-        rig_retry(&rig, "usr/a.json", 1);
+        rig_retry(&rig, "usr/d.json", 2);
+        rig_retry(&rig, "etc/c.json", 4);
+        rig_retry(&rig, "etc/a.json", 3);
+        rig_retry(&rig, "usr/b.json", 1);
         rig_write(&rig, "etc/.hidden.json", "no JSON");
         rig_write(&rig, "etc/c.json.bak", "no JSON");
         rig_write(&rig, "etc/.json", "no JSON");
         assert_int_equal(rig_read(&rig), 0);
-        assert_int_equal(rig.files.n, 3);
-        for (uint32_t i = 0; i < 3; i++) {
-                const char name[] = {(char) ('a' + i), 0};
-
-                assert_string_equal(rig.files.files[i].name, name);
+        assert_int_equal(rig.files.n, 4);
+        for (uint32_t i = 0; i < 4; i++) {
+                assert_string_equal(rig.files.files[i].name, names[i]);
+                assert_int_equal(rig.files.rules.rules[i].values[POLICY_RETRY], i + 1);
                 assert_int_equal(rig.files.files[i].n_rules, 1);
                 assert_null(rig.files.files[i].overrides);
                 assert_string_equal(rig.files.rules.rules[i].file, rig.files.files[i].path);
-                assert_ptr_equal(policy_files_find(&rig.files, name), &rig.files.files[i]);
+                assert_ptr_equal(policy_files_find(&rig.files, names[i]), &rig.files.files[i]);
         }
-        assert_int_equal(rig_value(&rig), 3);
+        assert_int_equal(rig_value(&rig), 4);
         assert_null(policy_files_find(&rig.files, "a.json"));
         rig_deinit(&rig);
 }
@@ -141,6 +142,12 @@ static void test_one_wrong_file_leaves_everything_as_it_was(void **state)
         rig_retry(&rig, "etc/b.json", 3);
         assert_int_equal(rig_read(&rig), 0);
         assert_int_equal(rig_value(&rig), 3);
+        rig_retry(&rig, "etc/a.json", 4); /* in the place of the one that was first */
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig_value(&rig), 3);
+        rig_retry(&rig, "usr/z.json", 5);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig_value(&rig), 3);
         rig_deinit(&rig);
 }
 
@@ -158,6 +165,11 @@ static void test_what_cannot_be_read_is_not_passed_over(void **state)
         assert_int_equal(rig_read(&rig), -EINVAL);
         assert_non_null(strstr(rig.error, "usr/a.json: "));
         assert_int_equal(rmdir(scratch_path(&rig.scratch, "usr/a.json")), 0);
+        rig_retry(&rig, "usr/a b.json", 1);
+        assert_int_equal(rig_read(&rig), -EINVAL);
+        assert_non_null(strstr(
+                rig.error, "usr/a b.json: the name of a policy file is of A-Z a-z 0-9 . _ - and at most 64"));
+        assert_int_equal(unlink(scratch_path(&rig.scratch, "usr/a b.json")), 0);
         assert_int_equal(rmdir(rig.dirs[0]), 0);
         rig_write(&rig, "usr", "");
         assert_int_equal(rig_read(&rig), -EINVAL);
@@ -190,7 +202,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_folders_that_are_not_there_hold_nothing),
-                cmocka_unit_test(test_files_are_in_the_order_of_their_names_whatever_their_folder),
+                cmocka_unit_test(test_files_are_in_the_order_of_their_folders_and_then_of_their_names),
                 cmocka_unit_test(test_a_file_of_a_later_folder_stands_in_for_the_whole_other),
                 cmocka_unit_test(test_one_wrong_file_leaves_everything_as_it_was),
                 cmocka_unit_test(test_what_cannot_be_read_is_not_passed_over),

@@ -12,7 +12,8 @@ static const char policy[] =
         "{\"match\":{\"kind\":\"vfio\"},\"set\":{\"retry\":3,\"compat\":{\"a\":[\"x\",\"y\"]}}},\n"
         "{\"match\":{\"label\":{\"tier\":\"gold\"}},\"set\":{\"retry\":4}},\n"
         "{\"match\":{\"label\":{\"tier\":\"tin\"}},\"set\":{\"retry\":5}},\n"
-        "{\"match\":{\"id\":\"disk\"},\"set\":{\"retry\":6,\"compat\":{\"b\":\"ignore\"}}}]}";
+        "{\"match\":{\"id\":\"disk\"},\"set\":{\"retry\":6,\"compat\":{\"b\":\"ignore\"}}},\n"
+        "{\"match\":{\"label\":{\"tier\":\"*\"}},\"set\":{\"retry\":7}}]}";
 
 typedef struct Rig {
         PolicyRules rules;
@@ -85,7 +86,7 @@ static void test_a_key_is_explained_by_the_rule_that_decides_and_those_that_are_
         assert_said(
                 said(&rig, "keys", "key", "retry"),
                 "{\"key\":\"retry\",\"value\":2,\"file\":\"/p/f.json\",\"line\":3,\"default\":0,\"weaker\":["
-                "{\"value\":4,\"file\":\"/p/f.json\",\"line\":5},{\"value\":3,\"file\":\"/p/f.json\",\"line\":4},"
+                "{\"value\":7,\"file\":\"/p/f.json\",\"line\":8},{\"value\":4,\"file\":\"/p/f.json\",\"line\":5},{\"value\":3,\"file\":\"/p/f.json\",\"line\":4},"
                 "{\"value\":1,\"file\":\"/p/f.json\",\"line\":2}]}");
         assert_said(
                 said(&rig, "keys", "key", "p2p"),

@@ -185,7 +185,7 @@ static int on_vm(void *userdata, const char *definition, Presence presence)
         return 0;
 }
 
-static int on_history(void *userdata, const char *job, const char *json)
+static int on_history(void *userdata, const char *job, const char *json, const char *report)
 {
         Rig *rig = userdata;
 
@@ -326,7 +326,8 @@ static void test_what_is_read_is_all_that_was_handed_over(void **state)
                 char json[16];
 
                 (void) snprintf(json, sizeof json, "{\"n\":%d}", (int) i);
-                store_put_step(rig.store, &(StoreStep){.job = job, .usec = clock_realtime_usec(), .json = json});
+                store_put_step(rig.store,
+                               &(StoreStep){.job = job, .usec = clock_realtime_usec(), .json = json});
         }
         store_find_job(rig.store, job, on_read, &(Call){&rig, 1});
         rig_await(&rig, 1);

@@ -16,6 +16,7 @@
 #define SEND_BUFFER (2 * MIB)            /* libvfio-user loses a message that comes in pieces */
 #define ERRNO_MAX   4095
 #define FDS_ROOM    16
+#define FAULT_MSEC  1 /* between looks whether vCPUs run again */
 
 struct Channel {
         Ram *ram;
@@ -134,6 +135,17 @@ static int answer(Channel *c, int socket, const VfioUserHeader *command, int err
         return send_message(c, socket, &header, parts, NULL, 0);
 }
 
+/* Where the guest would have to bring the page first, nobody does while its vCPUs stand. */
+static int wait_for_vcpus(Channel *c, int socket)
+{
+        struct pollfd end = {socket, 0};
+
+        while (c->ram->vcpus_serve && __atomic_load_n(&c->ram->vcpus_stand, __ATOMIC_ACQUIRE))
+                if (poll(&end, 1, FAULT_MSEC) > 0)
+                        return -ECONNRESET;
+        return 0;
+}
+
 /* A device's access to the guest's memory. */
 static int serve(Channel *c, int socket, const VfioUserHeader *header, size_t size)
 {
@@ -141,6 +153,7 @@ static int serve(Channel *c, int socket, const VfioUserHeader *header, size_t si
         struct iovec parts[CHANNEL_PARTS_MAX] = {{&access, sizeof access}};
         bool is_read = header->command == VFIO_USER_DMA_READ;
         uint8_t *where;
+        int r;
 
         if (!is_read && header->command != VFIO_USER_DMA_WRITE)
                 return answer(c, socket, header, -ENOTSUP, NULL);
@@ -152,6 +165,9 @@ static int serve(Channel *c, int socket, const VfioUserHeader *header, size_t si
         where = ram_find(c->ram, access.address, access.count);
         if (!where)
                 return answer(c, socket, header, -EFAULT, NULL);
+        r = wait_for_vcpus(c, socket);
+        if (r < 0)
+                return r;
         if (is_read)
                 parts[1] = (struct iovec){where, access.count};
         else

@@ -50,7 +50,7 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
         if (streq(property, "TakesDirtyPages"))
                 return sd_bus_message_append(reply, "b", config->takes_dirty_pages);
         if (streq(property, "VIommu"))
-                return sd_bus_message_append(reply, "b", config->viommu);
+                return sd_bus_message_append(reply, "b", config->vm.viommu);
         return sd_bus_message_append(reply, "s", streq(property, "Uuid") ? config->vm.uuid : VMM);
 }
 

@@ -503,10 +503,6 @@ int delegate_on_take_dirty_pages(sd_bus_message *m, void *userdata, sd_bus_error
                 return refuse(m, "Failed", TOLD_TO_FAIL);
         if (d->faults.ignores_dirty_pages)
                 return sd_bus_reply_method_return(m, NULL);
-        /* What devices wrote into each other is no memory of the guest: it is in their state. */
-        if (page_size > 0 && pages <= UINT64_MAX / page_size &&
-            vm_is_device_memory(d->vm, address, pages * page_size))
-                return sd_bus_reply_method_return(m, NULL);
         r = dirty_pages_mark(d->vm->ram, address, page_size, pages, bitmap);
         return r < 0 ? refuse(m, "Failed", "pages at %#llx: %s", (unsigned long long) address, strerror(-r))
                      : sd_bus_reply_method_return(m, NULL);

@@ -16,7 +16,6 @@
 typedef struct DelegateConfig {
         const char *bus_address, *bus_name, *object_path;
         bool takes_dirty_pages;
-        bool viommu; /* says that it has one */
         const char
                 *isolated[VM_DEVICES_MAX + 1]; /* says that no other device reaches these; ends with NULL */
         unsigned n_isolated;

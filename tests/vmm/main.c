@@ -47,7 +47,7 @@ static const char usage[] =
         "  --vfio=ID=SYSFS        repeatable: a VFIO device of the kernel that the VM has, by its directory there\n"
         "  --incoming             do not make the VM, it will come from elsewhere\n"
         "  --no-dirty-pages       take no pages that devices have written\n"
-        "  --viommu               say that the VM has a virtual IOMMU\n"
+        "  --viommu               the VM has a virtual IOMMU: DMA by message waits until a vCPU runs\n"
         "  --isolated=DEVICE      repeatable: say that no other device reaches this one: its socket, or id of --vfio\n"
         "  --control=PATH         listen for orders there, one JSON object a line\n"
         "  --ready-fd=N           write \"ready\" and a newline there when the bus has its name\n"
@@ -123,7 +123,7 @@ static int set_option(const char *option, char *value)
         else if (streq(option, "no-dirty-pages"))
                 arg_config.takes_dirty_pages = false;
         else if (streq(option, "viommu"))
-                arg_config.viommu = true;
+                arg_config.vm.viommu = true;
         else if (streq(option, "isolated")) {
                 if (arg_config.n_isolated == VM_DEVICES_MAX)
                         return complain("--isolated: at most %d", VM_DEVICES_MAX);

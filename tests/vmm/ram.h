@@ -29,7 +29,9 @@ typedef struct Ram {
         uint8_t *base;
         uint64_t size, pages;
         RamArea areas[RAM_AREAS];
-        uint64_t *dirty; /* a bit for each page; only by the functions below */
+        uint64_t *dirty;  /* a bit for each page; only by the functions below */
+        bool vcpus_serve; /* ... what devices ask for by message, as page faults behind a virtual IOMMU: */
+        bool vcpus_stand; /* so that has to wait meanwhile. Atomic */
 } Ram;
 
 /* Zeroed, and no page noted. -ENOMEM and what memfd_create() and mmap() say. */

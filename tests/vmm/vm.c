@@ -49,6 +49,7 @@ static bool stand(Vcpu *c)
         (void) pthread_mutex_lock(&c->lock);
         if (!c->stands) {
                 c->stands = true;
+                __atomic_store_n(&c->vm->ram->vcpus_stand, true, __ATOMIC_RELEASE);
                 c->stands_since_usec = clock_monotonic_usec();
                 (void) pthread_cond_broadcast(&c->changed);
                 (void) eventfd_write(c->notify_fd, 1);
@@ -56,8 +57,10 @@ static bool stand(Vcpu *c)
         while (!c->ends && !__atomic_load_n(&c->wanted, __ATOMIC_ACQUIRE))
                 (void) pthread_cond_wait(&c->changed, &c->lock);
         goes_on = !c->ends;
-        if (goes_on)
+        if (goes_on) {
                 c->stands = false;
+                __atomic_store_n(&c->vm->ram->vcpus_stand, false, __ATOMIC_RELEASE);
+        }
         (void) pthread_cond_broadcast(&c->changed);
         (void) pthread_mutex_unlock(&c->lock);
         return goes_on;
@@ -185,6 +188,8 @@ int vm_new(const VmConfig *config, int cancel_fd, int notify_fd, Vm **ret, char 
         vm->config = config;
         r = ram_new(config->memory_bytes, &vm->ram);
         if (r == 0)
+                vm->ram->vcpus_serve = config->viommu;
+        if (r == 0)
                 r = connect_devices(vm, cancel_fd, text, size);
         if (r == 0)
                 r = connect_peers(vm, text, size);
@@ -215,14 +220,6 @@ Vm *vm_free(Vm *vm)
         (void) ram_free(vm->ram);
         free(vm);
         return NULL;
-}
-
-bool vm_is_device_memory(const Vm *vm, uint64_t address, uint64_t n)
-{
-        uint64_t size = vm->n_devices * (uint64_t) WORKER_MAILBOX_SIZE;
-
-        return address >= VM_MAILBOX_ADDRESS(0) && address - VM_MAILBOX_ADDRESS(0) < size &&
-               n <= size - (address - VM_MAILBOX_ADDRESS(0));
 }
 
 void vm_run(Vm *vm)

@@ -21,6 +21,7 @@ typedef struct VmConfig {
                 char id[DEVICE_ID_MAX + 1];
                 const char *path; /* of the server's socket */
         } devices[VM_DEVICES_MAX];
+        bool viommu;           /* see Ram.vcpus_serve */
         uint64_t connect_usec; /* how long servers that do not listen yet are waited for */
 } VmConfig;
 
@@ -47,9 +48,6 @@ int vm_new(const VmConfig *config, int cancel_fd, int notify_fd, Vm **ret, char 
 /* Ends it, whatever it is doing. */
 Vm *vm_free(Vm *vm);
 DEFINE_CLEANUP(Vm *, vm_free);
-
-/* Whether that is memory of its devices, which moves with them. */
-bool vm_is_device_memory(const Vm *vm, uint64_t address, uint64_t n);
 
 /* The vCPU runs. */
 void vm_run(Vm *vm);
