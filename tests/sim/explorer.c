@@ -1677,7 +1677,7 @@ int main(int argc, char **argv)
                                                 {"all", no_argument, NULL, 'a'},
                                                 {"dma", no_argument, NULL, 'd'},
                                                 {"supervised", no_argument, NULL, 's'},
-                                                {"resolves", required_argument, NULL, 'o'},
+                                                {"resolves", required_argument, NULL, 'w'},
                                                 {"fence", no_argument, NULL, 'F'},
                                                 {"held", no_argument, NULL, 'l'},
                                                 {"pause", no_argument, NULL, 'p'},
@@ -1697,7 +1697,7 @@ int main(int argc, char **argv)
                 case 'r': print_rules(); return 0;
                 case 'a': broken = "--all"; break;
                 case 'd': dma = true; break;
-                case 'o': max_resolves = atoi(optarg); break;
+                case 'w': max_resolves = atoi(optarg); break;
                 case 'F': fence = true; break;
                 case 's': its_vmm = true; break;
                 case 'p': set_policy(POLICY_ON_SOURCE_LOSS, POLICY_ON_SOURCE_LOSS_PAUSE); break;
