@@ -103,6 +103,7 @@ typedef struct World {
         Daemon side[2];
         uint8_t link, crashes, cuts, faults, resolves;
         uint8_t vouched;  /* an operator has given a copy up, and the other side had a better one then */
+        uint8_t let_go;   /* ... has a VM go on that policy has stand */
         uint8_t forgiven; /* an operator knows that the destination may have run, and that it is over */
         uint8_t stale, ran, device_ran; /* what an all-knowing observer notes */
         uint8_t started;                /* the job was begun */
@@ -992,7 +993,7 @@ static void check_asking(World *w)
         if (s->exists && s->half.state == SOURCE_RESUME &&
             plan.devices[0].on_source_loss == POLICY_ON_SOURCE_LOSS_PAUSE && s->half.halted &&
             !s->half.vmm_resumed && s->vmm != V_DEAD && !s->half.vmm_gone &&
-            (s->half.forgot || half_device_is_lost(&s->half, 0)))
+            (s->half.forgot || half_device_is_lost(&s->half, 0)) && !w->let_go)
                 flaw(w, NOT_HELD);
 }
 
@@ -1123,6 +1124,8 @@ static void decide(World *w, int side, Resolve resolve)
                 w->forgiven = 1;
         if (side == D && resolve == RESOLVE_DISCARD_HERE && w->side[D].half.state == DESTINATION_MAYBE)
                 w->forgiven = 1;
+        if (side == S && w->side[S].half.state == SOURCE_HELD)
+                w->let_go = 1;
         if (resolve == RESOLVE_DISCARD_HERE)
                 w->vouched = 1;
         event(w, side, &(HalfEvent){.type = HALF_RESOLVE, .resolve = resolve});
