@@ -169,6 +169,24 @@ class OfTheVm(Case):
                 world.source.vmm.command("resume")
                 wait_for("the job's end", lambda: self.a.json("show", job["job"])[1].get("result") == "degraded")
 
+    def test_a_restart_does_not_change_what_a_job_began_with(self):
+        """The rules of then are wrong, so there are none: what holds is in the job's record."""
+        with self.world({"d0": WORKER}) as world:
+            self.policy(({"id": "d0"}, {"on-source-loss": "pause", "on-error": "keep"}))
+            world.source.server.fault("d0", "running-p2p>stop:error:EIO@1")
+            status, job = world.source.host.migrate(world.name, world.destination.host)
+            self.assertEqual((status, job["result"]), (9, "in-doubt"), job)
+            self.a.daemon.kill()
+            self.a.write_policy("50-test", {"match": {}, "set": {"on-source-loss": "no such word"}})
+            self.a.start_daemon()
+            result = wait_for("the job's way back", lambda: self.a.json("show", job["job"])[1].get("result"))
+            self.assertEqual((result, world.source.vmm.status()["state"]), ("in-doubt", "paused"), self.a.daemon.output())
+            self.assertEqual(world.source.server.states()["d0"], "error")
+            self.forget(self.a)
+            world.source.vmm.command("resume")
+            wait_for("the job's end", lambda: self.a.json("show", job["job"])[1].get("result") == "degraded")
+            self.assertEqual(world.source.server.states()["d0"], "error")
+
     def test_the_smaller_of_policy_and_caller_bounds_the_job(self):
         name, _ = self.vm()
         self.policy(({}, {"max-blackout-ms": 5000, "bandwidth-mib": 64}))
