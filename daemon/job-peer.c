@@ -85,7 +85,6 @@ void job_send(Job *job, const HalfEffect *effect)
         case MESSAGE_PREPARE:
                 json_add_string(message, "vm", job->vm_uuid);
                 json_add(message, "plan", job_plan_json(job));
-                json_add_string(message, "plan_hash", job->plan_hash);
                 json_add_number(message, "bandwidth", (int64_t) job->plan.bandwidth);
                 json_add_number(message, "max_blackout_usec", (int64_t) job->plan.max_blackout_usec);
                 break;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "job.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "policy-kept.h"
 
 static void look_at_change(Job *job);
 
@@ -260,6 +260,7 @@ static void write_record(Job *job, const HalfEffect *effect)
         Record record = {.side = job_side(job),
                          .owner = effect->owner,
                          .noway = effect->noway,
+                         .policy = job->policy,
                          .created_usec = job->created_usec};
         Presence presence = PRESENCE_INVALID;
         char text[sizeof record.reason];
@@ -270,7 +271,6 @@ static void write_record(Job *job, const HalfEffect *effect)
         memcpy(record.job, job->id, sizeof record.job);
         memcpy(record.vm, job->vm_uuid, sizeof record.vm);
         memcpy(record.peer, job->peer, sizeof record.peer);
-        memcpy(record.plan_hash, job->plan_hash, sizeof record.plan_hash);
         if (job->vm && is_of_job(&job->vm->vmm->process, effect->owner))
                 record.vmm = job->vm->vmm->process;
         if (owner_is_final(effect->owner)) {
@@ -525,6 +525,7 @@ Job *job_free(Job *job)
         loop_timer_free(job->post_timer);
         half_effects_deinit(&job->effects);
         plan_deinit(&job->plan);
+        free(job->policy);
         timeline_deinit(&job->timeline);
         json_object_put(job->findings);
         json_object_put(job->steps);
@@ -641,36 +642,57 @@ static int job_manifest(const Job *job, Manifest *ret)
         return 0;
 }
 
-int job_make_plan(Job *job)
+static int make_plan(Job *job, const PolicyRules *rules)
 {
-        _cleanup_(json_object_putp) json_object *json = NULL;
-        unsigned char digest[EVP_MAX_MD_SIZE];
-        const char *text;
+        char *policy;
         Manifest manifest;
         Plan plan;
         int r = job_manifest(job, &manifest);
 
         if (r < 0)
                 return r;
-        r = plan_build(&plan, &manifest, &job->host->policies->rules, job->host->config.doubt_usec);
+        r = plan_build(&plan, &manifest, rules, job->host->config.doubt_usec);
+        policy = policy_keep(rules, &manifest);
         if (r >= 0 && job->seen_state == HALF_STATE_INVALID)
                 job->predicted_usec = job_predict(job, &manifest); /* it is told once */
         manifest_deinit(&manifest);
-        if (r < 0)
+        if (r < 0) {
+                free(policy);
                 return r;
+        }
+        free(job->policy);
+        job->policy = policy;
         plan_deinit(&job->plan);
         job->plan = plan;
         job->plan.fence = job->host->config.n_fence > 0;
         job->plan.fence_usec = job->host->config.fence_usec;
         plan_take_limits(&job->plan, job->limits.bandwidth, job->limits.max_blackout_usec);
         tell_limits(job);
-        json = job_plan_json(job);
-        text = json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN);
-        if (EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) != 1)
-                return -ENOMEM;
-        for (size_t i = 0; i < 32; i++)
-                (void) snprintf(job->plan_hash + 2 * i, 3, "%02x", digest[i]);
         return 0;
+}
+
+int job_make_plan(Job *job)
+{
+        return make_plan(job, &job->host->policies->rules);
+}
+
+/* The rules in force now may be others, or none, where a file is wrong. */
+static int make_restored_plan(Job *job, const char *kept)
+{
+        PolicyRules rules;
+        char error[JSON_TEXT_MAX];
+        int r;
+
+        if (!kept[0])
+                return job_make_plan(job);
+        if (policy_kept_read(kept, &rules, error) < 0)
+                log_error(
+                        LOG_ABOUT(.vm = job->vm_name, .job = job->id),
+                        "the policy in the record of this job can't be read, for the rest of it the defaults hold: %s",
+                        error);
+        r = make_plan(job, &rules);
+        policy_rules_deinit(&rules);
+        return r;
 }
 
 int job_new_source(const Host *host, const JobHooks *hooks, void *userdata, Vm *vm, const char *address,
@@ -801,7 +823,6 @@ int job_new_restored(const Host *host, const JobHooks *hooks, void *userdata, Vm
                 seen.vmm_runs = all_run; /* a set of devices runs when its devices do */
         memcpy(job->id, record->job, sizeof job->id);
         memcpy(job->peer, record->peer, sizeof job->peer);
-        memcpy(job->plan_hash, record->plan_hash, sizeof job->plan_hash);
         job->created_usec = record->created_usec;
         job->restored = true;
         r = half_restore(&half_table, job->half, record->side, job->n_devices, record->owner, record->noway,
@@ -809,7 +830,7 @@ int job_new_restored(const Host *host, const JobHooks *hooks, void *userdata, Vm
         if (r >= 0)
                 r = set_all_devices(job);
         if (r >= 0)
-                r = job_make_plan(job);
+                r = make_restored_plan(job, record->policy);
         if (r < 0)
                 return r;
         if (!superseded)

@@ -94,7 +94,7 @@ struct Job {
 
         Half *half;
         Plan plan;
-        char plan_hash[65];
+        char *policy; /* owned; what the plan took from policies, for the record */
         HalfEffects effects;
         HalfEvent *queue; /* events that came while one was being performed */
         uint32_t n_queue, queue_room;

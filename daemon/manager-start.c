@@ -117,6 +117,7 @@ typedef struct Pickup Pickup;
 struct Pickup {
         Manager *manager;
         Record record;
+        char *policy; /* the record's */
         bool superseded;
         VmmSight sight;
         Pickup *next; /* of the same VM: one after the other */
@@ -135,6 +136,11 @@ static int take_record(void *userdata, const Record *record)
         if (!pickup)
                 return -ENOMEM;
         *pickup = (Pickup){.manager = pickups->manager, .record = *record, .next = pickups->list};
+        pickup->record.policy = pickup->policy = strdup(record->policy);
+        if (!pickup->policy) {
+                free(pickup);
+                return -ENOMEM;
+        }
         pickups->list = pickup;
         pickups->manager->n_pickups++;
         return 0;
@@ -177,6 +183,7 @@ static void take_up(void *userdata)
                 if (job_side(job) == SIDE_SOURCE)
                         (void) manager_dialer(manager, job->peer);
         }
+        free(pickup->policy);
         free(pickup);
         pickup_done(manager);
 }

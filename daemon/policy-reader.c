@@ -547,17 +547,23 @@ static void read_text_of(Reader *reader, const char *text, size_t size, char *re
         json_object_put(place.object);
 }
 
-int policy_read(const char *file, const char *text, size_t size, PolicyRules *rules, char *ret_description,
-                char *ret_error)
+int policy_read_text(const char *name, const char *text, size_t size, size_t most, PolicyRules *rules,
+                     char *ret_description, char *ret_error)
 {
-        Reader reader = {.json.where = file, .file = file, .text = text, .rules = rules};
+        Reader reader = {.json.where = name, .file = name, .text = text, .rules = rules};
 
-        if (size > POLICY_TEXT_MAX)
-                json_fail(&reader.json, "longer than %d bytes", POLICY_TEXT_MAX);
+        if (size > most)
+                json_fail(&reader.json, "longer than %zu bytes", most);
         else
                 read_text_of(&reader, text, size, ret_description);
         if (!reader.json.failed)
                 return 0;
         memcpy(ret_error, reader.json.text, JSON_TEXT_MAX);
         return -EINVAL;
+}
+
+int policy_read(const char *file, const char *text, size_t size, PolicyRules *rules, char *ret_description,
+                char *ret_error)
+{
+        return policy_read_text(file, text, size, POLICY_TEXT_MAX, rules, ret_description, ret_error);
 }

@@ -17,3 +17,6 @@
  * have some more, and is good for nothing but policy_rules_deinit(). */
 int policy_read(const char *file, const char *text, size_t size, PolicyRules *rules, char *ret_description,
                 char *ret_error) _must_check_;
+/* The same of a text that is no file's and may have `most` bytes. */
+int policy_read_text(const char *name, const char *text, size_t size, size_t most, PolicyRules *rules,
+                     char *ret_description, char *ret_error) _must_check_;

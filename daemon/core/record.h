@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 
+#include "common/macros.h"
 #include "common/string-table.h"
 
 typedef enum Side {
@@ -36,6 +37,9 @@ typedef enum Owner {
 
 DECLARE_STRING_TABLE(Side, side);
 DECLARE_STRING_TABLE(Owner, owner);
+
+/* Bytes of the policy that a record has. */
+#define RECORD_POLICY_MAX ((size_t) MIB)
 
 /* Whether the record of `side` may change from `from` to `to`; `noway` is the word of the GO that asks for it. A
  * repetition (`from` is `to`) is allowed. */

@@ -37,7 +37,11 @@ static const char version_1[] =
 /* History has gone into a file of its own (history.c): nothing that is written there may keep a record waiting. */
 static const char version_2[] = "DROP TABLE history";
 
-static const DbStep steps[] = {{version_1, NULL}, {version_2, history_take_old}};
+/* The plan's hash was read by nobody. What it was a hash of is needed after a restart: the part of it that is policy. */
+static const char version_3[] =
+        "ALTER TABLE record RENAME COLUMN plan_hash TO policy; UPDATE record SET policy = ''";
+
+static const DbStep steps[] = {{version_1, NULL}, {version_2, history_take_old}, {version_3, NULL}};
 
 const char *sql_error(const Sql *sql)
 {
@@ -115,9 +119,9 @@ static int write_record(Db *db, const void *userdata)
         }
         r = db_run(
                 db,
-                "INSERT OR REPLACE INTO record (job, half, vm, peer, plan_hash, owner, noway, vmm_pid, vmm_start, boot_id,"
+                "INSERT OR REPLACE INTO record (job, half, vm, peer, policy, owner, noway, vmm_pid, vmm_start, boot_id,"
                 " created_usec, ended_usec, peer_acked, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                "ssssssiiisiiis", rec->job, side_to_string(rec->side), rec->vm, rec->peer, rec->plan_hash,
+                "ssssssiiisiiis", rec->job, side_to_string(rec->side), rec->vm, rec->peer, rec->policy,
                 owner_to_string(rec->owner), (int64_t) rec->noway, (int64_t) rec->vmm.pid,
                 (int64_t) rec->vmm.start, rec->vmm.boot, (int64_t) rec->created_usec,
                 (int64_t) rec->ended_usec, (int64_t) (rec->peer_acked || acked), rec->reason);
@@ -241,6 +245,7 @@ static void read_record(sqlite3_stmt *stmt, Record *rec)
         *rec = (Record){.side = side_from_string(db_column(stmt, 1)),
                         .owner = owner_from_string(db_column(stmt, 5)),
                         .noway = sqlite3_column_int64(stmt, 6) != 0,
+                        .policy = db_column(stmt, 4),
                         .vmm.pid = (pid_t) sqlite3_column_int64(stmt, 7),
                         .vmm.start = (uint64_t) sqlite3_column_int64(stmt, 8),
                         .created_usec = (uint64_t) sqlite3_column_int64(stmt, 10),
@@ -249,7 +254,6 @@ static void read_record(sqlite3_stmt *stmt, Record *rec)
         copy(rec->job, sizeof rec->job, db_column(stmt, 0));
         copy(rec->vm, sizeof rec->vm, db_column(stmt, 2));
         copy(rec->peer, sizeof rec->peer, db_column(stmt, 3));
-        copy(rec->plan_hash, sizeof rec->plan_hash, db_column(stmt, 4));
         copy(rec->vmm.boot, sizeof rec->vmm.boot, db_column(stmt, 9));
         copy(rec->reason, sizeof rec->reason, db_column(stmt, 13));
 }
@@ -262,9 +266,9 @@ int sql_each_open_record(Sql *sql, StoreRecord callback, void *userdata)
 
         r = db_query(
                 &sql->db, &stmt,
-                "SELECT job, half, vm, peer, plan_hash, owner, noway, vmm_pid, vmm_start, boot_id, created_usec,"
+                "SELECT job, half, vm, peer, substr(policy, 1, ?), owner, noway, vmm_pid, vmm_start, boot_id, created_usec,"
                 " ended_usec, peer_acked, reason FROM record WHERE peer_acked = 0 ORDER BY created_usec",
-                "");
+                "i", (int64_t) RECORD_POLICY_MAX + 1);
         while (r >= 0 && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
                 read_record(stmt, &rec);
                 r = callback(userdata, &rec);

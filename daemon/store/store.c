@@ -27,7 +27,7 @@ struct Request {
         Presence presence;
         uint64_t created_usec, usec;
         StoreFilter filter;
-        char *text, *summary, *name, *result; /* definition, or JSON */
+        char *text, *summary, *name, *result; /* definition, a record's policy, or JSON */
         char *answer, *steps;
         int status;
         char error[SQL_TEXT_MAX];
@@ -317,6 +317,7 @@ void store_put_record(Store *store, const Record *record, Presence presence, Sto
 
         request->urgent = true;
         request->record = *record;
+        request->record.policy = request->text = copy(record->policy);
         request->presence = presence;
         hand_over(&store->records, request);
 }

@@ -21,8 +21,10 @@ typedef struct Record {
         char job[UUID_TEXT_MAX + 1];
         char vm[UUID_TEXT_MAX + 1];
         Side side;
-        char peer[128];     /* source: the address that it dials; destination: the source's host id */
-        char plan_hash[65]; /* of the plan as text */
+        char peer[128]; /* source: the address that it dials; destination: the source's host id */
+        /* What the job took from policies (daemon/policy-kept.h), as long as whoever gives or has the record says; read,
+         * it may be anything. "": an older migmgr wrote the record, which kept none. */
+        const char *policy;
         Owner owner;
         bool noway;
         ProcessId vmm;                     /* pid 0: none, or not known yet */

@@ -80,7 +80,7 @@ class Helper(Case):
 
 MESSAGES = ["HELLO", "CHECK", "CHECKED", "PREPARE", "PREPARED", "BEGIN", "REACHED", "FAILED", "READY", "GO", "ASK", "ABORT",
             "STARTED", "NOTSTARTED", "MAYBE", "BUSY", "UNKNOWN", "END", "ENDED", "DONE", "DONEACK"]
-MEMBERS = ["manifest", "report", "vm", "plan", "plan_hash", "tokens", "memory", "phase", "cause", "who", "device", "from", "to",
+MEMBERS = ["manifest", "report", "vm", "plan", "tokens", "memory", "phase", "cause", "who", "device", "from", "to",
            "state", "errno", "text", "noway", "lost", "timeline", "copy", "spans", "vmm_only_usec", "version", "host",
            "bandwidth", "max_blackout_usec"]
 NONSENSE = [None, True, -1, 1 << 63, 0.5, "", "x" * 70000, "\x01\x7f", [], {}, [None, -1, "", {}, []] * 100, {"": {"ok": 1}},
@@ -203,7 +203,7 @@ class Hostile(Case):
         job = job or new_uuid()
         peer.say("CHECK", job, manifest=self.manifest())
         self.assertTrue(peer.hear("CHECKED")["report"]["ok"])
-        peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": self.ids, "retries": 0}, plan_hash="0" * 64)
+        peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": self.ids, "retries": 0})
         answer = peer.hear("PREPARED", "FAILED")
         self.assertEqual(answer["type"], "PREPARED", answer)
         return job, [bytes.fromhex(answer["tokens"][d]) for d in self.ids]
@@ -293,7 +293,7 @@ class Hostile(Case):
 
         def refused(devices):
             job = new_uuid()
-            peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": devices, "retries": 0}, plan_hash="0" * 64)
+            peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": devices, "retries": 0})
             answer = peer.hear("PREPARED", "FAILED")
             self.assertEqual((answer["type"], answer["job"], answer["phase"]), ("FAILED", job, "prepare"))
             return answer["text"]
@@ -315,7 +315,7 @@ class Hostile(Case):
         job = new_uuid()
         for _ in range(3):
             peer.say("CHECK", job, manifest=manifest)
-        peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": self.ids, "retries": 0}, plan_hash="0" * 64)
+        peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": self.ids, "retries": 0})
         self.assertIn(peer.hear("PREPARED", "FAILED")["type"], ("PREPARED", "FAILED"))
         self.end(peer, job)
         self.moves()

@@ -5,6 +5,8 @@ What the keys do in the tables tests/unit/test-half.c and test-check.c say in fu
 work in p2p.py, `precopy` and its limits in test_precopy.py, those of devices that QEMU drives in vfio_moves.py."""
 
 import contextlib
+import os
+import sqlite3
 import unittest
 
 from lab import PACE, Lab, definition, new_uuid, wait_for
@@ -186,6 +188,22 @@ class OfTheVm(Case):
             world.source.vmm.command("resume")
             wait_for("the job's end", lambda: self.a.json("show", job["job"])[1].get("result") == "degraded")
             self.assertEqual(world.source.server.states()["d0"], "error")
+
+    def test_a_damaged_record_of_the_policy_is_said_and_the_defaults_hold(self):
+        for text in ("{\"rules\":", "[" * (3 << 20), "{\"rules\":[{\"set\":{\"order\":256}}]}"):
+            with self.subTest(text[:40]), self.world({"d0": WORKER}) as world:
+                self.policy(({"id": "d0"}, {"on-source-loss": "pause"}))
+                world.source.server.fault("d0", "running-p2p>stop:error:EIO@1")
+                status, job = world.source.host.migrate(world.name, world.destination.host)
+                self.assertEqual((status, job["result"]), (9, "in-doubt"), job)
+                self.a.daemon.kill()
+                with contextlib.closing(sqlite3.connect(os.path.join(self.a.state, "migmgr.db"))) as db, db:
+                    db.execute("UPDATE record SET policy = ? WHERE job = ?", (text, job["job"]))
+                self.a.start_daemon()
+                result = wait_for("the job's end", lambda: self.a.json("show", job["job"])[1].get("result"))
+                self.assertEqual(result, "failed", self.a.daemon.output())  # its device has been reset before
+                self.assertRegex(self.a.daemon.output(), f"{world.name}: the policy in the record .*job={job['job']}")
+                self.assertEqual(world.source.vmm.status()["state"], "running")
 
     def test_the_smaller_of_policy_and_caller_bounds_the_job(self):
         name, _ = self.vm()

@@ -92,6 +92,7 @@ typedef struct Rig {
         HistoryDb *history;
         uint32_t n; /* of what was read last */
         Record records[64];
+        char *policy; /* of the last one; owned */
         char text[64][256];
         Presence presence;
         int stop_at; /* callbacks end reading after so many */
@@ -116,6 +117,7 @@ static void rig_deinit(Rig *rig)
 {
         rig->sql = sql_close(rig->sql);
         rig->history = history_close(rig->history);
+        free(rig->policy);
         memset(&disk, 0, sizeof disk);
         scratch_deinit(&rig->scratch);
 }
@@ -128,7 +130,7 @@ static void rig_reopen(Rig *rig)
 
 static Record make(int job, Side side, Owner owner)
 {
-        Record record = {.side = side, .owner = owner, .created_usec = 1000 + (uint64_t) job};
+        Record record = {.side = side, .owner = owner, .policy = "", .created_usec = 1000 + (uint64_t) job};
 
         (void) snprintf(record.job, sizeof record.job, "%08x-0000-4000-8000-000000000000", (unsigned) job);
         memcpy(record.vm, VM, sizeof VM);
@@ -148,6 +150,8 @@ static int on_record(void *userdata, const Record *record)
         Rig *rig = userdata;
 
         rig->records[rig->n++] = *record;
+        free(rig->policy);
+        rig->policy = strdup(record->policy);
         return rig->stop_at && (int) rig->n == rig->stop_at ? -ECANCELED : 0;
 }
 
@@ -263,7 +267,7 @@ static void test_a_record_is_the_same_after_a_restart(void **state)
 
         rig_init(&rig);
         memset(r.peer, 'p', sizeof r.peer - 1);
-        memset(r.plan_hash, 'h', sizeof r.plan_hash - 1);
+        r.policy = "{\"rules\":[{\"set\":{\"retry\":1}}]}";
         memset(r.reason, '\'', sizeof r.reason - 1);
         r.noway = true;
         r.vmm = (ProcessId){.pid = INT32_MAX, .start = INT64_MAX, .boot = VM};
@@ -277,7 +281,7 @@ static void test_a_record_is_the_same_after_a_restart(void **state)
         assert_string_equal(got->job, r.job);
         assert_string_equal(got->vm, r.vm);
         assert_string_equal(got->peer, r.peer);
-        assert_string_equal(got->plan_hash, r.plan_hash);
+        assert_string_equal(rig.policy, r.policy);
         assert_string_equal(got->reason, r.reason);
         assert_int_equal(got->side, SIDE_SOURCE);
         assert_int_equal(got->owner, OWNER_SOURCE);
@@ -589,7 +593,7 @@ static void test_a_database_of_a_newer_migmgr_is_left_alone(void **state)
                 rig.sql = sql_close(rig.sql);
                 assert_int_equal(sqlite3_open(scratch_path(&rig.scratch, "migmgr.db"), &db), SQLITE_OK);
                 assert_int_equal(sqlite3_exec(db,
-                                              newer ? "PRAGMA user_version = 3" : "PRAGMA user_version = 2",
+                                              newer ? "PRAGMA user_version = 4" : "PRAGMA user_version = 3",
                                               NULL, NULL, NULL),
                                  SQLITE_OK);
                 assert_int_equal(sqlite3_close(db), SQLITE_OK);
@@ -661,6 +665,42 @@ static void test_the_first_schema_becomes_this_one(void **state)
         }
 }
 
+/* A record had the plan's hash where it has the job's policy now. */
+static void test_the_second_schema_becomes_this_one(void **state)
+{
+        Rig rig;
+
+        rig_init_old(&rig, "records-2.sql", "");
+        for (int i = 0; i < 2; i++) {
+                rig_reopen(&rig);
+                assert_int_equal(rig_read(&rig), 0);
+                assert_int_equal(rig.n, 1);
+                assert_string_equal(rig.records[0].job, "c7b1c316-4835-4208-b2ab-8cfb3f51705d");
+                assert_int_equal(rig.records[0].owner, OWNER_ABORTED);
+                assert_int_equal(rig.records[0].vmm.pid, 26708);
+                assert_string_equal(rig.policy, "");
+                assert_int_equal(presence_of(&rig), PRESENCE_HERE);
+        }
+        rig_deinit(&rig);
+}
+
+/* Of a text that a damaged database makes long no more is read than shows that it is too long. */
+static void test_a_records_policy_is_bounded_when_it_is_read(void **state)
+{
+        _cleanup_(freep) char *text = calloc(1, 2 * RECORD_POLICY_MAX);
+        Record r = make(1, SIDE_SOURCE, OWNER_SOURCE);
+        Rig rig;
+
+        assert_non_null(text);
+        memset(text, 'x', 2 * RECORD_POLICY_MAX - 1);
+        r.policy = text;
+        rig_init(&rig);
+        assert_int_equal(sql_put_record(rig.sql, &r, PRESENCE_INVALID), 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(strlen(rig.policy), RECORD_POLICY_MAX + 1);
+        rig_deinit(&rig);
+}
+
 static void test_an_upgrade_that_was_cut_off_is_made_again(void **state)
 {
         Rig rig;
@@ -710,6 +750,8 @@ int main(void)
                 cmocka_unit_test(test_a_second_daemon_on_the_same_records_is_turned_away),
                 cmocka_unit_test(test_a_database_of_a_newer_migmgr_is_left_alone),
                 cmocka_unit_test(test_the_first_schema_becomes_this_one),
+                cmocka_unit_test(test_the_second_schema_becomes_this_one),
+                cmocka_unit_test(test_a_records_policy_is_bounded_when_it_is_read),
                 cmocka_unit_test(test_an_upgrade_that_was_cut_off_is_made_again),
         };
         return cmocka_run_group_tests(tests, set_up_disk, NULL);

@@ -149,7 +149,7 @@ static void rig_await(Rig *rig, uint32_t n)
 
 static Record make(int job, Owner owner)
 {
-        Record record = {.side = SIDE_SOURCE, .owner = owner, .created_usec = (uint64_t) job};
+        Record record = {.side = SIDE_SOURCE, .owner = owner, .policy = "", .created_usec = (uint64_t) job};
 
         (void) snprintf(record.job, sizeof record.job, "%08x-0000-4000-8000-000000000000", (unsigned) job);
         memcpy(record.vm, VM, sizeof VM);
