@@ -75,6 +75,10 @@ static const struct {
         {SOURCE_STUCK,
          "the VM belongs to this host again, but its VMM does not resume it: look at the VMM. It is "
          "tried again every second"},
+        {SOURCE_HELD,
+         "the VM belongs to this host again and stands, for policy \"on-source-loss\" says pause. Reset or replace what has "
+         "lost its state, if that is to be, then let the VM go on by its VMM: cont to QEMU's monitor, after migrate_cancel "
+         "where a migration is under way; the job then ends degraded"},
         {DESTINATION_STALLED,
          "the VM belongs to this host and its devices run, but its vCPUs do not start: look at "
          "the VMM. It is tried again every second"},
@@ -294,6 +298,10 @@ static Outcome describe_error(const Job *job, char *ret, size_t size)
         if (job_state(job) == JOB_STATE_IN_DOUBT) {
                 const char *text = doubt_text(job->half->state);
 
+                lost_text(job, lost, sizeof lost);
+                if (job->half->state == SOURCE_HELD && lost[0] && n < size)
+                        n += (size_t) snprintf(ret + n, size - n, "; these devices have lost their state: %s",
+                                               lost);
                 if (text && n < size)
                         n += (size_t) snprintf(ret + n, size - n, ". %s", text);
                 /* Where the VMM itself is what is in doubt, what it said last tells where to look. */

@@ -361,6 +361,23 @@ void job_post(Job *job, const HalfEvent *event)
 
 /* ---- what others are told ------------------------------------------------------------------------------------ */
 
+/* What has failed and was not reset no job takes before somebody has reset it. */
+static void quarantine_devices(Job *job)
+{
+        char text[AGENT_TEXT_MAX + 64];
+
+        for (uint32_t i = 0; i < job->n_devices && job->vm; i++) {
+                if (!half_device_is_quarantined(job->half, i))
+                        continue;
+                (void) snprintf(text, sizeof text,
+                                "it failed in a job, and its policy says quarantine: %.180s",
+                                job->devices[i].text[0] ? job->devices[i].text : "no answer");
+                log_error(LOG_ABOUT(.vm = job->vm_name, .job = job->id, .device = job->ids[i]),
+                          "%s; reset it: migctl reset", text);
+                device_set_quarantine(job->vm->devices[job->devices[i].vm_index], text);
+        }
+}
+
 static void finish(Job *job)
 {
         _cleanup_(json_object_putp) json_object *json = NULL;
@@ -371,6 +388,7 @@ static void finish(Job *job)
         loop_timer_set(job->blackout_timer, 0);
         job_forget_plugins(job);
         job_drop_data(job);
+        quarantine_devices(job);
         /* A VM that is in doubt, or still ends, stays in hand: see vm_set_job() in the states behind this one. */
         if (!job->half->check_only) {
                 json = job_to_json(job);

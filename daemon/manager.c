@@ -334,7 +334,8 @@ Outcome manager_reset(Manager *manager, Vm *vm, const char *device, VmResetDone 
         }
         if (vm_is_busy(vm))
                 return manager_say_busy(vm, ret_text);
-        if (vm->presence != PRESENCE_HERE) {
+        /* What a job has left in quarantine there no job would take again. */
+        if (vm->presence != PRESENCE_HERE && !device_quarantine(vm->devices[i])[0]) {
                 (void) snprintf(ret_text, JSON_TEXT_MAX,
                                 "VM %.100s is away: its devices here are reset when it comes, not before",
                                 vm->definition->name);

@@ -140,6 +140,9 @@ static const HalfRow rows[] = {
         /* what that device held is lost if the VM goes on here, and its name is in the result */
         {SOURCE_BACK | SOURCE_TRANSIT | IN(SOURCE_NOBODY), HALF_DEVICE_RESET, .next = HALF_STAY},
 
+        /* what was held and is known not to have gone over is lost with its VMM */
+        {IN(SOURCE_HELD), HALF_VMM_GONE, .when = WHEN_SEEN, .next = SOURCE_RESUME,
+         .cause = HALF_CAUSE_VMM_GONE},
         /* rule 4: the VMM died and nobody saw it run again; nobody can tell what it did */
         {SOURCE_BACK, HALF_VMM_GONE, .when = WHEN_SEEN, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},
         {SOURCE_BACK, HALF_VMM_GONE, .next = SOURCE_UNSEEN, .cause = HALF_CAUSE_VMM_GONE},
@@ -151,6 +154,9 @@ static const HalfRow rows[] = {
         {IN(SOURCE_BACK_RUN), HALF_REACHED, .next = SOURCE_FIND},
         {IN(SOURCE_FIND), HALF_REACHED, .next = SOURCE_RUN_AGAIN},
         {IN(SOURCE_RUN_AGAIN), HALF_REACHED, .next = SOURCE_REPAIR},
+        /* what a device has lost nobody may work without unseen, if policy says so */
+        {IN(SOURCE_REPAIR), HALF_REACHED, .when = WHEN_HOLD, .next = SOURCE_HELD},
+        {IN(SOURCE_HELD), HALF_VMM_RESUMED, .next = SOURCE_SETTLE},
         {IN(SOURCE_REPAIR), HALF_REACHED, .next = SOURCE_RESUME},
         {IN(SOURCE_RESUME), HALF_REACHED, .next = SOURCE_SETTLE},
         {IN(SOURCE_RESUME), HALF_FAILED, .next = SOURCE_STUCK, .cause = HALF_CAUSE_FAILED},

@@ -110,7 +110,7 @@ _Static_assert(SOURCE_STATES <= 64 && DESTINATION_STATES <= 64, "a set of states
 #define SOURCE_BACK                                                                         \
         (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) |     \
          IN(SOURCE_BACK_RUN) | IN(SOURCE_FIND) | IN(SOURCE_RUN_AGAIN) | IN(SOURCE_REPAIR) | \
-         IN(SOURCE_RESUME) | IN(SOURCE_STUCK) | IN(SOURCE_SETTLE) | IN(SOURCE_UNLOG))
+         IN(SOURCE_RESUME) | IN(SOURCE_STUCK) | IN(SOURCE_HELD) | IN(SOURCE_SETTLE) | IN(SOURCE_UNLOG))
 
 /* ---- and of the destination's ------------------------------------------------------------------------------------ */
 

@@ -325,10 +325,58 @@ static uint32_t next_turn(const Step *s)
         return turn;
 }
 
+static bool would_reset(const DeviceProgram *program)
+{
+        for (uint32_t i = 0; i < program->n; i++)
+                if (program->ops[i].type == DEVICE_OP_RESET)
+                        return true;
+        return false;
+}
+
+/* A device that has failed, and that its policy does not want reset: what it does is not asked of it. -EINVAL: it does not
+ * come to run, then. */
+static int leave_alone(const Step *s, uint32_t i, DeviceProgram *program)
+{
+        HalfDevice *device = &s->half->devices[i];
+
+        device->quarantined |= s->plan->devices[i].on_error == POLICY_ON_ERROR_QUARANTINE;
+        *program = (DeviceProgram){};
+        switch (desc(s)->device) {
+        case DEVICE_ACT_DISCARD:
+                *program = (DeviceProgram){.n = 1, .ops = {{.type = DEVICE_OP_CLOSE}}};
+                return 0;
+        case DEVICE_ACT_REPAIR: return -EINVAL;
+        default: return 0;
+        }
+}
+
+/* What is asked of it in this state. -EINVAL: there is no way. */
+static int plan_program(const Step *s, uint32_t i, DeviceProgram *program)
+{
+        HalfDevice *device = &s->half->devices[i];
+        DeviceAct act = desc(s)->device;
+        int r = device_program(act, device->state, device->flags, device->gone, program);
+
+        if (r < 0 || s->plan->devices[i].on_error == POLICY_ON_ERROR_RESET)
+                return r;
+        if ((act == DEVICE_ACT_DISCARD && device->failed_once) ||
+            ((act == DEVICE_ACT_REPAIR || act == DEVICE_ACT_BACK_P2P) && would_reset(program)))
+                return leave_alone(s, i, program);
+        return 0;
+}
+
+/* A change of state refused, ERROR, or no answer: what a stream or the other side does is not the device's fault. */
+static void note_device_failed(const Step *s, uint32_t i, bool at_fault)
+{
+        HalfDevice *device = &s->half->devices[i];
+
+        device->failed = true;
+        device->failed_once |= at_fault && s->plan->devices[i].on_error != POLICY_ON_ERROR_RESET;
+}
+
 /* Asks those that are to be asked next, once all before have answered. Returns whether anybody was asked. */
 static bool command_next(Step *s)
 {
-        DeviceAct act = desc(s)->device;
         DeviceProgram program;
         bool asked = false;
         uint32_t turn;
@@ -340,7 +388,7 @@ static bool command_next(Step *s)
                         if (!device->waits || turn_of(s, i) != turn)
                                 continue;
                         device->waits = false;
-                        if (device_program(act, device->state, device->flags, device->gone, &program) < 0) {
+                        if (plan_program(s, i, &program) < 0) {
                                 device->failed = true; /* it has changed since all were planned */
                                 note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
                         } else if (program.n > 0) {
@@ -356,7 +404,6 @@ static bool command_next(Step *s)
 static void enter_devices(Step *s)
 {
         Half *half = s->half;
-        DeviceAct act = desc(s)->device;
         DeviceProgram program;
         bool hopeless = false;
 
@@ -365,7 +412,7 @@ static void enter_devices(Step *s)
 
                 if (skips_device(s, i))
                         continue;
-                if (device_program(act, device->state, device->flags, device->gone, &program) < 0)
+                if (plan_program(s, i, &program) < 0)
                         device->failed = hopeless = true;
         }
         if (hopeless)
@@ -405,6 +452,8 @@ static void enter_vmm(Step *s)
         s->half->vmm_pending = true;
         if (desc(s)->vmm == VMM_ACT_SEAL)
                 s->half->drained = true;
+        if (desc(s)->vmm == VMM_ACT_HALT)
+                s->half->halted = true;
         if (desc(s)->vmm == VMM_ACT_ARRIVE || desc(s)->vmm == VMM_ACT_GATE || desc(s)->vmm == VMM_ACT_RUN)
                 s->half->ran = true;
 }
@@ -515,6 +564,20 @@ static bool all_stand(const Half *half)
         return true;
 }
 
+/* Only a VM that stands can be kept so. A daemon that came on the way back does not know what was lost before. */
+static bool holds_vm(const Step *s)
+{
+        const Half *half = s->half;
+
+        if (half->vmm_gone || half->vmm_resumed || !half->halted)
+                return false;
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (s->plan->devices[i].on_source_loss == POLICY_ON_SOURCE_LOSS_PAUSE &&
+                    (half->forgot || half_device_is_lost(half, i)))
+                        return true;
+        return false;
+}
+
 static bool holds(const Step *s, uint32_t when)
 {
         const Half *half = s->half;
@@ -530,6 +593,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_COPY: return s->event->copy;
         case WHEN_NO_COPY: return !s->event->copy;
         case WHEN_NOWAY: return half->noway || s->event->noway;
+        case WHEN_HOLD: return holds_vm(s);
         case WHEN_ONWARD: return half->noway || s->plan->onward;
         case WHEN_NOTHING_RAN: return nothing_ran(half);
         case WHEN_END_SEEN: return half->end_seen;
@@ -623,11 +687,9 @@ static bool resets_for_good(DeviceAct act)
 /* Asked once more, from the state in which it is now. */
 static bool ask_again(Step *s, uint32_t i)
 {
-        HalfDevice *device = &s->half->devices[i];
         DeviceProgram program;
 
-        if (device_program(desc(s)->device, device->state, device->flags, device->gone, &program) < 0 ||
-            program.n == 0)
+        if (plan_program(s, i, &program) < 0 || program.n == 0)
                 return false;
         command_device(s, i, &program);
         return true;
@@ -682,7 +744,9 @@ static void device_result(Step *s)
         device->pending = false;
         /* libvfio-user says of every device that it can pre-copy; one that can't says so by refusing the arc. */
         if (event->status < 0 && !(act == DEVICE_ACT_PRECOPY && event->state == DEVICE_STATE_RUNNING)) {
-                device->failed = true;
+                note_device_failed(s, event->device,
+                                   event->from != event->to || event->state == DEVICE_STATE_ERROR ||
+                                           event->state == DEVICE_STATE_UNKNOWN);
                 /* A device that its VMM drives is opened by the check: that it can't be is a finding, not a failure. So it is
                  * that one has no state to be read, for it can't be moved. */
                 if (half->state != SOURCE_CHECK_HERE ||
@@ -787,7 +851,7 @@ static void deadline(Step *s)
                 if (!device->pending || device_usec(s, i) > due_usec)
                         continue;
                 device->pending = false;
-                device->failed = true;
+                note_device_failed(s, i, true);
                 device->state = DEVICE_STATE_UNKNOWN;
                 if (half->failure.cause == HALF_CAUSE_NONE) {
                         note_failure(s, HALF_CAUSE_DEADLINE, HALF_WHO_DEVICE);

@@ -64,6 +64,7 @@ typedef enum HalfState {
         SOURCE_ORPHAN,
         SOURCE_UNSEEN,
         SOURCE_STUCK,
+        SOURCE_HELD,
         SOURCE_LOST,
         /* The destination: forward. */
         DESTINATION_RECORD,
@@ -287,6 +288,8 @@ typedef struct HalfDevice {
         bool unplugged;        /* ... because the VMM's connection to it has ended */
         DeviceState left;      /* when it went: as last read, UNKNOWN when it was about to change */
         bool dead;             /* it does not answer, or can't be brought back: no more commands */
+        bool failed_once;      /* it has failed in this job, and its policy wants no reset then */
+        bool quarantined;      /* ... but that nobody uses it before it was reset */
 } HalfDevice;
 
 /* Plain data: may be copied and compared byte for byte, and holds no point in time. */
@@ -307,6 +310,8 @@ typedef struct Half {
         bool drained; /* source: it has asked for the seal or sent state: the destination may become complete */
         bool ran;     /* destination: it has asked the vCPUs to run, or its VMM to begin with that */
         bool held; /* ... had them held before that, and has not let go: whether they still are the VMM's adapter knows */
+        bool halted; /* source: the vCPUs were made to stand, or stood when this process came */
+        bool forgot; /* source: it was on its way back when this process came, and what it had lost is forgotten */
         bool noway;     /* the source has said that there is no way back */
         bool end_seen;  /* destination: END came; ENDED is owed */
         bool done_seen; /* ... DONE came; DONEACK is owed */
@@ -343,6 +348,9 @@ void half_set_lost(Half *half, uint32_t device);
 
 /* The VM goes on, or would, without what the device held. */
 bool half_device_is_lost(const Half *half, uint32_t device);
+
+/* It has failed, was left as it is, and its policy says that nobody shall use it before it was reset. */
+bool half_device_is_quarantined(const Half *half, uint32_t device);
 
 /* At a destination that has restarted: what a device reads does not say that nothing was ever asked to run. Of a device that
  * its VMM drives only STOP says so, and only if it would have gone to RUNNING_P2P first. */

@@ -2,7 +2,8 @@
 
 /* Drives the two real halves against each other, through every order of what can happen.
  *
- *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--break RULE | --rules | --all]
+ *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--pause] [--onward]
+ *            [--break RULE | --rules | --all]
  *
  * The world around the halves is abstract: one device and one VMM on each side, two journals, two hosts, one link.
  * Commands take effect and are answered in separate steps, so that a daemon can die between the two. Messages take as
@@ -17,6 +18,7 @@
  *   unpaged     the destination never runs without what the source's device wrote into the VM's memory (with --dma)
  *   ungated     no VMM starts with a device of its own whose state was not accepted before (with --supervised)
  *   untold      a device that its VMM has reset is in the result, wherever the VM goes on (with --supervised)
+ *   not held    the source does not go on without what its device has lost (with --pause)
  *   unrecorded  no device or vCPU of the destination moves before owner=destination is durable; owner=nobody is
  *               durable only while source device and VMM stand still
  * and over all: from every state an end can be reached in which one side runs the VM and both halves are finished,
@@ -28,6 +30,9 @@
  *
  * With --held the destination's vCPUs are held while its VMM takes the device through its last arc. A device that runs
  * meanwhile counts as one that has run only when they are let go. The hold ends with the daemon, or by itself.
+ *
+ * --pause and --onward explore two policies: the source stands when its device has lost its state; and once handed over the VM
+ * stays there, whatever its devices do.
  *
  * --break changes one rule in a copy of the tables, to see that it is caught.
  */
@@ -108,6 +113,7 @@ enum {
         UNGATED,
         UNTOLD,
         MOVING_NOBODY,
+        NOT_HELD,
         NO_END,
         ASKED_IN_VAIN
 };
@@ -123,6 +129,7 @@ static const char *const bad_names[] = {
         "a VMM started with a device that still had to accept its state",
         "a device that its VMM has reset is not in the result",
         "owner=nobody became durable while something could still run at the source",
+        "the source goes on without what its device has lost, and policy has it stand",
         "no way to an end",
         "a person is asked although nothing died"};
 
@@ -948,6 +955,14 @@ static void check_asking(World *w)
                 flaw(w, ASKED_IN_VAIN);
         if (d->exists && d->vmm != V_DEAD && d->half.state == DESTINATION_MAYBE)
                 flaw(w, ASKED_IN_VAIN);
+        if (s->exists && s->half.state == SOURCE_HELD && !s->half.forgot && !half_device_is_lost(&s->half, 0))
+                flaw(w, ASKED_IN_VAIN);
+        /* What was restarted on its way back can't know better. */
+        if (s->exists && s->half.state == SOURCE_RESUME &&
+            plan.devices[0].on_source_loss == POLICY_ON_SOURCE_LOSS_PAUSE && s->half.halted &&
+            !s->half.vmm_resumed && s->vmm != V_DEAD && !s->half.vmm_gone &&
+            (s->half.forgot || half_device_is_lost(&s->half, 0)))
+                flaw(w, NOT_HELD);
 }
 
 static void start(World *w)
@@ -976,6 +991,12 @@ static void act(World *w, int side, int who)
                 c->phase = ACTED;
         if (c->phase == ACTED && moves_nothing(c, who))
                 answer(w, side, who);
+}
+
+/* It waits for a person, who lets the VM go on by its VMM. */
+static bool is_held(const Daemon *d)
+{
+        return d->up && d->exists && d->half.state == SOURCE_HELD && IS_ALIVE(d->vmm) && d->vmm != V_RUNNING;
 }
 
 static void act_and_fail(World *w, Move m)
@@ -1061,7 +1082,7 @@ static void make_move(World *w, Move m)
         case M_HOST_DIES: host_dies(w, m.side); break;
         case M_SEE_DEATH: see_death(w, m.side); break;
         case M_QEMU_RESUMES:
-                w->faults++;
+                w->faults += !is_held(d);
                 if (supervised)
                         resume(w);
                 else
@@ -1167,6 +1188,8 @@ static int list_moves(const World *w, Move *moves)
         /* A migration that fails lets QEMU go on by itself: whenever it is under way and not sealed. */
         if ((s->vmm == V_HELD || s->vmm == V_GRACED) && w->faults < max_faults)
                 moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0};
+        else if (is_held(s)) /* a person lets it */
+                moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0};
         return n;
 }
 
@@ -1213,6 +1236,8 @@ static void normalise(Daemon *d)
                 *steps[i] = old[i] ? rank : 0;
         }
         d->half.devices[0].retries_left = 0;
+        if (plan.devices[0].on_source_loss != POLICY_ON_SOURCE_LOSS_PAUSE)
+                d->half.halted = d->half.forgot = false; /* nobody asks */
         /* Which fault came first is told to people; it decides nothing. */
         d->half.failure = (HalfFailure){};
 }
@@ -1497,11 +1522,17 @@ static int explore(bool verbose)
         return bad;
 }
 
+static PolicyRule rule; /* what all devices and VMs have */
+
+static void set_policy(PolicyKey key, uint64_t value)
+{
+        rule.sets[key] = true;
+        rule.values[key] = value;
+}
+
 /* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. `its_vmm`: the VMM drives it. */
 static void set_plan(bool dma, bool its_vmm, bool is_held)
 {
-        PolicyRule rule = {};
-
         supervised = its_vmm;
         rule.sets[POLICY_SUPERVISED_LAST_ARC] = is_held;
         rule.values[POLICY_SUPERVISED_LAST_ARC] = POLICY_LAST_ARC_BACK;
@@ -1524,8 +1555,8 @@ static void set_plan(bool dma, bool its_vmm, bool is_held)
 static int usage(FILE *f)
 {
         fprintf(f,
-                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--break RULE | "
-                "--rules | --all]\n");
+                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--pause] [--onward]\n"
+                "         [--break RULE | --rules | --all]\n");
         return 2;
 }
 
@@ -1540,6 +1571,8 @@ int main(int argc, char **argv)
                                                 {"dma", no_argument, NULL, 'd'},
                                                 {"supervised", no_argument, NULL, 's'},
                                                 {"held", no_argument, NULL, 'l'},
+                                                {"pause", no_argument, NULL, 'p'},
+                                                {"onward", no_argument, NULL, 'o'},
                                                 {"help", no_argument, NULL, 'h'},
                                                 {}};
         const char *broken = NULL;
@@ -1556,6 +1589,8 @@ int main(int argc, char **argv)
                 case 'a': broken = "--all"; break;
                 case 'd': dma = true; break;
                 case 's': its_vmm = true; break;
+                case 'p': set_policy(POLICY_ON_SOURCE_LOSS, POLICY_ON_SOURCE_LOSS_PAUSE); break;
+                case 'o': set_policy(POLICY_AFTER_GRACE, POLICY_AFTER_GRACE_DEGRADED); break;
                 case 'l': is_held = true; break;
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);

@@ -118,10 +118,10 @@ class Process:
 
 class Host:
     """One migmgrd with its helper and its bus. `config` is what goes into migmgrd.json, but for `policy`, which holds for all VMs
-    and devices. `daemon_program`: another one in its place. `env`: what daemon, helper, agents and VMM have more in their
-    environment."""
+    and devices. `daemon_program`: another one in its place. `plugins`: files of those that it loads. `env`: what daemon, helper,
+    agents and VMM have more in their environment."""
 
-    def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd", env=None):
+    def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd", plugins=(), env=None):
         self.env = {**os.environ, **env} if env else None
         self.daemon_program = program(daemon_program)
         self.lab, self.name, self.wrap = lab, name, list(wrap)
@@ -146,6 +146,8 @@ class Host:
         with open(self.config, "w") as f:
             json.dump({"vms-dir": self.vms, "policies-dirs": [self.policies], "plugins-dir": self.plugins, **listen,
                        **config}, f)
+        for plugin in plugins:
+            self.add_plugin(plugin)
         self.bus = self.helper = self.daemon = None
 
     def start(self):

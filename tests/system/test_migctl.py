@@ -256,7 +256,7 @@ class ExitStatus(Case):
                 return subprocess.run([copy, "--bus-address=" + host.bus_address, *args], user=NOBODY, group=NOBODY,
                                       extra_groups=[], text=True, capture_output=True, timeout=20, cwd="/")
             for args in (("migrate", "vm", self.b.dest), ("check", "vm", self.b.dest), ("unregister", "vm"),
-                         ("reset", "--yes", "vm")):
+                         ("reset", "--yes", "vm"), ("policy", "reload")):
                 p = as_nobody(*args)
                 self.assertEqual((p.returncode, p.stdout), (4, ""), p.stderr)
                 self.assertRegex(p.stderr, r"(?m)^migctl: .*polkit: org\.migmgr1\.(migrate|manage|reset-device)$")

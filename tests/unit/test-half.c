@@ -1899,6 +1899,165 @@ static void test_after_grace_says_where_a_failure_in_arrival_grace_leads(void **
         }
 }
 
+static void set_on_error(Rig *rig, PolicyOnError word)
+{
+        for (uint32_t i = 0; i < N; i++)
+                rig->plan.devices[i].on_error = word;
+}
+
+/* on-error, on the way back: reset, it runs without its state; quarantine and keep, nobody touches it, the VM goes on without
+ * it, and with quarantine no job takes it then. */
+static void test_on_error_says_whether_a_device_is_reset_on_the_way_back(void **state)
+{
+        for (PolicyOnError word = POLICY_ON_ERROR_RESET; word <= POLICY_ON_ERROR_KEEP; word++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+                set_on_error(&rig, word);
+                rig_until(&rig, SOURCE_P2P_GRACE);
+                rig_device_fails(&rig, 1, DEVICE_STATE_RUNNING, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_ERROR);
+                rig_until(&rig, SOURCE_END);
+                assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+                for (uint32_t i = 0; i < N; i++) {
+                        assert_int_equal(half_device_is_lost(&rig.half, i), i == 1);
+                        assert_int_equal(half_device_is_quarantined(&rig.half, i),
+                                         i == 1 && word == POLICY_ON_ERROR_QUARANTINE);
+                }
+                assert_int_equal(rig.device[1],
+                                 word == POLICY_ON_ERROR_RESET ? DEVICE_STATE_RUNNING : DEVICE_STATE_ERROR);
+                rig_deinit(&rig);
+        }
+}
+
+/* ... and where the copy is let go: who refused his state is not reset then, but the others are, which hold the VM's. */
+static void test_on_error_is_about_the_device_that_failed_at_the_destination(void **state)
+{
+        for (PolicyOnError word = POLICY_ON_ERROR_RESET; word <= POLICY_ON_ERROR_KEEP; word++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_DESTINATION, all_p2p);
+                set_on_error(&rig, word);
+                rig_until(&rig, DESTINATION_INTAKE);
+                rig_device_fails(&rig, 1, DEVICE_STATE_RESUMING, DEVICE_STATE_STOP, DEVICE_STATE_ERROR);
+                rig_until(&rig, DESTINATION_DISCARD);
+                for (uint32_t i = 0; i < N; i++) {
+                        bool alone = i == 1 && word != POLICY_ON_ERROR_RESET;
+
+                        assert_true(rig.has[i]);
+                        assert_int_equal(rig.asked[i].program.n == 1, alone);
+                        assert_int_equal(rig.asked[i].program.ops[rig.asked[i].program.n - 1].type,
+                                         DEVICE_OP_CLOSE);
+                        assert_int_equal(half_device_is_quarantined(&rig.half, i),
+                                         alone && word == POLICY_ON_ERROR_QUARANTINE);
+                }
+                rig_deinit(&rig);
+        }
+}
+
+/* A connection that broke, or a job that was cancelled, is no fault of the device: it is reset as ever. */
+static void test_who_was_only_in_the_middle_has_not_failed(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, all_p2p);
+        set_on_error(&rig, POLICY_ON_ERROR_QUARANTINE);
+        rig_until(&rig, DESTINATION_TAKE_IN);
+        rig.has[1] = false;
+        rig_event(&rig, (HalfEvent){HALF_RESULT, HALF_WHO_DEVICE, .device = 1, .step = rig.asked[1].step,
+                                    .status = -ECONNRESET, .state = DEVICE_STATE_RESUMING});
+        rig_until(&rig, DESTINATION_DISCARD);
+        for (uint32_t i = 0; i < N; i++) {
+                assert_int_equal(rig.asked[i].program.ops[0].type, DEVICE_OP_RESET);
+                assert_false(half_device_is_quarantined(&rig.half, i));
+        }
+        rig_deinit(&rig);
+}
+
+static void lose(Rig *rig, HalfState at)
+{
+        rig_until(rig, at);
+        rig_device_fails(rig, 1, rig->device[1], DEVICE_STATE_MAX, DEVICE_STATE_ERROR);
+}
+
+/* on-source-loss: degraded-run, the VM goes on; pause, it stands, in doubt, until its VMM lets it go on. */
+static void test_on_source_loss_says_whether_the_vm_goes_on(void **state)
+{
+        for (int pause = 0; pause < 2; pause++)
+                for (uint32_t whose = 0; whose < 2; whose++) {
+                        Rig rig;
+
+                        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+                        if (pause)
+                                rig.plan.devices[whose].on_source_loss = POLICY_ON_SOURCE_LOSS_PAUSE;
+                        lose(&rig, SOURCE_STOP);
+                        if (pause && whose == 1) {
+                                rig_until(&rig, SOURCE_HELD);
+                                assert_false(rig.has_vmm);
+                                assert_int_equal(half_job_state(&rig.half), JOB_STATE_IN_DOUBT);
+                                assert_int_equal(half_result(&rig.half), JOB_RESULT_IN_DOUBT);
+                                assert_string_equal(half_owner_text(&rig.half), "source");
+                                assert_false(rig_said(&rig, MESSAGE_END));
+                                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                                assert_int_equal(rig.half.state, SOURCE_HELD);
+                                rig_event(&rig, (HalfEvent){.type = HALF_VMM_RESUMED});
+                        }
+                        rig_until(&rig, SOURCE_END);
+                        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+                        assert_true(half_device_is_lost(&rig.half, 1));
+                        assert_true(rig_said(&rig, MESSAGE_END));
+                        rig_deinit(&rig);
+                }
+}
+
+/* One that runs is not stopped: its vCPUs have seen the device fail. And where none has lost anything nobody is asked. */
+static void test_only_a_vm_that_stands_is_kept_so(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+        rig.plan.devices[1].on_source_loss = POLICY_ON_SOURCE_LOSS_PAUSE;
+        lose(&rig, SOURCE_LOG);
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+        rig_deinit(&rig);
+
+        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+        rig.plan.devices[1].on_source_loss = POLICY_ON_SOURCE_LOSS_PAUSE;
+        rig_until(&rig, SOURCE_DRAIN);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_CANCELLED);
+        rig_deinit(&rig);
+}
+
+/* A vIOMMU: all devices are quiet while vCPUs run, from where they run to their P2P states; and on the way back they run again
+ * before the vCPUs are told to. */
+static void test_viommu_grace_is_before_the_halt_and_leads_back(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+        rig.plan.viommu = rig.plan.phases[PHASE_VIOMMU_GRACE].planned = true;
+        rig_until(&rig, SOURCE_VIOMMU_GRACE);
+        for (uint32_t i = 0; i < N; i++)
+                assert_true(rig.has[i]);
+        rig_device_ok(&rig, 0);
+        rig_device_ok(&rig, 1);
+        rig_device_ok(&rig, 2);
+        assert_int_equal(rig.half.state, SOURCE_VIOMMU_GRACE);
+        rig_device_ok(&rig, 3);
+        assert_int_equal(rig.half.state, SOURCE_HALT);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.device[i], DEVICE_STATE_RUNNING_P2P);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig_until(&rig, SOURCE_RESUME);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.device[i], DEVICE_STATE_RUNNING);
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_CANCELLED);
+        rig_deinit(&rig);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -1970,6 +2129,12 @@ int main(void)
                 cmocka_unit_test(test_a_failure_ends_the_order),
                 cmocka_unit_test(test_each_device_has_its_own_time),
                 cmocka_unit_test(test_after_grace_says_where_a_failure_in_arrival_grace_leads),
+                cmocka_unit_test(test_on_error_says_whether_a_device_is_reset_on_the_way_back),
+                cmocka_unit_test(test_on_error_is_about_the_device_that_failed_at_the_destination),
+                cmocka_unit_test(test_who_was_only_in_the_middle_has_not_failed),
+                cmocka_unit_test(test_on_source_loss_says_whether_the_vm_goes_on),
+                cmocka_unit_test(test_only_a_vm_that_stands_is_kept_so),
+                cmocka_unit_test(test_viommu_grace_is_before_the_halt_and_leads_back),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
