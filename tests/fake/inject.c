@@ -9,6 +9,7 @@
  * boot id then, too. */
 
 #include <dlfcn.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -40,7 +41,8 @@ typedef struct Control {
         char program[32];
         uint64_t counts[16];
         uint32_t hits, n_processes;
-        int32_t victim;                   /* whose call was hit */
+        int32_t victim;   /* whose call was hit */
+        char caller[128]; /* the name of the program or library whose code made a call that fails */
         int32_t processes[MAX_PROCESSES]; /* of this host; any number of these may have ended */
 } Control;
 
@@ -69,6 +71,9 @@ static void map_control(void)
 
 __attribute__((constructor)) static void start(void)
 {
+        void *frame;
+
+        (void) backtrace(&frame, 1); /* the first allocates */
         map_control();
 }
 
@@ -104,6 +109,27 @@ __attribute__((noreturn)) static void die(bool with_host)
                 (void) syscall(SYS_kill, self, SIGKILL);
 }
 
+/* What lies between it and the call, this library and libc, is left out. */
+static void note_caller(void)
+{
+        void *frames[16];
+        int n = backtrace(frames, ARRAY_SIZE(frames));
+
+        for (int i = 0; i < n; i++) {
+                const char *name;
+                Dl_info info;
+
+                if (!dladdr(frames[i], &info) || !info.dli_fname)
+                        continue;
+                name = strrchr(info.dli_fname, '/');
+                name = name ? name + 1 : info.dli_fname;
+                if (strncmp(name, "inject.so", 9) != 0 && strncmp(name, "libc.so", 7) != 0) {
+                        (void) snprintf(control->caller, sizeof control->caller, "%s", name);
+                        return;
+                }
+        }
+}
+
 /* Returns what is to be done after the call; FAIL, with errno set: nothing, but don't make it. */
 static Action before(Kind kind)
 {
@@ -120,8 +146,10 @@ static Action before(Kind kind)
         action = (Action) control->action;
         if (action == KILL_BEFORE || action == HOST_BEFORE)
                 die(action == HOST_BEFORE);
-        if (action == FAIL)
+        if (action == FAIL) {
+                note_caller();
                 errno = (int) control->error;
+        }
         return action;
 }
 

@@ -121,6 +121,11 @@ def vmm_state(end):
     return end.vmm.status()["state"]
 
 
+def presence(world, end):
+    """What that host says of the VM, None when it has forgotten it."""
+    return (end.host.vm(world.name) or {}).get("presence")
+
+
 class Crash:
     """One kill. After run(): `outcome`, and whether the world is `whole`."""
 
@@ -191,7 +196,7 @@ class Crash:
     def judge_none(self, states):
         """The VM runs nowhere, and nobody is in doubt of it: its VMM has died with it."""
         self.say("lost")
-        owners = [end for end in self.w.ends if end.host.vm(self.w.name)["presence"] == "here"]
+        owners = [end for end in self.w.ends if presence(self.w, end) == "here"]
         held = any(state not in ("none", "gone") for state in states.values())
         if held or any(states[end] != "gone" for end in owners) or not owners:
             return f"it runs nowhere: {[states[end] for end in self.w.ends]}, owners {[e.host.name for e in owners]}"
@@ -204,10 +209,9 @@ class Crash:
         self.say("done" if here else "back")
         other = self.source if here else self.destination
         try:
-            wait_for("one owner", lambda: end.host.vm(self.w.name)["presence"] == "here" and
-                     other.host.vm(self.w.name)["presence"] == "away", 5)
+            wait_for("one owner", lambda: presence(self.w, end) == "here" and presence(self.w, other) == "away", 5)
         except AssertionError:
-            return f"runs at {end.host.name}, but present: " + str([e.host.vm(self.w.name)["presence"] for e in self.w.ends])
+            return f"runs at {end.host.name}, but the VM is {presence(self.w, end)} there, {presence(self.w, other)} elsewhere"
         if not self.is_right(here):
             return f"exit {self.answer}, but it runs at the {'destination' if here else 'source'}"
         self.w.here = self.w.ends.index(end)
@@ -240,7 +244,9 @@ class Crash:
         wait_for("running devices", lambda: set(end.server.states().values()) == {"running"}, 5)
         if self.answer == EXIT["degraded"] and not self.may_degrade():
             return f"degraded: {self.told.get('error')}"
-        if vmm_state(other) not in ("none", "gone"):
+        try:
+            wait_for("the other VMM", lambda: vmm_state(other) in ("none", "gone"), 5)
+        except AssertionError:
             return f"the other VMM is {vmm_state(other)}"
         self.whole = vmm_state(other) == "none"
         return ""

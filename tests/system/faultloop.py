@@ -4,11 +4,11 @@ the helper or migctl, in a migration and while they start.
 
   tests/bench/faultloop [-j N] [-s SEED] [-t SECONDS] [PATTERN]
 
-Who ends because of it is started again, as an init system does; migmgrd may end itself when there is no memory. The world
-and its rules are those of crashes.py. And nothing may hang: a program that starts is ready or has ended with a word, migctl
-ends with what is true, and when all is over the next migration is done, so nobody holds anything any more. How many calls
-there are is counted before, N goes through all of them in an order that the seed makes. Prints a table; the last line is
-one JSON object."""
+Who ends because of it is started again, as an init system does; migmgrd and migctl may end themselves when there is no
+memory. The world and its rules are those of crashes.py. And nothing may hang: a program that starts is ready or has ended
+with a word, migctl ends with what is true, and when all is over the next migration is done, so nobody holds anything any
+more. How many calls there are is counted before, N goes through all of them in an order that the seed makes. Prints a
+table; the last line is one JSON object."""
 
 import errno
 import json
@@ -73,13 +73,28 @@ class Case(Crash):
         self.injection.arm(PROGRAMS[self.point.victim], self.point.kind, self.at, "fail" if self.at else "count", self.error)
 
     def run(self):
-        pids = self.pids()
+        self.codes, pids = [], self.pids()
         bad = {"move": self.run_move, "start": self.run_start, "list": self.run_list}[self.point.what]()
         if not bad and self.pids() != pids and self.point.what == "move":
             self.outcome += ", restarted"
+        bad = bad or self.judge_deaths()
         if bad:
-            return f"{errno.errorcode[self.error]}: {bad}"
+            return f"{errno.errorcode[self.error]} in {self.injection.caller()}: {bad}"
         return self.once_more() if self.whole and self.at else ""
+
+    def judge_deaths(self):
+        """How they may end: by themselves, or by a library that does not look what its allocations return."""
+        wrong = [code for code in self.codes if code < 0 and code != -signal.SIGABRT]
+        ours = self.injection.caller() == PROGRAMS[self.point.victim]
+        if wrong and not ours and self.point.kind == "allocate":
+            self.outcome += ", died in a library"
+            return ""
+        return f"died by signal {-wrong[0]}" if wrong else ""
+
+    def restart(self):
+        for end in self.w.ends:
+            self.codes += [p.p.returncode for p in (end.host.daemon, end.host.helper) if not p.alive()]
+            restart(end.host)
 
     def pids(self):
         return [p.pid for end in self.w.ends for p in (end.host.daemon, end.host.helper)]
@@ -104,8 +119,7 @@ class Case(Crash):
 
     def all_settled(self):
         """With everybody there who has ended in the meantime."""
-        for end in self.w.ends:
-            restart(end.host)
+        self.restart()
         jobs = settled(self.w)
         return jobs if all(end.host.daemon.alive() for end in self.w.ends) else None
 
@@ -118,7 +132,7 @@ class Case(Crash):
             return f"migctl printed {out!r}"
         wait_for("an end", self.all_settled, 30)
         self.note_hit()
-        if self.answer < 0 or not (self.told or err.strip()):
+        if not (self.told or err.strip()):
             return f"migctl ended with {self.answer} and said nothing"
         return self.judge()
 
@@ -151,9 +165,9 @@ class Case(Crash):
         if not process.alive():
             self.say("ended")
             said, code = process.output().strip(), process.p.returncode
-            if code == 0 or (not said and code != -signal.SIGABRT):
+            if code == 0 or (not said and code > 0):
                 return f"ended with {code} and said {said!r}"
-        restart(host)
+        self.restart()
         self.say("started")
         wait_for("an end", self.all_settled, 30)
         return self.judge_here()
@@ -173,7 +187,7 @@ class Case(Crash):
         self.say("failed" if status else "listed")
         if status == 0 and (status, out) != right:
             return f"exit 0, but it printed {out!r}"
-        if status < 0 or (status > 0 and not err.strip()):
+        if (status != 0 and not err.strip()) or (status < 0 and status != -signal.SIGABRT):
             return f"exit {status}, and not a word of why"
         return self.judge_here()
 

@@ -14,7 +14,7 @@ KINDS = ["sync", "store", "send", "receive", "connect", "allocate", "open", "for
 ACTIONS = ["count", "kill before", "kill after", "host before", "host after", "fail"]
 DATABASE = ["migmgr.db", "migmgr.db-wal"]
 # struct Control of inject.c
-AT, PROGRAM, COUNTS, HITS, VICTIM, SIZE = 16, 24, 56, 184, 192, 4096
+AT, PROGRAM, COUNTS, HITS, VICTIM, CALLER, SIZE = 16, 24, 56, 184, 192, 196, 4096
 
 
 class Injection:
@@ -40,7 +40,7 @@ class Injection:
         self.put(AT, "Q32s", at, name.encode())
         self.put(COUNTS, "16Q", *[0] * 16)
         self.put(HITS, "I", 0)
-        self.put(VICTIM, "i", 0)
+        self.put(VICTIM, "i128s", 0, b"")
         self.put(0, "IIII", 0, KINDS.index(kind), ACTIONS.index(action), error)
         self.put(0, "I", 1)
 
@@ -53,6 +53,10 @@ class Injection:
     def victim(self):
         """The process whose call was hit; valid a moment after hit()."""
         return self.get(VICTIM, "i")
+
+    def caller(self):
+        """The program or library whose code made the call that failed."""
+        return self.get(CALLER, "128s").rstrip(b"\0").decode()
 
     def counts(self):
         return dict(zip(KINDS, struct.unpack_from("9Q", self.map, COUNTS)))
