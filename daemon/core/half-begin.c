@@ -141,6 +141,7 @@ static JobResult result_of_cause(HalfCause cause)
         case HALF_CAUSE_VMM_RESUMED:
         case HALF_CAUSE_PEER:
         case HALF_CAUSE_RESTART:
+        case HALF_CAUSE_RESOLVED:
         case HALF_CAUSE_MAX:
         case HALF_CAUSE_INVALID: break;
         }

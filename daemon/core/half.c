@@ -54,13 +54,18 @@ static const char *const half_event_names[HALF_EVENT_MAX] = {
         [HALF_FAILED] = "failed",
         [HALF_BLACKOUT] = "blackout",
         [HALF_DEVICE_RESET] = "device reset by its VMM",
+        [HALF_RESOLVE] = "resolve",
 };
 
 static const char *const half_who_names[HALF_WHO_MAX] = {
-        [HALF_WHO_DEVICE] = "device",
-        [HALF_WHO_VMM] = "vmm",
-        [HALF_WHO_PEER] = "peer",
-        [HALF_WHO_RECORD] = "record",
+        [HALF_WHO_DEVICE] = "device", [HALF_WHO_VMM] = "vmm",     [HALF_WHO_PEER] = "peer",
+        [HALF_WHO_RECORD] = "record", [HALF_WHO_FENCE] = "fence",
+};
+
+static const char *const resolve_names[RESOLVE_MAX] = {
+        [RESOLVE_NONE] = "",
+        [RESOLVE_RUN_HERE] = "run-here",
+        [RESOLVE_DISCARD_HERE] = "discard-here",
 };
 
 static const char *const half_cause_names[HALF_CAUSE_MAX] = {
@@ -78,6 +83,7 @@ static const char *const half_cause_names[HALF_CAUSE_MAX] = {
         [HALF_CAUSE_VMM_RESUMED] = "vmm-resumed",
         [HALF_CAUSE_PEER] = "peer",
         [HALF_CAUSE_RESTART] = "restart",
+        [HALF_CAUSE_RESOLVED] = "resolved",
 };
 
 DEFINE_STRING_TABLE(JobState, job_state, job_state_names);
@@ -86,6 +92,7 @@ DEFINE_STRING_TABLE(VmmAct, vmm_act, vmm_act_names);
 DEFINE_STRING_TABLE(HalfEventType, half_event, half_event_names);
 DEFINE_STRING_TABLE(HalfWho, half_who, half_who_names);
 DEFINE_STRING_TABLE(HalfCause, half_cause, half_cause_names);
+DEFINE_STRING_TABLE(Resolve, resolve, resolve_names);
 
 /* One call of half_step(). */
 typedef struct Step {
@@ -184,6 +191,7 @@ static void emit_timer(Step *s, HalfTime time)
                 break;
         case HALF_TIME_DOUBT: usec = s->plan->doubt_usec; break;
         case HALF_TIME_RETRY: usec = RETRY_USEC; break;
+        case HALF_TIME_FENCE: usec = s->plan->fence_usec + MARGIN_USEC; break;
         }
         emit(s, HALF_EFFECT_TIMER)->deadline_usec = usec;
 }
@@ -209,7 +217,7 @@ static void note_failure(Step *s, HalfCause cause, HalfWho who)
 
 static bool anything_pending(const Half *half)
 {
-        if (half->peer_pending || half->vmm_pending || half->record_pending)
+        if (half->peer_pending || half->vmm_pending || half->record_pending || half->fence_pending)
                 return true;
         for (uint32_t i = 0; i < half->n_devices; i++)
                 if (half->devices[i].pending)
@@ -464,7 +472,7 @@ static void enter_record(Step *s)
         Owner owner = desc(s)->record;
         HalfEffect *effect;
 
-        if (owner == OWNER_UNRECORDED || half->owner == owner)
+        if (owner == OWNER_UNRECORDED || (half->owner == owner && !half->owner_unsure))
                 return;
         if (owner == OWNER_NOBODY)
                 half->tried_nobody = true;
@@ -472,6 +480,14 @@ static void enter_record(Step *s)
         effect->owner = owner;
         effect->noway = half->noway;
         half->record_pending = true;
+}
+
+static void enter_fence(Step *s)
+{
+        if (!desc(s)->fence)
+                return;
+        emit(s, HALF_EFFECT_FENCE)->deadline_usec = s->plan->fence_usec;
+        s->half->fence_pending = true;
 }
 
 static void enter_peer(Step *s)
@@ -495,8 +511,9 @@ static HalfEventType enter(Step *s, HalfState state)
 
         half->state = state;
         half->step++;
-        half->peer_pending = half->vmm_pending = half->record_pending = half->peer_owed = half->failed =
-                false;
+        half->owner_unsure |= half->record_pending;
+        half->peer_pending = half->vmm_pending = half->record_pending = half->fence_pending = false;
+        half->peer_owed = half->failed = false;
         half->held &= (DESTINATION_HOLDING & IN(state)) != 0;
         for (uint32_t i = 0; i < half->n_devices; i++)
                 half->devices[i].pending = half->devices[i].failed = half->devices[i].waits = false;
@@ -508,6 +525,7 @@ static HalfEventType enter(Step *s, HalfState state)
         enter_record(s);
         enter_devices(s);
         enter_vmm(s);
+        enter_fence(s);
         enter_peer(s);
         emit_timer(s, desc(s)->time);
         if (desc(s)->device == DEVICE_ACT_NONE && !anything_pending(half) &&
@@ -604,6 +622,11 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_LOGGING: return s->plan->logs_dma;
         case WHEN_PAGES: return s->plan->copies_pages;
         case WHEN_PUSH: return s->plan->push;
+        case WHEN_RUN_HERE: return s->event->resolve == RESOLVE_RUN_HERE;
+        case WHEN_DISCARD_HERE: return s->event->resolve == RESOLVE_DISCARD_HERE;
+        case WHEN_UNLINKED: return !half->linked;
+        case WHEN_FENCE: return s->plan->fence;
+        case WHEN_NOT_RESUMED: return !half->vmm_resumed;
         case WHEN_HELD: return half->held;
         }
         return false;
@@ -650,6 +673,7 @@ static void follow(Step *s, HalfEventType type)
                 if (type == HALF_MESSAGE && s->event->message == MESSAGE_GO && s->event->noway &&
                     row->next != HALF_STAY)
                         s->half->noway = true;
+                s->half->noway |= row->noway;
                 if (row->send != MESSAGE_NONE)
                         emit_send(s, row->send, row->send_phase ? row->send_phase : desc(s)->phase);
                 if (row->answer)
@@ -772,6 +796,8 @@ static void vmm_result(Step *s)
                 half->held = true;
         } else if (desc(s)->vmm == VMM_ACT_RESUME) {
                 half->vmm_resumed = true;
+        } else if (desc(s)->vmm == VMM_ACT_END) {
+                half->vmm_gone = true;
         }
         follow(s, barrier_look(s));
 }
@@ -785,9 +811,22 @@ static void record_result(Step *s)
         half->record_pending = false;
         if (s->event->status < 0) {
                 note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_RECORD);
-                half->failed = true;
+                half->failed = half->owner_unsure = true;
         } else {
+                half->owner_unsure = false;
                 half->owner = desc(s)->record;
+        }
+        follow(s, barrier_look(s));
+}
+
+static void fence_result(Step *s)
+{
+        if (s->event->step != s->half->step || !s->half->fence_pending)
+                return;
+        s->half->fence_pending = false;
+        if (s->event->status < 0) {
+                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_FENCE);
+                s->half->failed = true;
         }
         follow(s, barrier_look(s));
 }
@@ -811,6 +850,7 @@ static void result(Step *s)
         case HALF_WHO_VMM: vmm_result(s); break;
         case HALF_WHO_RECORD: record_result(s); break;
         case HALF_WHO_PEER: peer_result(s); break;
+        case HALF_WHO_FENCE: fence_result(s); break;
         case HALF_WHO_MAX:
         case HALF_WHO_INVALID: break;
         }
@@ -863,6 +903,8 @@ static void deadline(Step *s)
                 late(s, &half->vmm_pending, HALF_WHO_VMM);
         if (half->peer_pending && phase_plan(s)->peer_usec <= due_usec)
                 late(s, &half->peer_pending, HALF_WHO_PEER);
+        if (half->fence_pending)
+                late(s, &half->fence_pending, HALF_WHO_FENCE);
         half->due_usec = 0;
         type = barrier_look(s);
         if (type == HALF_EVENT_MAX && half->due_usec == 0) { /* nobody was asked anew */
@@ -985,6 +1027,14 @@ static void message(Step *s)
         follow(s, barrier_look(s));
 }
 
+bool half_may_resolve(const HalfTable *table, const Plan *plan, const Half *half, Resolve resolve)
+{
+        const HalfEvent event = {.type = HALF_RESOLVE, .resolve = resolve};
+        Step s = {table, plan, (Half *) half, &event, NULL}; /* looked at only */
+
+        return find_row(&s, HALF_RESOLVE) != NULL;
+}
+
 int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEvent *event,
               HalfEffects *effects)
 {
@@ -1016,6 +1066,12 @@ int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEv
                 follow(&s, HALF_VMM_RESUMED);
                 break;
         case HALF_MESSAGE: message(&s); break;
+        case HALF_RESOLVE:
+                if (!find_row(&s, HALF_RESOLVE))
+                        return HALF_E_FORBIDDEN;
+                half->resolved = event->resolve;
+                follow(&s, HALF_RESOLVE);
+                break;
         case HALF_REACHED:
         case HALF_FAILED:
         case HALF_EVENT_MAX:

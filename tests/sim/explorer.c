@@ -3,6 +3,7 @@
 /* Drives the two real halves against each other, through every order of what can happen.
  *
  *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--pause] [--onward]
+ *            [--resolves N] [--fence]
  *            [--break RULE | --rules | --all]
  *
  * The world around the halves is abstract: one device and one VMM on each side, two journals, two hosts, one link.
@@ -30,6 +31,10 @@
  *
  * With --held the destination's vCPUs are held while its VMM takes the device through its last arc. A device that runs
  * meanwhile counts as one that has run only when they are let go. The hold ends with the daemon, or by itself.
+ * With --resolves operators decide what no daemon can know, so often. What they vouch for is true: the other side is dead and
+ * stays so, what is given up is needed by nobody. With --fence it need not be: before the source runs again the destination's
+ * host is powered off. What an operator's wrong word does shows --break wrong-word. Of a VM that has run at the destination
+ * and died there an operator may have the source's older memory go on: that is no violation then.
  *
  * --pause and --onward explore two policies: the source stands when its device has lost its state; and once handed over the VM
  * stays there, whatever its devices do.
@@ -66,7 +71,7 @@ typedef struct Command {
         };
 } Command;
 
-#define QUEUE 8
+#define QUEUE 12
 
 typedef struct Packet {
         uint8_t message, phase, noway, copy;
@@ -83,9 +88,10 @@ typedef struct Daemon {
         uint8_t thinks;          /* where its VMM has set the device, if it is the VMM's */
         uint8_t reset;           /* the VMM has reset it behind our back */
         uint8_t held, died_held; /* the vCPUs are, and were when their VMM died */
+        uint8_t fresh;           /* it was reset, and does nobody's work */
         uint8_t late; /* 1 + the state to which the device was told to go and still may, at any time; 0: none */
-        Command commands[4]; /* device, vmm, peer (connect), record */
-        Packet queue[QUEUE]; /* to this side */
+        Command commands[HALF_WHO_MAX]; /* device, vmm, peer (connect), record, fence */
+        Packet queue[QUEUE];            /* to this side */
         uint8_t n_queue;
         union {
                 Half half;
@@ -95,7 +101,10 @@ typedef struct Daemon {
 
 typedef struct World {
         Daemon side[2];
-        uint8_t link, crashes, cuts, faults;
+        uint8_t link, crashes, cuts, faults, resolves;
+        uint8_t vouched;  /* an operator has given a copy up, and the other side had a better one then */
+        uint8_t let_go;   /* ... has a VM go on that policy has stand */
+        uint8_t forgiven; /* an operator knows that the destination may have run, and that it is over */
         uint8_t stale, ran, device_ran; /* what an all-knowing observer notes */
         uint8_t started;                /* the job was begun */
         uint8_t bad;
@@ -141,8 +150,9 @@ static HalfTable table;
 static Plan plan;
 static HalfEffects effects;
 static uint32_t flags; /* of the device */
-static int max_crashes = 2, max_cuts = 1, max_faults = 1;
-static bool supervised;                                                 /* the device is its VMM's */
+static int max_crashes = 2, max_cuts = 1, max_faults = 1, max_resolves;
+static bool believes, deaf_fence; /* broken rules: an operator's word, a fence */
+static bool supervised;           /* the device is its VMM's */
 static bool old_link, forget_discard, first_go_returns, unheard_resets; /* broken rules that no table holds */
 
 static void flaw(World *w, int what)
@@ -200,7 +210,8 @@ static void event(World *w, int side, const HalfEvent *e)
                         c->vmm = fx->vmm_act;
                         break;
                 case HALF_EFFECT_CONNECT:
-                        c = &d->commands[HALF_WHO_PEER];
+                case HALF_EFFECT_FENCE:
+                        c = &d->commands[fx->type == HALF_EFFECT_FENCE ? HALF_WHO_FENCE : HALF_WHO_PEER];
                         memset(c, 0, sizeof *c);
                         c->phase = ASKED;
                         c->step = fx->step;
@@ -225,6 +236,17 @@ static void event(World *w, int side, const HalfEvent *e)
 
 /* ---- what happens to VMMs and devices ------------------------------------------------------------------------ */
 
+/* The source runs again. Where something ran at the destination only an operator may have it so, when that is over. */
+static void source_runs(World *w)
+{
+        const Daemon *d = &w->side[D];
+        bool over = w->forgiven && !IS_ALIVE(d->vmm) &&
+                    (supervised || d->device != DEVICE_STATE_RUNNING || d->fresh);
+
+        if ((w->ran || w->device_ran) && !over)
+                flaw(w, AGAIN);
+}
+
 static void vmm_becomes(World *w, int side, int v)
 {
         Daemon *d = &w->side[side];
@@ -236,8 +258,7 @@ static void vmm_becomes(World *w, int side, int v)
         if (side == S) {
                 if (w->side[D].vmm == V_LOADED || w->side[D].vmm == V_RUNNING)
                         w->stale = 1;
-                if (w->ran || w->device_ran)
-                        flaw(w, AGAIN);
+                source_runs(w);
         } else {
                 if (d->owner != OWNER_DESTINATION)
                         flaw(w, UNRECORDED);
@@ -257,6 +278,7 @@ static void device_becomes(World *w, int side, DeviceState to)
         DeviceState was = d->device;
 
         d->device = (uint8_t) to;
+        d->fresh = 0;
         if (to != DEVICE_STATE_RUNNING && to != DEVICE_STATE_RUNNING_P2P)
                 return;
         if (was == DEVICE_STATE_RUNNING)
@@ -264,8 +286,7 @@ static void device_becomes(World *w, int side, DeviceState to)
         if (side == S && was != DEVICE_STATE_RUNNING_P2P) {
                 if (w->side[D].vmm == V_LOADED)
                         w->stale = 1;
-                if (w->ran || w->device_ran)
-                        flaw(w, AGAIN);
+                source_runs(w);
         }
         if (side == D) {
                 if (d->owner != OWNER_DESTINATION && d->owner != OWNER_DONE)
@@ -320,11 +341,12 @@ static void end_vmm(World *w, int side)
 {
         Daemon *d = &w->side[side], *s = &w->side[S];
 
-        if (side == S && d->vmm != V_DEAD && !w->ran)
+        if (side == S && d->vmm != V_DEAD && !w->ran && !w->vouched)
                 flaw(w, DESTROYED_S);
         if (side == D && (d->vmm == V_RUNNING || d->vmm == V_STARTING))
                 flaw(w, DESTROYED_D);
-        if (side == D && d->vmm == V_LOADED && is_complete(w) && !w->stale && !IS_ALIVE(s->vmm))
+        if (side == D && d->vmm == V_LOADED && is_complete(w) && !w->stale && !IS_ALIVE(s->vmm) &&
+            !w->vouched)
                 flaw(w, DESTROYED_D);
         if (IS_ALIVE(d->vmm))
                 d->vmm = V_ENDED;
@@ -372,6 +394,7 @@ static bool act_device(World *w, int side, int fail)
                         break;
                 case DEVICE_OP_RESET:
                         d->device = DEVICE_STATE_RUNNING; /* fresh: nobody's work */
+                        d->fresh = 1;
                         d->stream = d->loaded = 0;
                         break;
                 case DEVICE_OP_NUDGE:
@@ -677,6 +700,8 @@ static bool moves_nothing(const Command *c, int who)
 {
         if (who == HALF_WHO_PEER)
                 return true;
+        if (who == HALF_WHO_FENCE)
+                return false;
         if (who == HALF_WHO_DEVICE)
                 return c->device.n == 1 &&
                        (c->device.type[0] == DEVICE_OP_GET || c->device.type[0] == DEVICE_OP_LOAD ||
@@ -694,6 +719,8 @@ static bool device_may_move(const Daemon *d)
 {
         if (supervised)
                 return IS_ALIVE(d->vmm) && d->device != DEVICE_STATE_STOP;
+        if (d->fresh && !IS_ALIVE(d->vmm))
+                return false;
         return d->device != DEVICE_STATE_STOP && d->device != DEVICE_STATE_STOP_COPY;
 }
 
@@ -705,7 +732,7 @@ static void act_record(World *w, int side, bool fail, bool durable)
         if (!fail || durable) {
                 if (!owner_may_become(side, d->owner, c->owner, true))
                         flaw(w, UNRECORDED);
-                if (c->owner == OWNER_NOBODY &&
+                if (c->owner == OWNER_NOBODY && !w->vouched &&
                     (device_may_move(d) || d->vmm == V_RUNNING || d->vmm == V_HELD || d->vmm == V_GRACED))
                         flaw(w, MOVING_NOBODY);
                 d->owner = (uint8_t) c->owner;
@@ -738,6 +765,8 @@ enum {
         M_SEE_RESUME,
         M_ACT_RESET,
         M_VMM_STEPS,
+        M_RUN_HERE,
+        M_DISCARD_HERE,
         M_HOLD_ENDS,
         M_MAX
 };
@@ -762,6 +791,8 @@ static const char *const move_names[] = {"start",
                                          "resume seen",
                                          "act, device reset",
                                          "VMM goes on",
+                                         "operator: run here",
+                                         "operator: discard here",
                                          "hold ends"};
 
 typedef struct Move {
@@ -771,7 +802,8 @@ typedef struct Move {
 /* A timer that rings while something is awaited means that somebody hangs. */
 static bool overdue(const Daemon *d)
 {
-        return d->half.vmm_pending || d->half.peer_pending || d->half.devices[0].pending;
+        return d->half.vmm_pending || d->half.peer_pending || d->half.fence_pending ||
+               d->half.devices[0].pending;
 }
 
 /* A device that hangs may still do what it was told, at any time. */
@@ -949,7 +981,7 @@ static void check_asking(World *w)
 {
         const Daemon *s = &w->side[S], *d = &w->side[D];
 
-        if (s->exists && s->vmm != V_DEAD &&
+        if (s->exists && s->vmm != V_DEAD && !w->vouched &&
             (s->half.state == SOURCE_ORPHAN || s->half.state == SOURCE_UNSEEN ||
              s->half.state == SOURCE_LOST))
                 flaw(w, ASKED_IN_VAIN);
@@ -961,7 +993,7 @@ static void check_asking(World *w)
         if (s->exists && s->half.state == SOURCE_RESUME &&
             plan.devices[0].on_source_loss == POLICY_ON_SOURCE_LOSS_PAUSE && s->half.halted &&
             !s->half.vmm_resumed && s->vmm != V_DEAD && !s->half.vmm_gone &&
-            (s->half.forgot || half_device_is_lost(&s->half, 0)))
+            (s->half.forgot || half_device_is_lost(&s->half, 0)) && !w->let_go)
                 flaw(w, NOT_HELD);
 }
 
@@ -977,6 +1009,23 @@ static void start(World *w)
         event(w, S, &(HalfEvent){.type = HALF_START});
 }
 
+static void host_dies(World *w, int side);
+
+/* The destination's host is powered off. A fence that fails may have done so all the same. */
+static void act_fence(World *w, bool fail, bool effective)
+{
+        Command *c = &w->side[S].commands[HALF_WHO_FENCE];
+
+        if (effective) {
+                uint8_t crashes = w->crashes;
+
+                host_dies(w, D);
+                w->crashes = crashes;
+        }
+        c->status = fail && !deaf_fence;
+        c->phase = ACTED;
+}
+
 static void act(World *w, int side, int who)
 {
         Command *c = &w->side[side].commands[who];
@@ -987,6 +1036,8 @@ static void act(World *w, int side, int who)
                 act_vmm(w, side, false);
         else if (who == HALF_WHO_RECORD)
                 act_record(w, side, false, false);
+        else if (who == HALF_WHO_FENCE)
+                act_fence(w, false, true);
         else
                 c->phase = ACTED;
         if (c->phase == ACTED && moves_nothing(c, who))
@@ -1008,6 +1059,8 @@ static void act_and_fail(World *w, Move m)
                 act_vmm(w, m.side, true);
         else if (m.who == HALF_WHO_RECORD)
                 act_record(w, m.side, true, false);
+        else if (m.who == HALF_WHO_FENCE)
+                act_fence(w, true, false);
 }
 
 static void host_dies(World *w, int side)
@@ -1018,6 +1071,7 @@ static void host_dies(World *w, int side)
         daemon_dies(w, side);
         vmm_dies(d);
         d->device = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
+        d->fresh = 1;
         d->late = 0;
         d->stream = d->pages = d->loaded = 0;
 }
@@ -1034,6 +1088,49 @@ static void see_death(World *w, int side)
                 event(w, side, &(HalfEvent){.type = HALF_DEVICE_GONE, .state = DEVICE_STATE_UNKNOWN});
 }
 
+/* ---- operators ----------------------------------------------------------------------------------------------- */
+
+/* What the operator vouches for with his word is so. */
+static bool is_true(const World *w, int side, Resolve resolve)
+{
+        const Daemon *s = &w->side[S], *d = &w->side[D];
+        bool copy = (d->vmm == V_LOADED && is_complete(w) && !w->stale) || d->vmm == V_RUNNING;
+
+        if (believes || (side == S && s->half.state == SOURCE_HELD))
+                return true;
+        /* A fence makes it so; else what is over there is dead, device and all. */
+        if (side == S && resolve == RESOLVE_RUN_HERE)
+                return plan.fence || (!d->up && !IS_ALIVE(d->vmm) && !device_may_move(d));
+        /* The VMM here is dead and nothing has run since, or what is here is not needed. */
+        if (side == S)
+                return IS_ALIVE(s->vmm) ? copy : !w->stale && !s->late;
+        if (resolve == RESOLVE_RUN_HERE)
+                return !s->up && !IS_ALIVE(s->vmm) && !w->stale;
+        return d->vmm != V_LOADED || w->stale || !is_complete(w) || IS_ALIVE(s->vmm);
+}
+
+static bool may_decide(const World *w, int side, Resolve resolve)
+{
+        const Daemon *d = &w->side[side];
+
+        return w->resolves < max_resolves && d->up && d->exists &&
+               half_may_resolve(&table, &plan, &d->half, resolve) && is_true(w, side, resolve);
+}
+
+static void decide(World *w, int side, Resolve resolve)
+{
+        w->resolves++;
+        if (side == S && resolve == RESOLVE_RUN_HERE && w->side[S].half.state == SOURCE_DOUBT)
+                w->forgiven = 1;
+        if (side == D && resolve == RESOLVE_DISCARD_HERE && w->side[D].half.state == DESTINATION_MAYBE)
+                w->forgiven = 1;
+        if (side == S && w->side[S].half.state == SOURCE_HELD)
+                w->let_go = 1;
+        if (resolve == RESOLVE_DISCARD_HERE)
+                w->vouched = 1;
+        event(w, side, &(HalfEvent){.type = HALF_RESOLVE, .resolve = resolve});
+}
+
 static void make_move(World *w, Move m)
 {
         Daemon *d = &w->side[m.side];
@@ -1046,7 +1143,10 @@ static void make_move(World *w, Move m)
         case M_ACT_FAIL: act_and_fail(w, m); break;
         case M_ACT_FAIL_DURABLE:
                 w->faults++;
-                act_record(w, m.side, true, true);
+                if (m.who == HALF_WHO_FENCE)
+                        act_fence(w, true, true);
+                else
+                        act_record(w, m.side, true, true);
                 break;
         case M_ANSWER: answer(w, m.side, m.who); break;
         case M_TIMER:
@@ -1099,6 +1199,8 @@ static void make_move(World *w, Move m)
                 reset_behind(w, m.side);
                 break;
         case M_VMM_STEPS: step_on(w, m.side); break;
+        case M_RUN_HERE: decide(w, m.side, RESOLVE_RUN_HERE); break;
+        case M_DISCARD_HERE: decide(w, m.side, RESOLVE_DISCARD_HERE); break;
         case M_HOLD_ENDS:
                 w->crashes++;
                 let_go(w, m.side);
@@ -1112,7 +1214,7 @@ static int list_acts(const World *w, int side, Move *moves)
         int n = 0;
         bool faults = w->faults < max_faults;
 
-        for (uint8_t who = 0; who < 4; who++) {
+        for (uint8_t who = 0; who < HALF_WHO_MAX; who++) {
                 const Command *c = &d->commands[who];
 
                 if (c->phase == ACTED)
@@ -1129,7 +1231,7 @@ static int list_acts(const World *w, int side, Move *moves)
                         moves[n++] = (Move){M_ACT_FAIL, (uint8_t) side, who, 0};
                 if (who == HALF_WHO_VMM && may_reset(c))
                         moves[n++] = (Move){M_ACT_RESET, (uint8_t) side, who, 0};
-                if (who == HALF_WHO_RECORD)
+                if (who == HALF_WHO_RECORD || who == HALF_WHO_FENCE)
                         moves[n++] = (Move){M_ACT_FAIL_DURABLE, (uint8_t) side, who, 0};
         }
         return n;
@@ -1168,6 +1270,10 @@ static int list_moves(const World *w, Move *moves)
                         moves[n++] = (Move){M_LATE, i, 0, 0};
                 if (supervised && may_step(w, i))
                         moves[n++] = (Move){M_VMM_STEPS, i, 0, 0};
+                if (may_decide(w, i, RESOLVE_RUN_HERE))
+                        moves[n++] = (Move){M_RUN_HERE, i, 0, 0};
+                if (may_decide(w, i, RESOLVE_DISCARD_HERE))
+                        moves[n++] = (Move){M_DISCARD_HERE, i, 0, 0};
                 if (!crashes)
                         continue;
                 if (d->up && d->exists)
@@ -1198,7 +1304,7 @@ static int list_moves(const World *w, Move *moves)
 /* Steps are numbered from the start of a job; only which of them are equal matters. */
 static void normalise(Daemon *d)
 {
-        uint32_t *steps[7], n = 0, old[7];
+        uint32_t *steps[2 + HALF_WHO_MAX], n = 0, old[2 + HALF_WHO_MAX];
 
         if (!d->exists) {
                 memset(&d->room, 0, sizeof d->room);
@@ -1212,13 +1318,13 @@ static void normalise(Daemon *d)
                 return;
         }
         /* What answers an older step is not heard any more, unless the device is still busy with it. */
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < HALF_WHO_MAX; i++)
                 if (d->commands[i].phase == ACTED && d->commands[i].step != d->half.step &&
                     (i != HALF_WHO_DEVICE || d->commands[i].step != d->half.devices[0].busy))
                         memset(&d->commands[i], 0, sizeof d->commands[i]);
         steps[n++] = &d->half.step;
         steps[n++] = &d->half.devices[0].busy;
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < HALF_WHO_MAX; i++)
                 steps[n++] = &d->commands[i].step;
         for (uint32_t i = 0; i < n; i++)
                 old[i] = *steps[i];
@@ -1240,6 +1346,7 @@ static void normalise(Daemon *d)
                 d->half.halted = d->half.forgot = false; /* nobody asks */
         /* Which fault came first is told to people; it decides nothing. */
         d->half.failure = (HalfFailure){};
+        d->half.resolved = RESOLVE_NONE;
 }
 
 /* ---- search -------------------------------------------------------------------------------------------------- */
@@ -1517,8 +1624,9 @@ static int explore(bool verbose)
                 print_trace(at);
         }
         if (verbose)
-                printf("%u states, %zu steps, %d deaths, %d cuts, %d faults: %s\n", n_nodes, n_edges,
-                       max_crashes, max_cuts, max_faults, bad == FINE ? "no violation" : "violation");
+                printf("%u states, %zu steps, %d deaths, %d cuts, %d faults, %d operators: %s\n", n_nodes,
+                       n_edges, max_crashes, max_cuts, max_faults, max_resolves,
+                       bad == FINE ? "no violation" : "violation");
         return bad;
 }
 
@@ -1531,7 +1639,7 @@ static void set_policy(PolicyKey key, uint64_t value)
 }
 
 /* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. `its_vmm`: the VMM drives it. */
-static void set_plan(bool dma, bool its_vmm, bool is_held)
+static void set_plan(bool dma, bool its_vmm, bool is_held, bool fence)
 {
         supervised = its_vmm;
         rule.sets[POLICY_SUPERVISED_LAST_ARC] = is_held;
@@ -1548,6 +1656,8 @@ static void set_plan(bool dma, bool its_vmm, bool is_held)
                                    .devices = (ManifestDevice[1]){{.migration_flags = flags}}},
                        &(PolicyRules){1, &rule}, USEC_PER_SEC) < 0)
                 exit(2);
+        plan.fence = fence;
+        plan.fence_usec = USEC_PER_SEC;
 }
 
 #include "broken.h"
@@ -1556,7 +1666,7 @@ static int usage(FILE *f)
 {
         fprintf(f,
                 "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--pause] [--onward]\n"
-                "         [--break RULE | --rules | --all]\n");
+                "         [--resolves N] [--fence] [--break RULE | --rules | --all]\n");
         return 2;
 }
 
@@ -1570,13 +1680,15 @@ int main(int argc, char **argv)
                                                 {"all", no_argument, NULL, 'a'},
                                                 {"dma", no_argument, NULL, 'd'},
                                                 {"supervised", no_argument, NULL, 's'},
+                                                {"resolves", required_argument, NULL, 'w'},
+                                                {"fence", no_argument, NULL, 'F'},
                                                 {"held", no_argument, NULL, 'l'},
                                                 {"pause", no_argument, NULL, 'p'},
                                                 {"onward", no_argument, NULL, 'o'},
                                                 {"help", no_argument, NULL, 'h'},
                                                 {}};
         const char *broken = NULL;
-        bool dma = false, its_vmm = false, is_held = false;
+        bool dma = false, its_vmm = false, is_held = false, fence = false;
         int c, r;
 
         while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
@@ -1588,6 +1700,8 @@ int main(int argc, char **argv)
                 case 'r': print_rules(); return 0;
                 case 'a': broken = "--all"; break;
                 case 'd': dma = true; break;
+                case 'w': max_resolves = atoi(optarg); break;
+                case 'F': fence = true; break;
                 case 's': its_vmm = true; break;
                 case 'p': set_policy(POLICY_ON_SOURCE_LOSS, POLICY_ON_SOURCE_LOSS_PAUSE); break;
                 case 'o': set_policy(POLICY_AFTER_GRACE, POLICY_AFTER_GRACE_DEGRADED); break;
@@ -1595,7 +1709,7 @@ int main(int argc, char **argv)
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);
                 }
-        set_plan(dma, its_vmm, is_held);
+        set_plan(dma, its_vmm, is_held, fence);
         if (half_effects_init(&effects, 1) < 0)
                 return 2;
         if (broken && streq(broken, "--all"))

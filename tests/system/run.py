@@ -144,6 +144,8 @@ STEPS = [
     Step("plugins, sanitized", python("test_plugin.py", "Good", "Process"), count_unittest, SANITIZED),
     Step("hostile, sanitized", python("test_hostile.py"), count_unittest, SANITIZED),
     Step("broker, sanitized", python("test_broker.py"), count_unittest, SANITIZED),
+    Step("journal", python("test_journal.py"), count_unittest),
+    Step("resolve", python("test_resolve.py"), count_unittest),
     Step("service, sanitized", python("test_service.py"), count_unittest, SANITIZED),
     Step("VFIO guest", python("test_vfio_guest.py"), count_unittest),
     Step("VFIO owned", python("test_vfio_owned.py", "ByHand", "Moves", "Delegated", "Resets", "Kills"), count_unittest),

@@ -15,10 +15,10 @@ import threading
 import time
 import unittest
 
-from lab import BUILD, Host, Lab, PACE, TOP, definition, find_processes, new_uuid, program, wait_for
+from lab import BUILD, Host, Lab, PACE, TOP, definition, find_processes, is_alive, new_uuid, program, wait_for
 
 GROWTH_KIB = 4096  # of the daemon's memory over all that a bad plugin does
-QUICK = 0.5 * PACE  # seconds in which the bus answers meanwhile
+QUICK = 0.8 * PACE  # seconds in which migctl has its answer meanwhile: less than the second that a hung call has
 SANITIZED = "fsanitize" in open(os.path.join(BUILD, "Makefile")).read()
 
 
@@ -30,9 +30,19 @@ def build(lab, name, source=os.path.join(TOP, "tests", "plugins", "bad.c"), **de
     return path
 
 
-def hosts_of(plugin):
-    """Pids of processes of that plugin file."""
-    return find_processes(lambda argv, pid: argv[:1] == [program("migmgr-plugin-host")] and argv[1:] == [plugin])
+def parent(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return int(f.read().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
+
+
+def hosts_of(plugin, *daemons):
+    """Pids of processes of that plugin file, of these hosts' daemons."""
+    pids = [host.daemon.pid for host in daemons]
+    return find_processes(lambda argv, pid: argv[:1] == [program("migmgr-plugin-host")] and argv[1:] == [plugin] and
+                          parent(pid) in pids)
 
 
 def resident_kib(pid):
@@ -236,7 +246,8 @@ class Process(Case):
 
     def test_it_has_nothing(self):
         source, destination = self.restart("plugins/recorder.so")
-        pids = wait_for("hosts", lambda: len(hosts_of("recorder.so")) == 2 and hosts_of("recorder.so"))
+        pids = wait_for("hosts", lambda: len(hosts_of("recorder.so", source, destination)) == 2 and
+                        hosts_of("recorder.so", source, destination))
         for pid in pids:
             status = self.status_of(pid)
             for caps in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
@@ -266,20 +277,22 @@ class Process(Case):
 
     def test_it_ends_with_the_daemon(self):
         source, destination = self.restart(build(self.lab, "hangs", IN="match", DO="hang"))
-        pids = wait_for("hosts", lambda: len(hosts_of("hangs.so")) == 2 and hosts_of("hangs.so"))
+        pids = wait_for("hosts", lambda: len(hosts_of("hangs.so", source, destination)) == 2 and
+                        hosts_of("hangs.so", source, destination))
         source.migctl_start("check", "vm", destination.dest)
         for host in (source, destination):
             host.daemon.kill()
-        wait_for("their end", lambda: not any(p in hosts_of("hangs.so") for p in pids), 2)
+        wait_for("their end", lambda: not any(is_alive(p) for p in pids), 2)
         for host in (source, destination):
             host.start_daemon()
 
     def test_it_is_started_anew(self):
         source, destination = self.restart("plugins/recorder.so")
-        pids = wait_for("hosts", lambda: len(hosts_of("recorder.so")) == 2 and hosts_of("recorder.so"))
+        pids = wait_for("hosts", lambda: len(hosts_of("recorder.so", source, destination)) == 2 and
+                        hosts_of("recorder.so", source, destination))
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_for("new hosts", lambda: len([p for p in hosts_of("recorder.so") if p not in pids]) == 2)
+        wait_for("new hosts", lambda: len(set(hosts_of("recorder.so", source, destination)) - set(pids)) == 2)
         wait_for("it can be used", lambda: self.check()[0] == 0, 5)
 
 
@@ -492,8 +505,8 @@ class Bad(Case):
                                                              BUDGET=50))
                     status, job = source.migrate("vm", destination)
                     self.assertEqual(job["result"], "done", job)
-                    # Its budget once before, once after; each barrier of the phase.
-                    self.assertLess(job["blackout_usec"], plain + (2 * 50000 + 100000) * PACE)
+                    # Its budget before and after, and what a machine at work adds; one that was waited for would take 1 s.
+                    self.assertLess(job["blackout_usec"], plain + (2 * 50000 + 600000) * PACE)
 
     def test_before_the_blackout_it_refuses(self):
         for what in ("crash", "hang", "wrong-value"):
@@ -506,7 +519,7 @@ class Bad(Case):
     def test_killed_in_the_blackout(self):
         """It is at work for the job, which waits for it, when it is killed."""
         source, destination = self.restart(build(self.lab, "bad", IN="before", DO="sleep", PHASE="MIGMGR_DRAIN", BUDGET=1000))
-        pids = hosts_of("bad.so")
+        pids = hosts_of("bad.so", source, destination)
         migrating = source.migctl_start("--json=short", "migrate", "vm", destination.dest)
         wait_for("drain", lambda: "-> source-drain" in source.daemon.output())
         begin = time.monotonic()

@@ -61,6 +61,7 @@ static void rig_event(Rig *rig, HalfEvent event)
                         break;
                 case HALF_EFFECT_SEND: rig->sent[rig->n_sent++ % 64] = fx->message; break;
                 case HALF_EFFECT_TIMER: rig->timer_usec = fx->deadline_usec; break;
+                case HALF_EFFECT_FENCE:
                 case HALF_EFFECT_ACKED:
                 case HALF_EFFECT_MAX: break;
                 }
@@ -758,6 +759,106 @@ static void test_a_cancel_in_doubt_is_not_forgotten(void **state)
         rig_deinit(&rig);
 }
 
+/* Where the words of docs/in-doubt.md have a meaning, and nowhere else. */
+static void test_what_a_person_can_decide(void **state)
+{
+        static const struct {
+                HalfState at;
+                bool linked, vmm_gone, vmm_resumed, run, discard;
+        } cases[] = {
+                {SOURCE_DOUBT, .run = true, .discard = true},
+                {SOURCE_DOUBT, .linked = true, .run = true, .discard = true},
+                {SOURCE_DOUBT, .vmm_gone = true, .discard = true},
+                {SOURCE_DOUBT, .vmm_resumed = true, .run = true},
+                {SOURCE_ORPHAN, .vmm_gone = true, .discard = true},
+                {SOURCE_UNSEEN, .vmm_gone = true, .discard = true},
+                {SOURCE_HELD, .run = true},
+                {SOURCE_HELD, .vmm_gone = true},
+                {DESTINATION_READY, .run = true, .discard = true},
+                {DESTINATION_READY, .linked = true, .discard = true},
+                {DESTINATION_PROMISED, .run = true, .discard = true},
+                {DESTINATION_PROMISED, .linked = true, .discard = true},
+                {DESTINATION_PROMISED, .vmm_gone = true, .discard = true},
+                {DESTINATION_MAYBE, .vmm_gone = true, .discard = true},
+        };
+        bool known[HALF_STATE_MAX] = {};
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                Rig rig;
+
+                known[cases[i].at] = true;
+                rig_init(&rig, cases[i].at < DESTINATION_RECORD ? SIDE_SOURCE : SIDE_DESTINATION);
+                rig.half.state = cases[i].at;
+                rig.half.linked = cases[i].linked;
+                rig.half.vmm_gone = cases[i].vmm_gone;
+                rig.half.vmm_resumed = cases[i].vmm_resumed;
+                assert_int_equal(half_may_resolve(&half_table, &rig.plan, &rig.half, RESOLVE_RUN_HERE),
+                                 cases[i].run);
+                assert_int_equal(half_may_resolve(&half_table, &rig.plan, &rig.half, RESOLVE_DISCARD_HERE),
+                                 cases[i].discard);
+                rig_deinit(&rig);
+        }
+        for (HalfState at = 0; at < HALF_STATE_MAX; at++) {
+                Rig rig;
+
+                rig_init(&rig, at < DESTINATION_RECORD ? SIDE_SOURCE : SIDE_DESTINATION);
+                rig.half.state = at;
+                for (Resolve how = RESOLVE_RUN_HERE; how < RESOLVE_MAX && !known[at]; how++) {
+                        HalfEvent event = {.type = HALF_RESOLVE, .resolve = how};
+
+                        assert_int_equal(half_step(&half_table, &rig.plan, &rig.half, &event, &rig.effects),
+                                         HALF_E_FORBIDDEN);
+                        assert_int_equal(rig.half.state, at);
+                }
+                rig_deinit(&rig);
+        }
+}
+
+static void test_the_source_runs_on_a_persons_word_when_it_has_fenced(void **state)
+{
+        for (int status = 0; status >= -EIO; status -= EIO) {
+                Rig rig;
+
+                rig_init(&rig, SIDE_SOURCE);
+                rig.plan.fence = true;
+                rig_until(&rig, SOURCE_GO);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                assert_int_equal(rig.half.state, SOURCE_DOUBT);
+                rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_RUN_HERE});
+                assert_int_equal(rig.half.state, SOURCE_FENCE);
+                assert_int_equal(rig.effects.items[0].type, HALF_EFFECT_FENCE);
+                /* What it says now may come from a host that is being switched off. */
+                rig_message(&rig, MESSAGE_STARTED, 0);
+                assert_int_equal(rig.half.state, SOURCE_FENCE);
+                rig_event(&rig, (HalfEvent){.type = HALF_RESULT,
+                                            .who = HALF_WHO_FENCE,
+                                            .step = rig.half.step,
+                                            .status = status});
+                assert_int_equal(rig.half.state, status == 0 ? SOURCE_ABORT : SOURCE_DOUBT);
+                rig_deinit(&rig);
+        }
+}
+
+/* The write of `aborted` was not waited for; it may come through, so what is given up must be written once more. */
+static void test_a_record_that_was_not_waited_for_is_not_trusted(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_GO);
+        rig_message(&rig, MESSAGE_NOTSTARTED, 0);
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+        assert_int_equal(rig.half.state, SOURCE_UNSEEN);
+        rig.has_record = false;
+        rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_DISCARD_HERE});
+        rig_until(&rig, SOURCE_NOBODY);
+        assert_true(rig.has_record);
+        assert_int_equal(rig.record.owner, OWNER_NOBODY);
+        assert_true(rig.record.noway);
+        rig_deinit(&rig);
+}
+
 static void test_an_abort_is_answered_in_every_state(void **state)
 {
         for (HalfState at = DESTINATION_RECORD; at < HALF_STATE_MAX; at++) {
@@ -789,7 +890,8 @@ static void test_cancel_in_every_state_turns_back_or_says_too_late(void **state)
                 int r;
 
                 if (job == JOB_STATE_ROLLING_BACK || job == JOB_STATE_IN_DOUBT || at == SOURCE_ASK ||
-                    at == SOURCE_LOST || at == SOURCE_END || at == SOURCE_OVER)
+                    at == SOURCE_FENCE || at == SOURCE_DISCARD || at == SOURCE_LOST || at == SOURCE_END ||
+                    at == SOURCE_OVER)
                         continue;
                 early = at < SOURCE_NOBODY;
                 rig_init_with(&rig, SIDE_SOURCE, mixed);
@@ -1737,6 +1839,8 @@ static void test_names_round_trip(void **state)
                 assert_int_equal(job_result_from_string(job_result_to_string(i)), i);
         for (int i = 0; i < MESSAGE_MAX; i++)
                 assert_int_equal(message_from_string(message_to_string(i)), i);
+        for (int i = 0; i < RESOLVE_MAX; i++)
+                assert_int_equal(resolve_from_string(resolve_to_string(i)), i);
         for (int i = 0; i < PHASE_MAX; i++)
                 assert_int_equal(phase_from_string(phase_to_string(i)), i);
         for (int i = 0; i < OWNER_MAX; i++)
@@ -2078,6 +2182,9 @@ int main(void)
                 cmocka_unit_test(test_nobody_promises_for_a_device_that_hangs),
                 cmocka_unit_test(test_the_first_cause_is_kept),
                 cmocka_unit_test(test_a_cancel_in_doubt_is_not_forgotten),
+                cmocka_unit_test(test_what_a_person_can_decide),
+                cmocka_unit_test(test_the_source_runs_on_a_persons_word_when_it_has_fenced),
+                cmocka_unit_test(test_a_record_that_was_not_waited_for_is_not_trusted),
                 cmocka_unit_test(test_an_abort_is_answered_in_every_state),
                 cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),
                 cmocka_unit_test(test_every_state_that_waits_for_a_participant_has_a_deadline),
