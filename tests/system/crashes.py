@@ -273,7 +273,8 @@ def count_calls(points):
 
 
 def schedule(points, rng):
-    """[(point, at)]: one of each point, another of each, and so on."""
+    """[(point, at)]: one of each point, another of each, and so on, so that a run that is cut short has seen some of all."""
+    points = rng.sample(points, len(points))
     for point in points:
         calls = range(1, point.calls + 1)
         point.at = rng.sample(calls, min(len(calls), MOST.get(point.victim, len(calls))))
