@@ -446,6 +446,7 @@ static HalfEventType enter(Step *s, HalfState state)
 
         half->state = state;
         half->step++;
+        half->begun |= desc(s)->phase != PHASE_CHECK && state != SOURCE_OVER;
         half->peer_pending = half->vmm_pending = half->record_pending = half->peer_owed = half->failed =
                 false;
         half->held &= (DESTINATION_HOLDING & IN(state)) != 0;
@@ -840,8 +841,8 @@ static void device_reset(Step *s)
 {
         HalfDevice *device;
 
-        if (s->event->device >= s->half->n_devices || desc(s)->job == JOB_STATE_FINISHED ||
-            s->half->owner == OWNER_UNRECORDED)
+        if (s->event->device >= s->half->n_devices || desc(s)->job == JOB_STATE_FINISHED || !s->half->begun ||
+            (s->half->side == SIDE_DESTINATION && s->half->owner == OWNER_UNRECORDED))
                 return;
         device = &s->half->devices[s->event->device];
         device->was_reset = true;

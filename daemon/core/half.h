@@ -307,6 +307,7 @@ typedef struct Half {
         bool drained; /* source: it has asked for the seal or sent state: the destination may become complete */
         bool ran;     /* destination: it has asked the vCPUs to run, or its VMM to begin with that */
         bool held; /* ... had them held before that, and has not let go: whether they still are the VMM's adapter knows */
+        bool begun;     /* it has left check: what becomes of its devices is told, records or no records */
         bool noway;     /* the source has said that there is no way back */
         bool end_seen;  /* destination: END came; ENDED is owed */
         bool done_seen; /* ... DONE came; DONEACK is owed */
