@@ -370,7 +370,7 @@ static void enter_devices(Step *s)
         }
         if (hopeless)
                 note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
-        if (hopeless && desc(s)->patience == HALF_FIRST)
+        if (hopeless && (desc(s)->patience == HALF_FIRST || desc(s)->patience == HALF_ALL))
                 return;
 
         for (uint32_t i = 0; i < half->n_devices; i++) {

@@ -141,7 +141,7 @@ bool act_device(World *w, int side, uint32_t device, int fail, bool error)
         }
         if (error) {
                 v->state = DEVICE_STATE_ERROR;
-                v->loaded = 0;
+                v->loaded = v->late = 0;
         }
         c->phase = ACTED;
         return true;

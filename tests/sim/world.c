@@ -172,6 +172,18 @@ static bool any_hangs(const Daemon *d)
         return false;
 }
 
+/* How many faults it is that the timer rings. That one hangs was counted when it began; of many each by itself. */
+static int count_late(const Daemon *d)
+{
+        int n = d->half.vmm_pending || d->half.peer_pending;
+
+        if (WORLD_DEVICES == 1)
+                return overdue(d) && !any_hangs(d);
+        for (uint32_t i = 0; i < world_devices; i++)
+                n += d->half.devices[i].pending && !d->devices[i].hurt;
+        return n;
+}
+
 static void hurt(Device *v)
 {
         v->hurt = WORLD_DEVICES > 1;
@@ -431,7 +443,7 @@ static void timer_rings(World *w, int side)
         Daemon *d = &w->side[side];
 
         d->timer = 0;
-        w->faults += overdue(d) && !any_hangs(d);
+        w->faults += count_late(d);
         for (uint32_t i = 0; i < world_devices; i++)
                 note_late(d, i);
         world_event(w, side, &(HalfEvent){.type = HALF_DEADLINE});
@@ -450,8 +462,13 @@ static void state_comes(World *w)
 {
         w->side[D].vmm = V_LOADED;
         w->side[S].vmm = V_SEALED;
-        for (uint32_t i = 0; i < world_devices; i++)
-                w->side[D].devices[i].stream = w->side[D].devices[i].pages = 1;
+        for (uint32_t i = 0; i < world_devices; i++) {
+                Device *v = &w->side[D].devices[i];
+
+                v->stream = v->pages = 1;
+                if (is_driven(i))
+                        v->state = v->thinks = DEVICE_STATE_RESUMING;
+        }
 }
 
 /* What it says is so. */
@@ -465,6 +482,9 @@ static void says(World *w, Move m)
                 w->ran = 1;
         } else if (m.who == MESSAGE_PREPARED) {
                 w->side[D].vmm = V_INCOMING;
+                for (uint32_t i = 0; i < world_devices; i++)
+                        w->side[D].devices[i].state =
+                                is_driven(i) ? DEVICE_STATE_RUNNING : DEVICE_STATE_RESUMING;
         } else if (m.who == MESSAGE_PREPARE) {
                 start(w, D);
                 return;
@@ -540,7 +560,7 @@ bool move_is_bad(const World *w, Move move)
         const Daemon *d = &w->side[move.side];
 
         switch (move.what) {
-        case M_TIMER: return overdue(d) && !any_hangs(d);
+        case M_TIMER: return count_late(d) > 0;
         case M_ACT_FAIL:
         case M_ACT_ERROR:
         case M_ACT_FAIL_DURABLE:
@@ -600,7 +620,7 @@ static int list_half_moves(const World *w, int side, Move *moves)
                 n += list_act(w, side, HALF_WHO_DEVICE, i, moves + n);
         for (uint8_t who = HALF_WHO_VMM; who < HALF_WHO_MAX; who++)
                 n += list_act(w, side, who, 0, moves + n);
-        if (d->timer && (!overdue(d) || any_hangs(d) || faults))
+        if (d->timer && w->faults + count_late(d) <= MAX(max_faults, w->faults))
                 moves[n++] = (Move){M_TIMER, at, 0, 0, 0};
         if (d->unseen_death)
                 moves[n++] = (Move){M_SEE_DEATH, at, 0, 0, 0};

@@ -1078,6 +1078,24 @@ static void test_a_source_device_that_its_vmm_resets_turns_the_job_back_and_is_n
         }
 }
 
+/* Its agent dies while the record is written, and in the grace phase it is not asked. */
+static void test_nobody_runs_before_a_device_without_p2p_that_is_gone(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_DESTINATION);
+        rig_until(&rig, DESTINATION_OWNER);
+        rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = 1, .state = DEVICE_STATE_UNKNOWN});
+        rig_record(&rig, 0);
+        assert_int_equal(rig.half.state, DESTINATION_ARRIVE);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, DESTINATION_FIND);
+        rig_until(&rig, DESTINATION_PROMISED);
+        for (int i = 0; i < N; i++)
+                assert_int_equal(rig.device[i], DEVICE_STATE_STOP);
+        rig_deinit(&rig);
+}
+
 /* A store that takes nothing: neither that the job began nor that it was turned back is written. */
 static void test_a_reset_is_named_though_nothing_was_recorded(void **state)
 {
@@ -1964,6 +1982,7 @@ int main(void)
                 cmocka_unit_test(test_the_source_gives_nothing_up_before_the_vmms_devices_read_stop),
                 cmocka_unit_test(test_a_source_device_that_its_vmm_resets_turns_the_job_back_and_is_named),
                 cmocka_unit_test(test_a_source_device_that_its_vmm_resets_on_the_way_back_is_named),
+                cmocka_unit_test(test_nobody_runs_before_a_device_without_p2p_that_is_gone),
                 cmocka_unit_test(test_a_reset_is_named_though_nothing_was_recorded),
                 cmocka_unit_test(test_a_reset_while_it_is_checked_is_none_of_the_job),
                 cmocka_unit_test(test_a_device_reset_in_transit_counts_when_the_vm_comes_back),
