@@ -348,6 +348,19 @@ int client_get_job(Client *client, const char *id, json_object **ret)
         return EXIT_FAILED;
 }
 
+bool client_job_path(const char *id, char ret[64])
+{
+        size_t at = (size_t) snprintf(ret, 64, MIGMGR_ROOT "/job/_");
+
+        for (const char *p = id; *p && at + 1 < 64; p++)
+                ret[at++] = *p == '-' ? '_' : *p;
+        ret[at] = 0;
+        if (sd_bus_object_path_is_valid(ret))
+                return true;
+        fprintf(stderr, "migctl: \"%s\" is no job; migctl jobs lists those that are known\n", id);
+        return false;
+}
+
 void client_uuid_of_path(const char *path, char ret[37])
 {
         const char *label = strrchr(path, '/');

@@ -25,6 +25,9 @@ typedef struct Options {
         uint64_t bandwidth;          /* migrate, check: bytes per second; 0: no limit */
         uint64_t max_blackout_usec;
         const char *request_id;
+        bool run_here, discard_here; /* resolve */
+        const char *vm, *result;     /* history */
+        uint64_t since_usec;         /* ... CLOCK_REALTIME */
 } Options;
 
 typedef struct Client {
@@ -50,6 +53,8 @@ int cmd_migrate(Client *client, char **args, int n);
 int cmd_cancel(Client *client, char **args, int n);
 int cmd_jobs(Client *client, char **args, int n);
 int cmd_show(Client *client, char **args, int n);
+int cmd_history(Client *client, char **args, int n);
+int cmd_resolve(Client *client, char **args, int n);
 int cmd_reset(Client *client, char **args, int n);
 int cmd_plugin_list(Client *client, char **args, int n);
 int cmd_policy_list(Client *client, char **args, int n);
@@ -86,6 +91,9 @@ int64_t client_number(json_object *properties, const char *key);
 
 /* Appends the options of a move, a{sv}, that were given. */
 int client_append_move(const Client *client, sd_bus_message *call) _must_check_;
+
+/* The path of the object of the job with that UUID; false, after saying so, when it is none. */
+bool client_job_path(const char *id, char ret[64]);
 
 /* Calls Cancel of that job. 0, or an exit status. */
 int client_cancel(Client *client, const char *path);
@@ -124,6 +132,14 @@ const char *format_bytes(uint64_t bytes, char ret[32]);
 /* How long ago, in one unit: "12 s", "3 min", "5 h", "2 days". */
 const char *format_age(uint64_t usec, char ret[32]);
 
+/* Date and time of CLOCK_REALTIME, local; "-" for 0. */
+const char *format_time(int64_t usec, char ret[32]);
+
+/* ---- cmd-history.c ------------------------------------------------------------------------------------------- */
+
+/* A date, a date and time, or how long ago: "2026-11-21", "2026-11-21 14:30", "2h". */
+bool read_since(const char *text, uint64_t now_usec, uint64_t *ret_usec);
+
 /* ---- plan-view.c --------------------------------------------------------------------------------------------- */
 
 /* The phases of a move, how long each may take, and who takes part. */
@@ -143,3 +159,8 @@ void timeline_view(json_object *job, FILE *f);
 
 /* The findings of a report or a job; nothing when it has none. */
 void findings_view(json_object *report, bool legend, FILE *f);
+
+/* ---- steps-view.c -------------------------------------------------------------------------------------------- */
+
+/* The states that a job went through, one a line, as they were noted at the time. */
+void steps_view(json_object *job, bool legend, FILE *f);

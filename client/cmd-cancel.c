@@ -3,18 +3,11 @@
 
 int cmd_cancel(Client *client, char **args, int n)
 {
-        char path[64] = MIGMGR_ROOT "/job/_";
-        size_t at = strlen(path);
+        char path[64];
         int status;
 
-        for (const char *p = args[0]; *p && at + 1 < sizeof path; p++)
-                path[at++] = *p == '-' ? '_' : *p;
-        path[at] = 0;
-        if (!sd_bus_object_path_is_valid(path)) {
-                fprintf(stderr, "migctl: \"%s\" is no job; migctl jobs lists those that are known\n",
-                        args[0]);
+        if (!client_job_path(args[0], path))
                 return EXIT_USAGE;
-        }
         status = client_cancel(client, path);
         if (status != EXIT_DONE)
                 return status;

@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "client.h"
 
-#include <time.h>
-
 static void print_time(const char *label, int64_t usec)
 {
-        time_t seconds = (time_t) (usec / (int64_t) USEC_PER_SEC);
-        struct tm tm;
-        char text[64];
+        char text[32];
 
-        if (usec == 0 || !localtime_r(&seconds, &tm) || strftime(text, sizeof text, "%F %T", &tm) == 0)
-                return;
-        printf("%12s: %s\n", label, text);
+        if (usec > 0)
+                printf("%12s: %s\n", label, format_time(usec, text));
 }
 
 static void print_usec(const char *label, json_object *job, const char *key)
@@ -64,5 +59,6 @@ int cmd_show(Client *client, char **args, int n)
                 putchar('\n');
         findings_view(job, client->options.legend, stdout);
         timeline_view(job, stdout);
+        steps_view(job, client->options.legend, stdout);
         return EXIT_DONE;
 }

@@ -7,6 +7,7 @@
 #include <signal.h>
 
 #include "client.h"
+#include "common/clock.h"
 
 static const Verb verbs[] = {
         {"list", "", 0, 0, cmd_list, "VMs that are registered here"},
@@ -19,7 +20,9 @@ static const Verb verbs[] = {
         {"migrate", "VM DEST", 2, 2, cmd_migrate, "move the VM with all its devices"},
         {"jobs", "", 0, 0, cmd_jobs, "moves that go on, and those that have ended"},
         {"cancel", "JOB", 1, 1, cmd_cancel, "turn a migration back"},
+        {"resolve", "JOB", 1, 1, cmd_resolve, "what can be decided of a job in doubt, or the decision"},
         {"show", "JOB", 1, 1, cmd_show, "everything about a job, with a timeline of its blackout"},
+        {"history", "", 0, 0, cmd_history, "moves that have ended, as far as they are kept"},
         {"reset", "VM [DEVICE]", 1, 2, cmd_reset, "reset one device, or each; it loses what it holds"},
         {"plugin list", "", 0, 0, cmd_plugin_list, "plugins that are loaded, and why one is not"},
         {"policy list", "", 0, 0, cmd_policy_list, "the policy files that are in force"},
@@ -46,6 +49,11 @@ enum {
         OPTION_NO_WAIT,
         OPTION_DRY_RUN,
         OPTION_YES,
+        OPTION_RUN_HERE,
+        OPTION_DISCARD_HERE,
+        OPTION_VM,
+        OPTION_SINCE,
+        OPTION_RESULT,
         OPTION_VERSION
 };
 
@@ -61,6 +69,11 @@ static const struct option options[] = {{"bus-address", required_argument, NULL,
                                         {"no-wait", no_argument, NULL, OPTION_NO_WAIT},
                                         {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
                                         {"yes", no_argument, NULL, OPTION_YES},
+                                        {"run-here", no_argument, NULL, OPTION_RUN_HERE},
+                                        {"discard-here", no_argument, NULL, OPTION_DISCARD_HERE},
+                                        {"vm", required_argument, NULL, OPTION_VM},
+                                        {"since", required_argument, NULL, OPTION_SINCE},
+                                        {"result", required_argument, NULL, OPTION_RESULT},
                                         {"help", no_argument, NULL, 'h'},
                                         {"version", no_argument, NULL, OPTION_VERSION},
                                         {}};
@@ -86,6 +99,11 @@ static void help(FILE *f)
                 "  --no-wait               migrate: print the job's UUID and end\n"
                 "  --dry-run               migrate: show what would be done, and what speaks against it\n"
                 "  --yes                   reset: do not ask whether it is meant\n"
+                "  --run-here              resolve: the VM is to run here, for the other side never will\n"
+                "  --discard-here          resolve: what is here of the VM may go, for the other side has it\n"
+                "  --vm=VM                 history: of this VM, by name or UUID\n"
+                "  --since=TIME            history: ended since; 2026-11-21, \"2026-11-21 14:30\", or 2h, 3d ago\n"
+                "  --result=RESULT         history: that ended so\n"
                 "  --help                  this text\n"
                 "  --version               version\n\n"
                 "Exit status of migrate:\n ");
@@ -151,6 +169,14 @@ static int wrong_value(const char *option, const char *text, const char *what)
         return EXIT_USAGE;
 }
 
+static bool is_result(const char *text)
+{
+        for (size_t i = 0; outcome_result(i); i++)
+                if (streq(outcome_result(i)->name, text))
+                        return true;
+        return false;
+}
+
 /* Returns -1 to go on, else the exit status. */
 static int read_options(Options *o, int argc, char **argv)
 {
@@ -185,6 +211,22 @@ static int read_options(Options *o, int argc, char **argv)
                 case OPTION_NO_WAIT: o->no_wait = true; break;
                 case OPTION_DRY_RUN: o->dry_run = true; break;
                 case OPTION_YES: o->yes = true; break;
+                case OPTION_RUN_HERE: o->run_here = true; break;
+                case OPTION_DISCARD_HERE: o->discard_here = true; break;
+                case OPTION_VM: o->vm = optarg; break;
+                case OPTION_SINCE:
+                        if (!read_since(optarg, clock_realtime_usec(), &o->since_usec))
+                                return wrong_value(
+                                        "since", optarg,
+                                        "a date as 2026-11-21, a time as \"2026-11-21 14:30\", or how "
+                                        "long ago: a number with s, m, h, d or w behind it");
+                        break;
+                case OPTION_RESULT:
+                        if (!is_result(optarg))
+                                return wrong_value("result", optarg,
+                                                   "not what a job ends with; see migctl --help");
+                        o->result = optarg;
+                        break;
                 case 'h': help(stdout); return EXIT_DONE;
                 case OPTION_VERSION: printf("migctl %s\n", PACKAGE_VERSION); return EXIT_DONE;
                 default: fprintf(stderr, "migctl --help shows the options\n"); return EXIT_USAGE;
@@ -242,7 +284,12 @@ static bool fits(const Options *o, const Verb *verb)
                     {o->wait, "--wait", "migrate"},
                     {o->no_wait, "--no-wait", "migrate"},
                     {o->dry_run, "--dry-run", "migrate"},
-                    {o->yes, "--yes", "reset"}};
+                    {o->yes, "--yes", "reset"},
+                    {o->run_here, "--run-here", "resolve"},
+                    {o->discard_here, "--discard-here", "resolve"},
+                    {o->vm, "--vm", "history"},
+                    {o->since_usec > 0, "--since", "history"},
+                    {o->result, "--result", "history"}};
 
         for (size_t i = 0; i < ARRAY_SIZE(only); i++)
                 if (only[i].given && !streq(verb->name, only[i].verb) &&
@@ -254,6 +301,10 @@ static bool fits(const Options *o, const Verb *verb)
         if (o->no_wait && (o->wait || o->dry_run)) {
                 fprintf(stderr, "migctl: --no-wait and %s contradict each other\n",
                         o->wait ? "--wait" : "--dry-run");
+                return false;
+        }
+        if (o->run_here && o->discard_here) {
+                fprintf(stderr, "migctl: --run-here and --discard-here contradict each other\n");
                 return false;
         }
         return true;

@@ -184,3 +184,13 @@ const char *format_age(uint64_t usec, char ret[32])
                 (void) snprintf(ret, 32, "%llu days", (unsigned long long) seconds / 86400);
         return ret;
 }
+
+const char *format_time(int64_t usec, char ret[32])
+{
+        time_t seconds = (time_t) (usec / (int64_t) USEC_PER_SEC);
+        struct tm tm;
+
+        if (usec <= 0 || !localtime_r(&seconds, &tm) || strftime(ret, 32, "%F %T", &tm) == 0)
+                (void) snprintf(ret, 32, "-");
+        return ret;
+}

@@ -18,6 +18,8 @@ static const OutcomeInfo infos[OUTCOME_MAX] = {
                                     "no policy file of that name is in force here"},
         [OUTCOME_BUSY] = {"Busy", EXIT_FAILED, "the VM has a job already, or is registered already"},
         [OUTCOME_TOO_LATE] = {"TooLate", EXIT_FAILED, "the job is past the point where it can be stopped"},
+        [OUTCOME_FORBIDDEN] = {"Forbidden", EXIT_FAILED,
+                               "a decision that could run the VM twice or lose it for nothing"},
         [OUTCOME_INCOMPATIBLE] = {"Incompatible", EXIT_REFUSED, "check found what speaks against the move"},
         [OUTCOME_P2P] = {"P2P", EXIT_REFUSED,
                          "reserved for a policy on peer-to-peer DMA that forbids the move; never told yet"},

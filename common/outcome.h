@@ -38,6 +38,7 @@ typedef enum Outcome {
         OUTCOME_NO_SUCH_POLICY,
         OUTCOME_BUSY,
         OUTCOME_TOO_LATE,
+        OUTCOME_FORBIDDEN,
         OUTCOME_INCOMPATIBLE,
         OUTCOME_P2P, /* reserved: there is no policy yet that could say so */
         OUTCOME_DEVICE,

@@ -11,14 +11,19 @@
 
 #define CONFIG_MAX       (256 * 1024)
 #define DEADLINE_MAX_SEC 3600
+#define HISTORY_DAYS_MAX 36500
+#define HISTORY_JOBS_MAX (1000 * 1000)
 #define CONNECT_USEC     (2 * USEC_PER_SEC)
 #define DOUBT_USEC       (10 * USEC_PER_SEC)
+#define FENCE_USEC       (60 * USEC_PER_SEC)
 
 const Config config_default = {
         .runtime_dir = MIGMGR_RUNTIME_DIR,
         .state_dir = MIGMGR_STATE_DIR,
         .config_file = MIGMGR_CONFIG_DIR "/migmgrd.json",
         .vms_dir = MIGMGR_CONFIG_DIR "/vms.d",
+        .history = {.days = 365, .jobs = 1000},
+        .fence_usec = FENCE_USEC,
         .plugins_dir = MIGMGR_PLUGINS_DIR,
         .plugin_host = MIGMGR_PLUGIN_HOST_PATH,
 };
@@ -41,6 +46,7 @@ void config_deinit(Config *config)
 {
         forget(&config->n_listen, config->listen);
         forget(&config->n_policies_dirs, config->policies_dirs);
+        forget(&config->n_fence, config->fence);
         replace(&config->vms_dir, config_default.vms_dir, config_default.vms_dir);
         replace(&config->plugins_dir, config_default.plugins_dir, config_default.plugins_dir);
 }
@@ -93,6 +99,21 @@ static void read_texts(JsonReader *reader, json_object *root, const char *key, c
                         json_fail(reader, "out of memory");
 }
 
+static const char *wrong_argument(const char *text)
+{
+        return NULL;
+}
+
+static void read_fence(JsonReader *reader, json_object *root, Config *config)
+{
+        read_texts(reader, root, "fence-command", "words", wrong_argument, CONFIG_FENCE_MAX, &config->n_fence,
+                   config->fence);
+        if (config->n_fence > 0 && !reader->failed && config->fence[0][0] != '/')
+                json_fail(reader, "\"fence-command\": %.100s: it is no absolute path", config->fence[0]);
+        config->fence[config->n_fence] = NULL;
+        config->fence_usec = read_msec(reader, root, "fence-msec", config->fence_usec);
+}
+
 static void read_text(JsonReader *reader, json_object *root, const char *key, const char *standard,
                       const char **ret)
 {
@@ -107,8 +128,10 @@ static void read_text(JsonReader *reader, json_object *root, const char *key, co
 
 static void read_object(JsonReader *reader, json_object *root, Config *config)
 {
-        static const char *const keys[] = {"vms-dir",      "policies-dirs", "plugins-dir", "listen",
-                                           "connect-msec", "doubt-msec",    NULL};
+        static const char *const keys[] = {
+                "vms-dir",    "policies-dirs", "plugins-dir",  "listen",        "connect-msec",
+                "doubt-msec", "history-days",  "history-jobs", "fence-command", "fence-msec",
+                NULL};
 
         json_only(reader, root, keys);
         read_text(reader, root, "vms-dir", config_default.vms_dir, &config->vms_dir);
@@ -117,6 +140,11 @@ static void read_object(JsonReader *reader, json_object *root, Config *config)
                    config->listen);
         read_texts(reader, root, "policies-dirs", "folders", wrong_dir, CONFIG_POLICIES_DIRS_MAX,
                    &config->n_policies_dirs, config->policies_dirs);
+        config->history.days = (uint64_t) json_number(reader, root, "history-days", 0, HISTORY_DAYS_MAX,
+                                                      (int64_t) config->history.days);
+        config->history.jobs = (uint64_t) json_number(reader, root, "history-jobs", 0, HISTORY_JOBS_MAX,
+                                                      (int64_t) config->history.jobs);
+        read_fence(reader, root, config);
         config->connect_usec = read_msec(reader, root, "connect-msec", config->connect_usec);
         config->doubt_usec = read_msec(reader, root, "doubt-msec", config->doubt_usec);
 }

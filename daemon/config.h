@@ -7,9 +7,11 @@
 #include <stdint.h>
 
 #include "common/macros.h"
+#include "daemon/store/limits.h"
 
 #define CONFIG_LISTEN_MAX        8
 #define CONFIG_POLICIES_DIRS_MAX 8
+#define CONFIG_FENCE_MAX         32
 
 typedef struct Config {
         const char *runtime_dir; /* sockets */
@@ -21,6 +23,10 @@ typedef struct Config {
         const char *bus_address; /* NULL: the system bus */
         uint32_t n_listen;
         char *listen[CONFIG_LISTEN_MAX]; /* addresses, beside peer.sock; owned */
+        uint32_t n_fence;
+        char *fence[CONFIG_FENCE_MAX + 1]; /* argv of the command that fences; owned */
+        uint64_t fence_usec;               /* so long it may take */
+        StoreLimits history;
         uint32_t n_policies_dirs;
         char *policies_dirs[CONFIG_POLICIES_DIRS_MAX]; /* of policy files, least important first; owned */
         uint64_t connect_usec; /* connecting to a device server and its VERSION answer */

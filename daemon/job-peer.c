@@ -146,6 +146,16 @@ static void judge_theirs(Job *job, JsonReader *reader, json_object *body, const 
         manifest_deinit(&theirs);
 }
 
+/* What an operator has taken upon himself is in the journal, too. */
+static void log_risks(const Job *job, const Findings *findings)
+{
+        for (uint32_t i = 0; i < findings->n; i++)
+                if (findings->items[i].id == FINDING_P2P_RISK)
+                        log_warning(LOG_ABOUT(.vm = job->vm_name, .job = job->id,
+                                              .device = findings->items[i].device),
+                                    "%s: %s", findings->items[i].property, findings->items[i].remedy);
+}
+
 /* The source's own findings, and what the destination found. */
 static bool take_checked(Job *job, JsonReader *reader, json_object *body)
 {
@@ -163,6 +173,8 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
         findings_take(theirs, job->findings);
         job->more_findings = (uint32_t) json_number(reader, report, "more", 0, INT32_MAX, 0);
         ok &= !findings_refuse(&findings);
+        if (ok && !job->half->check_only)
+                log_risks(job, &findings);
         findings_deinit(&findings);
         manifest_deinit(&manifest);
         return ok;

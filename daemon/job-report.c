@@ -75,6 +75,10 @@ static const struct {
         {SOURCE_STUCK,
          "the VM belongs to this host again, but its VMM does not resume it: look at the VMM. It is "
          "tried again every second"},
+        {SOURCE_HELD,
+         "the VM belongs to this host again and stands, for policy \"on-source-loss\" says pause. Reset or replace what has "
+         "lost its state, if that is to be, then let the VM go on by its VMM: cont to QEMU's monitor, after migrate_cancel "
+         "where a migration is under way; the job then ends degraded"},
         {DESTINATION_STALLED,
          "the VM belongs to this host and its devices run, but its vCPUs do not start: look at "
          "the VMM. It is tried again every second"},
@@ -99,6 +103,7 @@ static Outcome outcome_of_who(HalfWho who)
         case HALF_WHO_VMM: return OUTCOME_VMM;
         case HALF_WHO_PEER: return OUTCOME_PEER;
         case HALF_WHO_RECORD: return OUTCOME_STORE;
+        case HALF_WHO_FENCE: break;
         case HALF_WHO_MAX:
         case HALF_WHO_INVALID: break;
         }
@@ -137,6 +142,7 @@ static Outcome outcome_of(const Job *job)
         case HALF_CAUSE_VMM_RESUMED: return OUTCOME_VMM;
         case HALF_CAUSE_PEER: return job->peer_device[0] ? OUTCOME_DEVICE : OUTCOME_PEER;
         case HALF_CAUSE_RESTART:
+        case HALF_CAUSE_RESOLVED:
         case HALF_CAUSE_MAX:
         case HALF_CAUSE_INVALID: break;
         }
@@ -195,6 +201,9 @@ static void participant_text(const Job *job, char *ret, size_t size)
                                 "the record can't be written: %s; make room in the state directory",
                                 job->record_text);
                 return;
+        case HALF_WHO_FENCE:
+                (void) snprintf(ret, size, "the other host is not fenced: %s", job->fence_text);
+                return;
         case HALF_WHO_MAX:
         case HALF_WHO_INVALID: break;
         }
@@ -225,6 +234,10 @@ static void cause_text(const Job *job, char *ret, size_t size)
                                 job->peer_text[0] ? "; the destination: " : "", job->peer_text);
                 return;
         case HALF_CAUSE_RESTART: (void) snprintf(ret, size, "migmgrd was restarted in the middle"); return;
+        case HALF_CAUSE_RESOLVED:
+                (void) snprintf(ret, size, "an operator has decided: %s",
+                                resolve_to_string(job->half->resolved));
+                return;
         case HALF_CAUSE_PEER:
                 (void) snprintf(ret, size, "the other migmgrd has ended it%s%s",
                                 job->peer_text[0] ? ": " : "", job->peer_text);
@@ -294,11 +307,22 @@ static Outcome describe_error(const Job *job, char *ret, size_t size)
         if (job_state(job) == JOB_STATE_IN_DOUBT) {
                 const char *text = doubt_text(job->half->state);
 
+                lost_text(job, lost, sizeof lost);
+                if (job->half->state == SOURCE_HELD && lost[0] && n < size)
+                        n += (size_t) snprintf(ret + n, size - n, "; these devices have lost their state: %s",
+                                               lost);
                 if (text && n < size)
                         n += (size_t) snprintf(ret + n, size - n, ". %s", text);
                 /* Where the VMM itself is what is in doubt, what it said last tells where to look. */
                 if (half_states[job->half->state].vmm != VMM_ACT_NONE && job->vmm_text[0] && n < size)
-                        (void) snprintf(ret + n, size - n, ". It last said: %s", job->vmm_text);
+                        n += (size_t) snprintf(ret + n, size - n, ". It last said: %s", job->vmm_text);
+                if (job->fence_text[0] && n < size)
+                        n += (size_t) snprintf(ret + n, size - n, ". The fence: %s", job->fence_text);
+                if (n < size)
+                        (void) snprintf(
+                                ret + n, size - n,
+                                ". migctl resolve %s says what can be decided; IN DOUBT in migctl(1) at what to look",
+                                job->id);
                 return OUTCOME_IN_DOUBT;
         }
         if (job->half->state == SOURCE_LOST && n < size)
@@ -403,19 +427,6 @@ json_object *job_summary(const Job *job)
         return o;
 }
 
-json_object *job_summary_of_json(json_object *json)
-{
-        static const char *const keys[] = {"job",   "vm",           "name",       "half",
-                                           "peer",  "state",        "result",     "phase",
-                                           "owner", "created_usec", "ended_usec", "blackout_usec"};
-        json_object *o = json_new_object(), *value;
-
-        for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-                if (json && json_object_object_get_ex(json, keys[i], &value))
-                        json_add(o, keys[i], json_object_get(value));
-        return o;
-}
-
 json_object *job_to_json(const Job *job)
 {
         json_object *o = json_new_object(), *error = json_new_object();
@@ -431,6 +442,8 @@ json_object *job_to_json(const Job *job)
         json_add_string(error, "name", name ? name : "");
         json_add_string(error, "text", text);
         json_add(o, "error", error);
+        json_add(o, "choices", job_choices(job));
+        json_add_string(o, "resolved", resolve_to_string(job->half->resolved));
         json_add(o, "devices", devices_to_json(job));
         json_add(o, "findings", json_object_get(job->findings));
         json_add_number(o, "more_findings", job->more_findings);
@@ -505,6 +518,7 @@ void job_log_effect(const Job *job, const HalfEffect *effect)
                 log_debug(&about, "step %u: record: %s", effect->step, owner_to_string(effect->owner));
                 break;
         case HALF_EFFECT_SEND: log_debug(&about, "says %s", message_to_string(effect->message)); break;
+        case HALF_EFFECT_FENCE: log_debug(&about, "step %u: fences", effect->step); break;
         case HALF_EFFECT_CONNECT: log_debug(&about, "step %u: makes data connections", effect->step); break;
         case HALF_EFFECT_TIMER:
                 log_debug(&about, "timer: %llu ms", (unsigned long long) (effect->deadline_usec / 1000));

@@ -283,6 +283,44 @@ static void write_record(Job *job, const HalfEffect *effect)
         store_put_record(job->host->store, &record, presence, on_recorded, write);
 }
 
+static void on_fenced(void *userdata, int status, const char *text)
+{
+        Job *job = userdata;
+        LogAbout about = {.vm = job->vm_name, .job = job->id};
+
+        if (status < 0)
+                log_error(&about, "the other host is not fenced: %s", text);
+        else
+                log_info(&about, "the other host is fenced: %s", text);
+        (void) snprintf(job->fence_text, sizeof job->fence_text, "%s", text);
+        job_post(job, &(HalfEvent){.type = HALF_RESULT,
+                                   .who = HALF_WHO_FENCE,
+                                   .step = job->fence_step,
+                                   .status = status});
+}
+
+static void run_fence(Job *job, const HalfEffect *effect)
+{
+        char vm[sizeof job->vm_name + 32], uuid[64], id[64], peer[sizeof job->peer + 32];
+        const char *const env[] = {vm, uuid, id, peer, NULL};
+        int r;
+
+        (void) snprintf(vm, sizeof vm, "MIGMGR_VM=%s", job->vm_name);
+        (void) snprintf(uuid, sizeof uuid, "MIGMGR_VM_UUID=%s", job->vm_uuid);
+        (void) snprintf(id, sizeof id, "MIGMGR_JOB=%s", job->id);
+        (void) snprintf(peer, sizeof peer, "MIGMGR_PEER=%s", job->peer);
+        job->fence = fence_free(job->fence);
+        job->fence_step = effect->step;
+        r = fence_start(job->host->loop, job->host->config.fence, env, effect->deadline_usec, on_fenced, job,
+                        &job->fence);
+        if (r < 0) {
+                char text[JSON_TEXT_MAX];
+
+                (void) snprintf(text, sizeof text, "%.300s: %s", job->host->config.fence[0], strerror(-r));
+                on_fenced(job, r, text);
+        }
+}
+
 static void perform(Job *job, const HalfEffect *effect)
 {
         switch (effect->type) {
@@ -292,6 +330,7 @@ static void perform(Job *job, const HalfEffect *effect)
                 break;
         case HALF_EFFECT_RECORD: write_record(job, effect); break;
         case HALF_EFFECT_SEND: job_send(job, effect); break;
+        case HALF_EFFECT_FENCE: run_fence(job, effect); break;
         case HALF_EFFECT_CONNECT: job_connect(job, effect); break;
         case HALF_EFFECT_TIMER: loop_timer_set(job->timer, effect->deadline_usec); break;
         case HALF_EFFECT_ACKED:
@@ -361,24 +400,35 @@ void job_post(Job *job, const HalfEvent *event)
 
 /* ---- what others are told ------------------------------------------------------------------------------------ */
 
+/* What has failed and was not reset no job takes before somebody has reset it. */
+static void quarantine_devices(Job *job)
+{
+        char text[AGENT_TEXT_MAX + 64];
+
+        for (uint32_t i = 0; i < job->n_devices && job->vm; i++) {
+                if (!half_device_is_quarantined(job->half, i))
+                        continue;
+                (void) snprintf(text, sizeof text,
+                                "it failed in a job, and its policy says quarantine: %.180s",
+                                job->devices[i].text[0] ? job->devices[i].text : "no answer");
+                log_error(LOG_ABOUT(.vm = job->vm_name, .job = job->id, .device = job->ids[i]),
+                          "%s; reset it: migctl reset", text);
+                device_set_quarantine(job->vm->devices[job->devices[i].vm_index], text);
+        }
+}
+
 static void finish(Job *job)
 {
-        _cleanup_(json_object_putp) json_object *json = NULL;
-
         job->finished = true;
         job->ended_usec = clock_realtime_usec();
         loop_timer_set(job->timeout, 0);
         loop_timer_set(job->blackout_timer, 0);
         job_forget_plugins(job);
         job_drop_data(job);
+        quarantine_devices(job);
         /* A VM that is in doubt, or still ends, stays in hand: see vm_set_job() in the states behind this one. */
-        if (!job->half->check_only) {
-                json = job_to_json(job);
-                store_put_history(job->host->store, job->id, job_side(job), job->ended_usec,
-                                  json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
-                if (job->vm)
-                        measured_take(&job->vm->measured, json);
-        }
+        if (!job->half->check_only)
+                job_note_end(job);
         if (job->vm)
                 vm_end_job(job->vm);
         job->hooks->finished(job->userdata, job);
@@ -393,6 +443,8 @@ static void look_at_change(Job *job)
                 job_measure_state(job, state);
                 watch_blackout(job);
                 job_log_change(job, job->seen_state, state);
+                if (!job->half->check_only)
+                        job_note_step(job);
                 job->seen_state = state;
                 entered = true;
         }
@@ -430,6 +482,12 @@ int job_cancel(Job *job)
         return drain_queue(job);
 }
 
+int job_resolve(Job *job, Resolve how)
+{
+        push(job, &(HalfEvent){.type = HALF_RESOLVE, .resolve = how});
+        return drain_queue(job);
+}
+
 void job_linked(Job *job)
 {
         job_post(job, &(HalfEvent){.type = HALF_LINKED});
@@ -460,6 +518,7 @@ Job *job_free(Job *job)
                 vm_set_job(job->vm, NULL, NULL);
         job_forget_plugins(job);
         job_drop_data(job);
+        fence_free(job->fence);
         loop_timer_free(job->timer);
         loop_timer_free(job->timeout);
         loop_timer_free(job->blackout_timer);
@@ -468,6 +527,7 @@ Job *job_free(Job *job)
         plan_deinit(&job->plan);
         timeline_deinit(&job->timeline);
         json_object_put(job->findings);
+        json_object_put(job->steps);
         json_object_put(job->peer_host);
         free(job->queue);
         for (uint32_t i = 0; job->ids && i < job->n_devices; i++)
@@ -516,6 +576,7 @@ static int job_new(const Host *host, const JobHooks *hooks, void *userdata, Vm *
         job->devices = calloc(n_devices + 1, sizeof *job->devices);
         job->ids = calloc(n_devices + 1, sizeof *job->ids);
         job->findings = json_new_array();
+        job->steps = json_new_array();
         if (!job->half || !job->devices || !job->ids)
                 return -ENOMEM;
         r = half_effects_init(&job->effects, n_devices);
@@ -599,6 +660,8 @@ int job_make_plan(Job *job)
                 return r;
         plan_deinit(&job->plan);
         job->plan = plan;
+        job->plan.fence = job->host->config.n_fence > 0;
+        job->plan.fence_usec = job->host->config.fence_usec;
         plan_take_limits(&job->plan, job->limits.bandwidth, job->limits.max_blackout_usec);
         tell_limits(job);
         json = job_plan_json(job);
@@ -740,6 +803,7 @@ int job_new_restored(const Host *host, const JobHooks *hooks, void *userdata, Vm
         memcpy(job->peer, record->peer, sizeof job->peer);
         memcpy(job->plan_hash, record->plan_hash, sizeof job->plan_hash);
         job->created_usec = record->created_usec;
+        job->restored = true;
         r = half_restore(&half_table, job->half, record->side, job->n_devices, record->owner, record->noway,
                          &seen);
         if (r >= 0)

@@ -6,13 +6,15 @@
  * The half decides, the job does. Every event goes through job_post(): the half takes one step, and what it asks for is
  * performed: devices and VMM are commanded through the VM, records written, messages sent, the timer set. What comes
  * of that returns as the next event. Owned by the manager; files: job.c (events and effects), job-peer.c (messages),
- * job-data.c (data connections), job-measure.c (when and how long), job-check.c (what check reports), job-report.c (what people are told).
+ * job-data.c (data connections), job-measure.c (when and how long), job-check.c (what check reports), job-report.c (what people are
+ * told), job-resolve.c (what a person can decide), job-history.c (what is kept of it).
  */
 
 #include "common/outcome.h"
 #include "core/check.h"
 #include "core/half.h"
 #include "peer/data-dial.h"
+#include "fence.h"
 #include "timeline.h"
 #include "vm.h"
 
@@ -52,6 +54,8 @@ typedef struct JobDevice {
         DataDial *dial;
         DeviceProgram program;     /* what it was asked last */
         char text[AGENT_TEXT_MAX]; /* what it said last when something failed */
+        bool noted;                /* in the history, with this state */
+        DeviceState noted_state;
         JobPlug plug;
 } JobDevice;
 
@@ -95,6 +99,7 @@ struct Job {
         HalfEvent *queue; /* events that came while one was being performed */
         uint32_t n_queue, queue_room;
         bool performing, finished, closed;
+        bool error_noted; /* in the history */
         HalfState seen_state;
         LoopTimer *timer, *timeout, *blackout_timer, *post_timer;
         bool watches_blackout;
@@ -108,8 +113,13 @@ struct Job {
         uint32_t n_dialing, connect_step;
 
         uint64_t vmm_done_bytes, vmm_total_bytes;
+        Fence *fence; /* that runs, or has run last */
+        uint32_t fence_step;
+        char fence_text[JSON_TEXT_MAX];
         char vmm_text[JSON_TEXT_MAX], peer_text[JSON_TEXT_MAX], record_text[JSON_TEXT_MAX];
         json_object *findings;               /* of check, from both sides */
+        json_object *steps;                  /* that it took in this run of the daemon */
+        bool restored;                       /* it took others before */
         uint32_t more_findings;              /* that the destination has, and has not sent */
         json_object *peer_host;              /* what it is, or NULL: it did not look */
         char peer_device[DEVICE_ID_MAX + 1]; /* what FAILED named */
@@ -157,6 +167,15 @@ bool job_data(Job *job, const Hello *hello, int fd);
 /* 0, or HALF_E_TOO_LATE. */
 int job_cancel(Job *job) _must_check_;
 
+/* A person's word. 0, or HALF_E_FORBIDDEN. */
+int job_resolve(Job *job, Resolve how) _must_check_;
+
+/* job-resolve.c: whether that may be said now; and what would come of it, or why not. */
+bool job_may_resolve(const Job *job, Resolve how);
+const char *job_resolve_text(const Job *job, Resolve how);
+/* [{"how", "allowed", "text"}]; empty when there is nothing to decide. */
+json_object *job_choices(const Job *job);
+
 /* What it looks like. */
 Side job_side(const Job *job);
 JobState job_state(const Job *job);
@@ -174,9 +193,8 @@ DeviceState job_device_state(const Job *job, uint32_t device);
 bool job_is_decided(const Job *job);
 /* Everything, for `migctl show` and the history. */
 json_object *job_to_json(const Job *job);
-/* A line's worth of it, and the same out of what job_to_json() made once. */
+/* A line's worth of it. */
 json_object *job_summary(const Job *job);
-json_object *job_summary_of_json(json_object *json);
 /* What check has to say: docs/dbus/org.migmgr1.Manager.xml. */
 json_object *job_report(const Job *job);
 
@@ -219,6 +237,9 @@ void job_measure_halted(Job *job, uint64_t usec);
 void job_add_measures(Job *job, json_object *message);
 uint64_t job_vmm_only_usec(const Job *job);
 
+/* job-history.c */
+void job_note_step(Job *job);
+void job_note_end(Job *job);
 /* job-check.c */
 /* How long the VM will stand still; 0: nobody knows. */
 uint64_t job_predict(const Job *job, const Manifest *manifest);

@@ -173,7 +173,7 @@ static int start(Daemon *d)
                           strerror(errno));
                 return -errno;
         }
-        r = store_open(host->loop, host->config.state_dir, &host->store);
+        r = store_open(host->loop, host->config.state_dir, &host->config.history, &host->store);
         if (r < 0) {
                 log_error(NULL, "the state directory %s cannot be used: %s; is another migmgrd running?",
                           host->config.state_dir, strerror(-r));

@@ -250,6 +250,20 @@ void manager_check(Manager *manager, Vm *vm, const char *destination, const JobO
         begin_or_wait(&begin, vm);
 }
 
+Outcome manager_resolve(Manager *manager, Job *job, Resolve how, char *ret_text)
+{
+        LogAbout about = {.vm = job->vm_name, .job = job->id};
+
+        if (!job_may_resolve(job, how)) {
+                (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.100s, %s is forbidden: %s", job->vm_name,
+                                resolve_to_string(how), job_resolve_text(job, how));
+                return OUTCOME_FORBIDDEN;
+        }
+        log_warning(&about, "an operator has decided: %s: %s", resolve_to_string(how),
+                    job_resolve_text(job, how));
+        return job_resolve(job, how) == 0 ? OUTCOME_NONE : OUTCOME_FORBIDDEN;
+}
+
 Outcome manager_cancel(Manager *manager, Job *job, char *ret_text)
 {
         if (job_side(job) == SIDE_DESTINATION) {

@@ -6,7 +6,7 @@
 
 #include "manager.h"
 
-/* Of jobs that are over this many can still be looked at without asking the store. */
+/* Of jobs that are over this many are listed without asking the store. */
 #define JOBS_KEEP    64
 #define HISTORY_KEEP 64
 
@@ -38,8 +38,8 @@ typedef struct History History;
 struct History {
         History *next;
         char id[UUID_TEXT_MAX + 1];
-        char *json;
-        json_object *summary; /* of it; NULL: nobody has asked yet */
+        char *text;           /* job_summary() of it */
+        json_object *summary; /* the same, parsed; NULL: nobody has asked yet */
 };
 
 /* Somebody wants a VM whose job is ending. */
@@ -74,7 +74,7 @@ void manager_drop_vm(Manager *manager, Vm *vm);
 void manager_add_job(Manager *manager, Job *job);
 void manager_drop_job(Manager *manager, Job *job);
 /* The newest so far; the oldest make room for it. */
-void manager_add_history(Manager *manager, const char *id, const char *json);
+void manager_add_history(Manager *manager, const char *id, const char *summary);
 
 /* VM has a job, or is in hand otherwise: who has it, and what to do. Returns BUSY. */
 Outcome manager_say_busy(const Vm *vm, char *ret_text);

@@ -95,15 +95,15 @@ static int take_vm(void *userdata, const char *text, Presence presence)
         return 0;
 }
 
-static int take_history(void *userdata, const char *job, const char *json)
+static int take_history(void *userdata, const char *job, const char *summary, const char *report)
 {
         _cleanup_(json_object_putp) json_object *parsed = NULL;
         JsonReader reader = {.where = "history"};
         const char *uuid;
         Vm *vm;
 
-        manager_add_history(userdata, job, json);
-        parsed = json_parse(&reader, json, strlen(json));
+        manager_add_history(userdata, job, summary);
+        parsed = json_parse(&reader, report, strlen(report));
         uuid = json_string(&reader, parsed, "vm", false);
         vm = uuid ? manager_find_uuid(userdata, uuid) : NULL;
         if (vm)

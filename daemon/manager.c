@@ -334,7 +334,8 @@ Outcome manager_reset(Manager *manager, Vm *vm, const char *device, VmResetDone 
         }
         if (vm_is_busy(vm))
                 return manager_say_busy(vm, ret_text);
-        if (vm->presence != PRESENCE_HERE) {
+        /* What a job has left in quarantine there no job would take again. */
+        if (vm->presence != PRESENCE_HERE && !device_quarantine(vm->devices[i])[0]) {
                 (void) snprintf(ret_text, JSON_TEXT_MAX,
                                 "VM %.100s is away: its devices here are reset when it comes, not before",
                                 vm->definition->name);
@@ -355,31 +356,23 @@ Job *manager_find_job(Manager *manager, const char *id)
         return NULL;
 }
 
-const char *manager_find_history(Manager *manager, const char *id)
-{
-        for (History *h = manager->history; h; h = h->next)
-                if (streq(h->id, id))
-                        return h->json;
-        return NULL;
-}
-
 static void history_free(History *h)
 {
         json_object_put(h->summary);
-        free(h->json);
+        free(h->text);
         free(h);
 }
 
-void manager_add_history(Manager *manager, const char *id, const char *json)
+void manager_add_history(Manager *manager, const char *id, const char *summary)
 {
         History *h = calloc(1, sizeof *h), **p;
         uint32_t n = 1;
 
         if (!h)
                 abort();
-        *h = (History){.next = manager->history, .json = strdup(json)};
+        *h = (History){.next = manager->history, .text = strdup(summary)};
         (void) snprintf(h->id, sizeof h->id, "%s", id);
-        if (!h->json)
+        if (!h->text)
                 abort();
         manager->history = h;
         for (p = &h->next; *p && n < HISTORY_KEEP; p = &(*p)->next)
@@ -392,16 +385,12 @@ void manager_add_history(Manager *manager, const char *id, const char *json)
         }
 }
 
-/* Its whole report is read once only: it may be long. */
 static json_object *summary_of_history(History *h)
 {
         JsonReader reader = {.where = "history"};
-        _cleanup_(json_object_putp) json_object *json = NULL;
 
-        if (!h->summary) {
-                json = json_parse(&reader, h->json, strlen(h->json));
-                h->summary = job_summary_of_json(json);
-        }
+        if (!h->summary)
+                h->summary = json_parse(&reader, h->text, strlen(h->text));
         return json_object_get(h->summary);
 }
 
@@ -504,7 +493,7 @@ static void forget_old_jobs(Manager *manager)
                 next = job->next;
                 if (!job->closed || !job->finished)
                         continue;
-                json = job_to_json(job);
+                json = job_summary(job);
                 manager_add_history(manager, job->id,
                                     json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
                 json_object_put(json);

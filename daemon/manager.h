@@ -38,6 +38,7 @@ void manager_register(Manager *manager, const char *definition, bool incoming, M
 /* NONE, or what is wrong, with `ret_text` (JSON_TEXT_MAX bytes). */
 Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text);
 Outcome manager_cancel(Manager *manager, Job *job, char *ret_text);
+Outcome manager_resolve(Manager *manager, Job *job, Resolve how, char *ret_text);
 
 /* The job, when the outcome is NONE; else what is wrong. Now, or when the job with which the VM has just come here is over. */
 typedef void (*ManagerBegun)(void *userdata, Outcome outcome, const char *text, Job *job);
@@ -62,6 +63,3 @@ Vm *manager_first_vm(Manager *manager);
 
 /* Those of this run and of earlier ones that are still known, newest first: [job_summary()]. */
 json_object *manager_list_jobs(Manager *manager);
-
-/* Jobs of earlier runs of the daemon, and those whose object is gone, as JSON text; NULL when there is none of that id. */
-const char *manager_find_history(Manager *manager, const char *id);

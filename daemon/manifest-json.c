@@ -131,11 +131,24 @@ static json_object *make(const Manifest *manifest, bool facts)
         return o;
 }
 
+/* At most, without looking: a character may become two. */
+static size_t most_bytes(const Manifest *manifest)
+{
+        size_t n = 2 * sizeof *manifest;
+
+        for (uint32_t i = 0; i < manifest->n_devices; i++)
+                n += 2 * (sizeof manifest->devices[i] + manifest->devices[i].n_facts * sizeof(ManifestFact) +
+                          manifest->devices[i].n_plugins * (FACT_KEY_MAX + 8)) +
+                     512;
+        return n;
+}
+
 json_object *manifest_to_json(const Manifest *manifest)
 {
         json_object *o = make(manifest, true);
 
-        if (strlen(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN)) <= MANIFEST_JSON_MAX)
+        if (most_bytes(manifest) <= MANIFEST_JSON_MAX ||
+            strlen(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN)) <= MANIFEST_JSON_MAX)
                 return o;
         json_object_put(o);
         return make(manifest, false);

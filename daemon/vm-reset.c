@@ -66,6 +66,8 @@ static void end(VmReset *reset, int status, const char *text)
         done(userdata, vm, device, status, kept);
         if (device_is_supervised(vm->devices[device]) && !vm->job)
                 device_close(vm->devices[device]);
+        else if (vm->presence != PRESENCE_HERE)
+                vm_close_devices_later(vm);
 }
 
 static void reset_it(VmReset *reset, const char *method)

@@ -126,7 +126,8 @@ struct migmgr_reply {
         char reason[MIGMGR_TEXT_MAX]; /* for people: names the property and both values */
         char remedy[MIGMGR_TEXT_MAX]; /* ... what to do about it */
         uint64_t bytes;               /* estimate(): of device state that moves while the VM stands */
-        uint64_t usec[MIGMGR_PHASES]; /* ... microseconds that the device needs in each phase; 0: not known */
+        uint64_t usec
+                [MIGMGR_PHASES]; /* ... microseconds that the device needs in each phase, at most an hour; 0: not known */
         /* describe(): adds the fact "NAME.key". 0; -EINVAL: key or value is too long or has other characters than it may;
          * -E2BIG: more than MIGMGR_FACTS_MAX. A fact of the same key is replaced. */
         int (*fact)(struct migmgr_reply *reply, const char *key, const char *value);

@@ -13,7 +13,7 @@
 #include "daemon/plugin/plugin.h"
 
 /* A plugin that dies is started anew ever later; after so many failures the rest says nothing new. */
-#define FAILURES_MAX 5
+#define FAILURES_MAX 3
 
 typedef struct Sample {
         const char *what;

@@ -29,14 +29,17 @@ static const char *const when_names[] = {
         "once handed over it stays",
         "a loss that holds the VM",
         "vCPUs held",
+        "run here",
+        "discard here",
+        "not linked",
+        "fence",
+        "not seen to run again",
 };
 _Static_assert(1 << ARRAY_SIZE(when_names) == WHEN_MAX, "a condition has no name");
 
 static const char *const time_names[] = {
-        [HALF_TIME_NONE] = "-",
-        [HALF_TIME_PHASE] = "phase",
-        [HALF_TIME_DOUBT] = "doubt",
-        [HALF_TIME_RETRY] = "retry",
+        [HALF_TIME_NONE] = "-",      [HALF_TIME_PHASE] = "phase", [HALF_TIME_DOUBT] = "doubt",
+        [HALF_TIME_RETRY] = "retry", [HALF_TIME_FENCE] = "fence",
 };
 
 static const char *const patience_names[] = {
@@ -68,8 +71,8 @@ static void print_states(Side side, HalfState from, HalfState to)
                        job_state_to_string(d->job), device_act_to_string(d->device),
                        patience_names[d->patience], vmm_act_to_string(d->vmm),
                        d->record ? owner_to_string(d->record) : "-");
-                if (d->connect)
-                        printf(" makes data connections |");
+                if (d->connect || d->fence)
+                        printf(" %s |", d->connect ? "makes data connections" : "fences the destination");
                 else
                         printf(" %s%s%s |", d->send ? message_to_string(d->send) : "-", d->expect ? ", " : "",
                                d->expect ? message_to_string(d->expect) : "");
@@ -125,6 +128,8 @@ static void print_row(const HalfRow *row, HalfState from, HalfState to)
                 printf(" timer: %s", time_names[row->rearm]);
         if (row->acked)
                 printf(" both know the end");
+        if (row->noway)
+                printf(" no way back");
         printf(" |\n");
 }
 

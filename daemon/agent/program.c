@@ -389,8 +389,13 @@ static int begin_send(Program *p)
 {
         if (!is_logged(p))
                 return -ESTALE;
-        if (!p->place->precopy)
-                return stream_out_new(p->place->base, p->device, p->data_fd, on_transferred, p, &p->stream);
+        if (!p->place->precopy) {
+                int r = stream_out_new(p->place->base, p->device, p->data_fd, on_transferred, p, &p->stream);
+
+                if (r >= 0)
+                        stream_bound(p->stream, p->run.limits.state_bytes);
+                return r;
+        }
         p->stream = TAKE_PTR(p->place->precopy);
         stream_finish(p->stream, on_transferred, p);
         return 0;

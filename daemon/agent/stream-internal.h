@@ -37,6 +37,8 @@ typedef struct Buffer {
         uint8_t header[FRAME_HEADER_SIZE];
 } Buffer;
 
+#define STREAM_TEXT_MAX 128
+
 /* Out: what is only there while the device runs. */
 typedef struct Precopy {
         TransferLimits limits;
@@ -74,6 +76,8 @@ struct Stream {
         size_t chunk;        /* out: how much is asked for next */
         uint64_t offset;     /* of the next frame */
         uint64_t bytes;
+        uint64_t given_bytes, most_bytes; /* out: by the device; and how many it may give, 0: any */
+        char bound_text[STREAM_TEXT_MAX];
         bool at_end;     /* out: the device has no more; in: the end frame is in */
         bool in_control; /* out: a frame without payload is being sent */
         bool end_sent;

@@ -2,6 +2,7 @@
 
 /* From the device to the data connection. */
 
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -21,6 +22,16 @@ static void pump_out(Stream *stream);
 
 /* ---- from the device ----------------------------------------------------------------------------------------- */
 
+/* What is left of it nobody knows: there may be no end to it. */
+static void end_too_large(Stream *stream)
+{
+        (void) snprintf(
+                stream->bound_text, sizeof stream->bound_text,
+                "the device has given %llu bytes of state, and more: policy \"max-state-mib\" allows %llu MiB",
+                (unsigned long long) stream->given_bytes, (unsigned long long) (stream->most_bytes / MIB));
+        stream_end(stream, -EFBIG, stream->bound_text);
+}
+
 static void on_device_read(void *userdata, int status, size_t size)
 {
         Buffer *buffer = userdata;
@@ -31,6 +42,11 @@ static void on_device_read(void *userdata, int status, size_t size)
                 return;
         if (status < 0) {
                 stream_end(stream, status, "the device refused to give its state");
+                return;
+        }
+        stream->given_bytes += size;
+        if (stream->most_bytes > 0 && stream->given_bytes > stream->most_bytes) {
+                end_too_large(stream);
                 return;
         }
         if (size > 0 && stream->at_end) {
@@ -369,6 +385,7 @@ int stream_precopy_new(struct event_base *base, AgentDevice *device, int fd, con
         if (r < 0)
                 return r;
         p = &stream->precopy;
+        stream_bound(stream, limits->state_bytes);
         p->limits = *limits;
         p->limits.bandwidth = MIN(p->limits.bandwidth, BANDWIDTH_MAX);
         p->limits.precopy_rate = MIN(p->limits.precopy_rate, BANDWIDTH_MAX);
@@ -382,6 +399,11 @@ int stream_precopy_new(struct event_base *base, AgentDevice *device, int fd, con
         }
         *ret = stream;
         return 0;
+}
+
+void stream_bound(Stream *stream, uint64_t bytes)
+{
+        stream->most_bytes = bytes;
 }
 
 void stream_hold(Stream *stream, bool hold)

@@ -31,6 +31,9 @@ int stream_out_new(struct event_base *base, AgentDevice *device, int fd, StreamE
 int stream_precopy_new(struct event_base *base, AgentDevice *device, int fd, const TransferLimits *limits,
                        StreamEnd on_converged, void *userdata, Stream **ret) _must_check_;
 
+/* It fails with -EFBIG when the device has given more than so many bytes; 0: however much it gives. */
+void stream_bound(Stream *stream, uint64_t bytes);
+
 /* A stream that has converged asks the device for nothing more, for now: what else the device is asked must not wait behind
  * that. */
 void stream_hold(Stream *stream, bool hold);

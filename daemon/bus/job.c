@@ -166,6 +166,34 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error)
         return bus_authorise(((JobView *) userdata)->bus, m, "org.migmgr1.cancel", cancel);
 }
 
+static void resolve(Bus *bus, sd_bus_message *m)
+{
+        char text[JSON_TEXT_MAX];
+        void *view = NULL;
+        const char *name = "";
+        Resolve how;
+        Outcome outcome = OUTCOME_NO_SUCH_JOB;
+
+        (void) sd_bus_message_read(m, "s", &name);
+        how = resolve_from_string(name);
+        (void) snprintf(text, sizeof text, "the job is not known any more");
+        if (how <= RESOLVE_NONE) {
+                (void) snprintf(text, sizeof text, "\"%.60s\" is not \"run-here\" or \"discard-here\"", name);
+                outcome = OUTCOME_INVALID_ARGUMENT;
+        } else if (job_find(bus->bus, sd_bus_message_get_path(m), NULL, bus, &view, NULL) > 0) {
+                outcome = manager_resolve(bus->manager, ((JobView *) view)->job, how, text);
+        }
+        if (outcome == OUTCOME_NONE)
+                bus_reply(bus, m, "");
+        else
+                bus_reply_error(bus, m, outcome, text);
+}
+
+static int method_resolve(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        return bus_authorise(((JobView *) userdata)->bus, m, "org.migmgr1.resolve", resolve);
+}
+
 #define TEXT(name) SD_BUS_PROPERTY(name, "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE)
 #define USEC(name) SD_BUS_PROPERTY(name, "t", get_usec, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE)
 
@@ -188,6 +216,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Devices", "a(oss)", get_devices, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Error", "(ss)", get_error, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_METHOD("Cancel", "", "", method_cancel, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Resolve", SD_BUS_ARGS("s", how), SD_BUS_NO_RESULT, method_resolve,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_SIGNAL_WITH_ARGS("PhaseReached", SD_BUS_ARGS("s", phase, "s", state), 0),
         SD_BUS_SIGNAL_WITH_ARGS("DeviceChanged", SD_BUS_ARGS("s", device, "s", state), 0),
         SD_BUS_VTABLE_END,

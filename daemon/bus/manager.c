@@ -221,25 +221,114 @@ static int method_reset_device(sd_bus_message *m, void *userdata, sd_bus_error *
 
 /* ---- history ------------------------------------------------------------------------------------------------- */
 
+static void reply_history_error(Waiting *waiting, const char *text)
+{
+        char full[BUS_TEXT_MAX];
+
+        (void) snprintf(full, sizeof full, "%.200s/history.db cannot be read: %.300s",
+                        waiting->bus->host->config.state_dir, text);
+        bus_reply_error(waiting->bus, waiting->m, OUTCOME_STORE, full);
+}
+
+static void reply_job(Bus *bus, sd_bus_message *m, json_object *json, json_object *steps)
+{
+        json_add(json, "steps", steps ? steps : json_new_array());
+        bus_reply(bus, m, "s", json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+}
+
+/* As long as there is the job itself, that says more than what was read. */
+static void on_job_found(void *userdata, int status, const char *text, const char *report, const char *list)
+{
+        Waiting *waiting = userdata;
+        _cleanup_(json_object_putp) json_object *json = NULL;
+        JsonReader reader = {.where = "history"};
+        const char *id = "";
+        Job *job;
+
+        (void) sd_bus_message_rewind(waiting->m, true);
+        (void) sd_bus_message_read(waiting->m, "s", &id);
+        job = manager_find_job(waiting->bus->manager, id);
+        if (job)
+                json = job_to_json(job);
+        else if (report)
+                json = json_parse(&reader, report, strlen(report));
+        if (json)
+                reply_job(waiting->bus, waiting->m, json,
+                          list ? json_parse(&reader, list, strlen(list)) : NULL);
+        else if (status < 0)
+                reply_history_error(waiting, text);
+        else
+                bus_reply_error(waiting->bus, waiting->m, OUTCOME_NO_SUCH_JOB,
+                                "no job of that UUID is known here; migctl history lists those that are");
+        waiting_free(waiting);
+}
+
+/* The disk is asked only about what is not known without it. */
 static int method_get_job(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
         _cleanup_(json_object_putp) json_object *json = NULL;
         Bus *bus = userdata;
-        const char *id, *text;
+        const char *id;
         Job *job;
         int r = sd_bus_message_read(m, "s", &id);
 
         if (r < 0)
                 return r;
         job = manager_find_job(bus->manager, id);
-        if (job)
+        if (job && !job->restored) {
                 json = job_to_json(job);
-        text = json ? json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN)
-                    : manager_find_history(bus->manager, id);
-        if (text)
-                bus_reply(bus, m, "s", text);
+                reply_job(bus, m, json, json_object_get(job->steps));
+        } else {
+                store_find_job(bus->host->store, id, on_job_found, wait_for(bus, m));
+        }
+        return 1;
+}
+
+static void on_jobs_listed(void *userdata, int status, const char *text, const char *list, const char *none)
+{
+        Waiting *waiting = userdata;
+
+        if (status < 0)
+                reply_history_error(waiting, text);
         else
-                bus_reply_error(bus, m, OUTCOME_NO_SUCH_JOB, "no job of that UUID is known here");
+                bus_reply(waiting->bus, waiting->m, "s", list);
+        waiting_free(waiting);
+}
+
+static int read_filter(sd_bus_message *m, StoreFilter *filter)
+{
+        const char *key, *value;
+        int r = sd_bus_message_enter_container(m, 'a', "{sv}");
+
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+                r = sd_bus_message_read(m, "s", &key);
+                if (r >= 0 && streq(key, "since-usec")) {
+                        r = sd_bus_message_read(m, "v", "t", &filter->since_usec);
+                } else if (r >= 0 && (streq(key, "vm") || streq(key, "result"))) {
+                        r = sd_bus_message_read(m, "v", "s", &value);
+                        if (r >= 0 && streq(key, "vm"))
+                                (void) snprintf(filter->vm, sizeof filter->vm, "%s", value);
+                        else if (r >= 0)
+                                (void) snprintf(filter->result, sizeof filter->result, "%s", value);
+                } else if (r >= 0) {
+                        r = -EINVAL;
+                }
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 || filter->since_usec > INT64_MAX ? -EINVAL : 0;
+}
+
+static int method_list_history(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        Bus *bus = userdata;
+        StoreFilter filter = {};
+
+        if (read_filter(m, &filter) < 0)
+                bus_reply_error(bus, m, OUTCOME_INVALID_ARGUMENT,
+                                "the options are \"vm\" (s), \"since-usec\" (t) and \"result\" (s)");
+        else
+                store_list_jobs(bus->host->store, &filter, on_jobs_listed, wait_for(bus, m));
         return 1;
 }
 
@@ -293,6 +382,8 @@ static const sd_bus_vtable vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("ListJobs", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", jobs), method_list_jobs,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ListHistory", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", jobs),
+                                method_list_history, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetJob", SD_BUS_ARGS("s", job), SD_BUS_RESULT("s", report), method_get_job,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("ListPlugins", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", plugins),

@@ -57,6 +57,11 @@ bool half_device_is_lost(const Half *half, uint32_t device)
         return d->lost || (d->was_reset && here);
 }
 
+bool half_device_is_quarantined(const Half *half, uint32_t device)
+{
+        return half->devices[device].quarantined;
+}
+
 bool half_device_may_have_run(uint32_t flags, DeviceState state)
 {
         if (flags & DEVICE_SUPERVISED)
@@ -87,6 +92,8 @@ int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devic
                 half->vmm_resumed = side == SIDE_SOURCE && sight->vmm_runs;
                 /* What the process before knew is forgotten: the worst is assumed. */
                 half->drained = side == SIDE_SOURCE;
+                half->halted = side == SIDE_SOURCE && !sight->vmm_runs;
+                half->forgot = owner == OWNER_ABORTED;
                 half->tried_nobody = side == SIDE_SOURCE && owner != OWNER_SOURCE;
                 /* What had turned it back is not in the record; that it was turned back is. */
                 half->failure.cause = owner == OWNER_DONE ? HALF_CAUSE_NONE : HALF_CAUSE_RESTART;
@@ -135,6 +142,7 @@ static JobResult result_of_cause(HalfCause cause)
         case HALF_CAUSE_VMM_RESUMED:
         case HALF_CAUSE_PEER:
         case HALF_CAUSE_RESTART:
+        case HALF_CAUSE_RESOLVED:
         case HALF_CAUSE_MAX:
         case HALF_CAUSE_INVALID: break;
         }

@@ -80,6 +80,25 @@ static const HalfRow rows[] = {
         {IN(DESTINATION_READY), HALF_VMM_GONE, .next = DESTINATION_PROMISE, .cause = HALF_CAUSE_VMM_GONE},
         {IN(DESTINATION_READY), SAID(BEGIN), .phase = PHASE_INTAKE, .next = HALF_STAY, .answer = true},
 
+        /* a person's word (docs/in-doubt.md): the source is gone for good, and has not run since. While it can be asked it is
+         * for the source to decide. DONE to a copy that was not started is such a word, too, given there */
+        {IN(DESTINATION_READY), HALF_RESOLVE, .when = WHEN_RUN_HERE | WHEN_UNLINKED,
+         .next = DESTINATION_OWNER, .noway = true},
+        {IN(DESTINATION_PROMISED), HALF_RESOLVE, .when = WHEN_RUN_HERE | WHEN_UNLINKED | WHEN_VMM_LIVES,
+         .next = DESTINATION_OWNER, .noway = true},
+        {IN(DESTINATION_READY), SAID(DONE), .next = DESTINATION_OWNER, .noway = true},
+        {IN(DESTINATION_PROMISED), SAID(DONE), .when = WHEN_VMM_LIVES, .next = DESTINATION_OWNER,
+         .noway = true},
+        {IN(DESTINATION_PROMISED), SAID(DONE), .next = DESTINATION_GATHER},
+        /* ... or nobody needs the copy */
+        {IN(DESTINATION_READY) | IN(DESTINATION_PROMISED), HALF_RESOLVE, .when = WHEN_DISCARD_HERE,
+         .next = DESTINATION_GATHER, .cause = HALF_CAUSE_RESOLVED},
+        /* ... or what ran here is over: all devices stand before anybody may count on that (rule 3) */
+        {IN(DESTINATION_MAYBE), HALF_RESOLVE, .when = WHEN_DISCARD_HERE, .next = DESTINATION_LOOK,
+         .cause = HALF_CAUSE_RESOLVED},
+        /* the source's operator was quicker */
+        {IN(DESTINATION_MAYBE), SAID(END), .next = DESTINATION_LOOK},
+
         /* rule 2: durable before any device leaves STOP */
         {IN(DESTINATION_OWNER), HALF_REACHED, .when = WHEN_VMM_GONE, .next = DESTINATION_PROMISE,
          .cause = HALF_CAUSE_VMM_GONE},
@@ -177,10 +196,13 @@ static const HalfRow rows[] = {
         {IN(DESTINATION_DISCARD), HALF_DEADLINE, .next = DESTINATION_DISCARD},
         {IN(DESTINATION_DISCARDED), HALF_REACHED, .when = WHEN_END_SEEN, .next = DESTINATION_OVER,
          .send = MESSAGE_ENDED, .acked = true},
+        {IN(DESTINATION_DISCARDED), HALF_REACHED, .when = WHEN_DONE_SEEN, .next = DESTINATION_OVER,
+         .send = MESSAGE_DONEACK, .acked = true},
         {IN(DESTINATION_DISCARDED), HALF_REACHED, .next = DESTINATION_GONE},
         {IN(DESTINATION_DISCARDED), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(DESTINATION_DISCARDED), HALF_DEADLINE, .next = DESTINATION_DISCARDED},
         {IN(DESTINATION_GONE), SAID(END), .next = DESTINATION_OVER, .send = MESSAGE_ENDED, .acked = true},
+        {IN(DESTINATION_GONE), SAID(DONE), .next = DESTINATION_OVER, .send = MESSAGE_DONEACK, .acked = true},
 
         /* whatever it is doing, it says how it stands */
         {ALL, SAID(ASK), .next = HALF_STAY, .answer = true},

@@ -118,6 +118,29 @@ static const HalfRow rows[] = {
         {IN(SOURCE_DOUBT), HALF_DEADLINE, .next = HALF_STAY, .send = MESSAGE_ASK, .rearm = HALF_TIME_DOUBT},
         {SOURCE_TRANSIT, HALF_DEADLINE, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_DEADLINE},
 
+        /* a person's word (docs/in-doubt.md). The source runs again: the destination is fenced first, where that is
+         * configured (rule 8), and whatever it says meanwhile, it may be dead by the time we have heard it */
+        {IN(SOURCE_DOUBT), HALF_RESOLVE, .when = WHEN_RUN_HERE | WHEN_VMM_LIVES | WHEN_FENCE,
+         .next = SOURCE_FENCE, .cause = HALF_CAUSE_RESOLVED},
+        {IN(SOURCE_DOUBT), HALF_RESOLVE, .when = WHEN_RUN_HERE | WHEN_VMM_LIVES, .next = SOURCE_ABORT,
+         .cause = HALF_CAUSE_RESOLVED},
+        {IN(SOURCE_FENCE), HALF_REACHED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT},
+        {IN(SOURCE_FENCE), HALF_REACHED, .next = SOURCE_DOUBT},
+        {IN(SOURCE_FENCE), HALF_FAILED, .next = SOURCE_DOUBT},
+        /* ... or gives up what is here, so that the destination's copy is the VM: but none that is stale (rule 4) */
+        {IN(SOURCE_DOUBT), HALF_RESOLVE, .when = WHEN_DISCARD_HERE | WHEN_VMM_LIVES | WHEN_NOT_RESUMED,
+         .next = SOURCE_DISCARD, .cause = HALF_CAUSE_RESOLVED, .noway = true},
+        {IN(SOURCE_ORPHAN) | IN(SOURCE_UNSEEN), HALF_RESOLVE, .when = WHEN_DISCARD_HERE,
+         .next = SOURCE_DISCARD, .cause = HALF_CAUSE_RESOLVED, .noway = true},
+        /* the destination's operator was quicker */
+        {IN(SOURCE_ORPHAN) | IN(SOURCE_UNSEEN), SAID(STARTED), .next = SOURCE_DISCARD, .noway = true},
+        {IN(SOURCE_DISCARD), HALF_REACHED, .next = SOURCE_NOBODY},
+        {IN(SOURCE_DISCARD), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
+        {IN(SOURCE_DISCARD), HALF_DEADLINE, .next = SOURCE_DISCARD},
+        /* nothing is left here, and the destination is not waited for any longer */
+        {IN(SOURCE_DOUBT), HALF_RESOLVE, .when = WHEN_DISCARD_HERE | WHEN_VMM_GONE, .next = SOURCE_DONE,
+         .cause = HALF_CAUSE_RESOLVED},
+
         /* the destination runs the VM */
         {IN(SOURCE_DONE), HALF_REACHED, .next = SOURCE_RELEASE},
         {IN(SOURCE_DONE), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
@@ -140,6 +163,9 @@ static const HalfRow rows[] = {
         /* what that device held is lost if the VM goes on here, and its name is in the result */
         {SOURCE_BACK | SOURCE_TRANSIT | IN(SOURCE_NOBODY), HALF_DEVICE_RESET, .next = HALF_STAY},
 
+        /* what was held and is known not to have gone over is lost with its VMM */
+        {IN(SOURCE_HELD), HALF_VMM_GONE, .when = WHEN_SEEN, .next = SOURCE_RESUME,
+         .cause = HALF_CAUSE_VMM_GONE},
         /* rule 4: the VMM died and nobody saw it run again; nobody can tell what it did */
         {SOURCE_BACK, HALF_VMM_GONE, .when = WHEN_SEEN, .next = HALF_STAY, .cause = HALF_CAUSE_VMM_GONE},
         {SOURCE_BACK, HALF_VMM_GONE, .next = SOURCE_UNSEEN, .cause = HALF_CAUSE_VMM_GONE},
@@ -151,6 +177,10 @@ static const HalfRow rows[] = {
         {IN(SOURCE_BACK_RUN), HALF_REACHED, .next = SOURCE_FIND},
         {IN(SOURCE_FIND), HALF_REACHED, .next = SOURCE_RUN_AGAIN},
         {IN(SOURCE_RUN_AGAIN), HALF_REACHED, .next = SOURCE_REPAIR},
+        /* what a device has lost nobody may work without unseen, if policy says so */
+        {IN(SOURCE_REPAIR), HALF_REACHED, .when = WHEN_HOLD, .next = SOURCE_HELD},
+        {IN(SOURCE_HELD), HALF_VMM_RESUMED, .next = SOURCE_SETTLE},
+        {IN(SOURCE_HELD), HALF_RESOLVE, .when = WHEN_RUN_HERE | WHEN_VMM_LIVES, .next = SOURCE_RESUME},
         {IN(SOURCE_REPAIR), HALF_REACHED, .next = SOURCE_RESUME},
         {IN(SOURCE_RESUME), HALF_REACHED, .next = SOURCE_SETTLE},
         {IN(SOURCE_RESUME), HALF_FAILED, .next = SOURCE_STUCK, .cause = HALF_CAUSE_FAILED},

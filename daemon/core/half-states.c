@@ -136,6 +136,16 @@ const HalfStateDesc half_states[HALF_STATE_MAX] = {
         [SOURCE_STUCK] = {
                 "source-stuck", PHASE_RUN, JOB_STATE_IN_DOUBT, .vmm = VMM_ACT_RESUME, .time = HALF_TIME_PHASE,
                 .doc = "The source owns the VM, but its VMM does not resume it. Tried again and again."},
+        [SOURCE_HELD] = {
+                "source-held", PHASE_RUN, JOB_STATE_IN_DOUBT,
+                .doc = "A device has lost its state, and policy has the VM stand until somebody lets it go on by its VMM."},
+        [SOURCE_FENCE] = {
+                "source-fence", PHASE_HANDOVER, JOB_STATE_SETTLING, .fence = true, .time = HALF_TIME_FENCE,
+                .doc = "A person wants the VM to run here: first the destination is kept from running it, for good."},
+        [SOURCE_DISCARD] = {
+                "source-discard", PHASE_HANDOVER, JOB_STATE_SETTLING, .device = DEVICE_ACT_DISCARD, .vmm = VMM_ACT_END,
+                .patience = HALF_TOLERANT, .time = HALF_TIME_PHASE,
+                .doc = "The VM is the destination's, as a person says, or as it says itself: what is left here goes. A device that can't be reset is let go as it is."},
         [SOURCE_LOST] = {
                 "source-lost", PHASE_RELEASE, JOB_STATE_FINISHED, .record = OWNER_ABORTED,
                 .doc = "The source's VMM died and the destination has no copy: the VM is lost."},

@@ -19,6 +19,7 @@ typedef enum HalfTime {
         HALF_TIME_PHASE, /* the phase's deadline, for each participant */
         HALF_TIME_DOUBT, /* no answer for this long: in doubt */
         HALF_TIME_RETRY, /* again after a second */
+        HALF_TIME_FENCE, /* as long as the command may take */
 } HalfTime;
 
 typedef struct HalfStateDesc {
@@ -29,6 +30,7 @@ typedef struct HalfStateDesc {
         DeviceAct device;
         VmmAct vmm;
         bool connect;         /* the source makes the data connections */
+        bool fence;           /* the destination is kept from running */
         Message send, expect; /* to the other half on entry, and what it answers */
         Owner record;         /* what is made durable, unless it already is */
         HalfPatience patience;
@@ -63,7 +65,12 @@ enum {
         WHEN_ONWARD = 1 << 19,    /* NOWAY, or policy has the VM stay once it is handed over */
         WHEN_HOLD = 1 << 20,      /* a device is lost at the source, and policy has the VM stand then */
         WHEN_HELD = 1 << 21, /* the vCPUs were held before the VMM began to run, and have not been let go */
-        WHEN_MAX = 1 << 22,
+        WHEN_RUN_HERE = 1 << 22,     /* the person says so */
+        WHEN_DISCARD_HERE = 1 << 23, /* ... or so */
+        WHEN_UNLINKED = 1 << 24,     /* there is no control connection */
+        WHEN_FENCE = 1 << 25,        /* a command is configured that fences the destination */
+        WHEN_NOT_RESUMED = 1 << 26,  /* this process has not seen the source's vCPUs run again */
+        WHEN_MAX = 1 << 27,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */
@@ -81,6 +88,7 @@ typedef struct HalfRow {
         bool answer;     /* send what this state says when it is asked */
         HalfTime rearm;  /* set the timer to this */
         bool acked;      /* both ends know the end */
+        bool noway;      /* from here on there is no way back */
         HalfCause cause; /* why, if nothing went wrong before */
 } HalfRow;
 
@@ -110,7 +118,7 @@ _Static_assert(SOURCE_STATES <= 64 && DESTINATION_STATES <= 64, "a set of states
 #define SOURCE_BACK                                                                         \
         (IN(SOURCE_ABORT) | IN(SOURCE_LOOK) | IN(SOURCE_REOPEN) | IN(SOURCE_BACK_P2P) |     \
          IN(SOURCE_BACK_RUN) | IN(SOURCE_FIND) | IN(SOURCE_RUN_AGAIN) | IN(SOURCE_REPAIR) | \
-         IN(SOURCE_RESUME) | IN(SOURCE_STUCK) | IN(SOURCE_SETTLE) | IN(SOURCE_UNLOG))
+         IN(SOURCE_RESUME) | IN(SOURCE_STUCK) | IN(SOURCE_HELD) | IN(SOURCE_SETTLE) | IN(SOURCE_UNLOG))
 
 /* ---- and of the destination's ------------------------------------------------------------------------------------ */
 

@@ -54,13 +54,18 @@ static const char *const half_event_names[HALF_EVENT_MAX] = {
         [HALF_FAILED] = "failed",
         [HALF_BLACKOUT] = "blackout",
         [HALF_DEVICE_RESET] = "device reset by its VMM",
+        [HALF_RESOLVE] = "resolve",
 };
 
 static const char *const half_who_names[HALF_WHO_MAX] = {
-        [HALF_WHO_DEVICE] = "device",
-        [HALF_WHO_VMM] = "vmm",
-        [HALF_WHO_PEER] = "peer",
-        [HALF_WHO_RECORD] = "record",
+        [HALF_WHO_DEVICE] = "device", [HALF_WHO_VMM] = "vmm",     [HALF_WHO_PEER] = "peer",
+        [HALF_WHO_RECORD] = "record", [HALF_WHO_FENCE] = "fence",
+};
+
+static const char *const resolve_names[RESOLVE_MAX] = {
+        [RESOLVE_NONE] = "",
+        [RESOLVE_RUN_HERE] = "run-here",
+        [RESOLVE_DISCARD_HERE] = "discard-here",
 };
 
 static const char *const half_cause_names[HALF_CAUSE_MAX] = {
@@ -78,6 +83,7 @@ static const char *const half_cause_names[HALF_CAUSE_MAX] = {
         [HALF_CAUSE_VMM_RESUMED] = "vmm-resumed",
         [HALF_CAUSE_PEER] = "peer",
         [HALF_CAUSE_RESTART] = "restart",
+        [HALF_CAUSE_RESOLVED] = "resolved",
 };
 
 DEFINE_STRING_TABLE(JobState, job_state, job_state_names);
@@ -86,6 +92,7 @@ DEFINE_STRING_TABLE(VmmAct, vmm_act, vmm_act_names);
 DEFINE_STRING_TABLE(HalfEventType, half_event, half_event_names);
 DEFINE_STRING_TABLE(HalfWho, half_who, half_who_names);
 DEFINE_STRING_TABLE(HalfCause, half_cause, half_cause_names);
+DEFINE_STRING_TABLE(Resolve, resolve, resolve_names);
 
 /* One call of half_step(). */
 typedef struct Step {
@@ -184,6 +191,7 @@ static void emit_timer(Step *s, HalfTime time)
                 break;
         case HALF_TIME_DOUBT: usec = s->plan->doubt_usec; break;
         case HALF_TIME_RETRY: usec = RETRY_USEC; break;
+        case HALF_TIME_FENCE: usec = s->plan->fence_usec + MARGIN_USEC; break;
         }
         emit(s, HALF_EFFECT_TIMER)->deadline_usec = usec;
 }
@@ -209,7 +217,7 @@ static void note_failure(Step *s, HalfCause cause, HalfWho who)
 
 static bool anything_pending(const Half *half)
 {
-        if (half->peer_pending || half->vmm_pending || half->record_pending)
+        if (half->peer_pending || half->vmm_pending || half->record_pending || half->fence_pending)
                 return true;
         for (uint32_t i = 0; i < half->n_devices; i++)
                 if (half->devices[i].pending)
@@ -325,10 +333,58 @@ static uint32_t next_turn(const Step *s)
         return turn;
 }
 
+static bool would_reset(const DeviceProgram *program)
+{
+        for (uint32_t i = 0; i < program->n; i++)
+                if (program->ops[i].type == DEVICE_OP_RESET)
+                        return true;
+        return false;
+}
+
+/* A device that has failed, and that its policy does not want reset: what it does is not asked of it. -EINVAL: it does not
+ * come to run, then. */
+static int leave_alone(const Step *s, uint32_t i, DeviceProgram *program)
+{
+        HalfDevice *device = &s->half->devices[i];
+
+        device->quarantined |= s->plan->devices[i].on_error == POLICY_ON_ERROR_QUARANTINE;
+        *program = (DeviceProgram){};
+        switch (desc(s)->device) {
+        case DEVICE_ACT_DISCARD:
+                *program = (DeviceProgram){.n = 1, .ops = {{.type = DEVICE_OP_CLOSE}}};
+                return 0;
+        case DEVICE_ACT_REPAIR: return -EINVAL;
+        default: return 0;
+        }
+}
+
+/* What is asked of it in this state. -EINVAL: there is no way. */
+static int plan_program(const Step *s, uint32_t i, DeviceProgram *program)
+{
+        HalfDevice *device = &s->half->devices[i];
+        DeviceAct act = desc(s)->device;
+        int r = device_program(act, device->state, device->flags, device->gone, program);
+
+        if (r < 0 || s->plan->devices[i].on_error == POLICY_ON_ERROR_RESET)
+                return r;
+        if ((act == DEVICE_ACT_DISCARD && device->failed_once) ||
+            ((act == DEVICE_ACT_REPAIR || act == DEVICE_ACT_BACK_P2P) && would_reset(program)))
+                return leave_alone(s, i, program);
+        return 0;
+}
+
+/* A change of state refused, ERROR, or no answer: what a stream or the other side does is not the device's fault. */
+static void note_device_failed(const Step *s, uint32_t i, bool at_fault)
+{
+        HalfDevice *device = &s->half->devices[i];
+
+        device->failed = true;
+        device->failed_once |= at_fault && s->plan->devices[i].on_error != POLICY_ON_ERROR_RESET;
+}
+
 /* Asks those that are to be asked next, once all before have answered. Returns whether anybody was asked. */
 static bool command_next(Step *s)
 {
-        DeviceAct act = desc(s)->device;
         DeviceProgram program;
         bool asked = false;
         uint32_t turn;
@@ -340,7 +396,7 @@ static bool command_next(Step *s)
                         if (!device->waits || turn_of(s, i) != turn)
                                 continue;
                         device->waits = false;
-                        if (device_program(act, device->state, device->flags, device->gone, &program) < 0) {
+                        if (plan_program(s, i, &program) < 0) {
                                 device->failed = true; /* it has changed since all were planned */
                                 note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
                         } else if (program.n > 0) {
@@ -356,7 +412,6 @@ static bool command_next(Step *s)
 static void enter_devices(Step *s)
 {
         Half *half = s->half;
-        DeviceAct act = desc(s)->device;
         DeviceProgram program;
         bool hopeless = false;
 
@@ -365,7 +420,7 @@ static void enter_devices(Step *s)
 
                 if (skips_device(s, i))
                         continue;
-                if (device_program(act, device->state, device->flags, device->gone, &program) < 0)
+                if (plan_program(s, i, &program) < 0)
                         device->failed = hopeless = true;
         }
         if (hopeless)
@@ -405,6 +460,8 @@ static void enter_vmm(Step *s)
         s->half->vmm_pending = true;
         if (desc(s)->vmm == VMM_ACT_SEAL)
                 s->half->drained = true;
+        if (desc(s)->vmm == VMM_ACT_HALT)
+                s->half->halted = true;
         if (desc(s)->vmm == VMM_ACT_ARRIVE || desc(s)->vmm == VMM_ACT_GATE || desc(s)->vmm == VMM_ACT_RUN)
                 s->half->ran = true;
 }
@@ -415,7 +472,7 @@ static void enter_record(Step *s)
         Owner owner = desc(s)->record;
         HalfEffect *effect;
 
-        if (owner == OWNER_UNRECORDED || half->owner == owner)
+        if (owner == OWNER_UNRECORDED || (half->owner == owner && !half->owner_unsure))
                 return;
         if (owner == OWNER_NOBODY)
                 half->tried_nobody = true;
@@ -423,6 +480,14 @@ static void enter_record(Step *s)
         effect->owner = owner;
         effect->noway = half->noway;
         half->record_pending = true;
+}
+
+static void enter_fence(Step *s)
+{
+        if (!desc(s)->fence)
+                return;
+        emit(s, HALF_EFFECT_FENCE)->deadline_usec = s->plan->fence_usec;
+        s->half->fence_pending = true;
 }
 
 static void enter_peer(Step *s)
@@ -447,8 +512,9 @@ static HalfEventType enter(Step *s, HalfState state)
         half->state = state;
         half->step++;
         half->begun |= desc(s)->phase != PHASE_CHECK && state != SOURCE_OVER;
-        half->peer_pending = half->vmm_pending = half->record_pending = half->peer_owed = half->failed =
-                false;
+        half->owner_unsure |= half->record_pending;
+        half->peer_pending = half->vmm_pending = half->record_pending = half->fence_pending = false;
+        half->peer_owed = half->failed = false;
         half->held &= (DESTINATION_HOLDING & IN(state)) != 0;
         for (uint32_t i = 0; i < half->n_devices; i++)
                 half->devices[i].pending = half->devices[i].failed = half->devices[i].waits = false;
@@ -460,6 +526,7 @@ static HalfEventType enter(Step *s, HalfState state)
         enter_record(s);
         enter_devices(s);
         enter_vmm(s);
+        enter_fence(s);
         enter_peer(s);
         emit_timer(s, desc(s)->time);
         if (desc(s)->device == DEVICE_ACT_NONE && !anything_pending(half) &&
@@ -516,6 +583,20 @@ static bool all_stand(const Half *half)
         return true;
 }
 
+/* Only a VM that stands can be kept so. A daemon that came on the way back does not know what was lost before. */
+static bool holds_vm(const Step *s)
+{
+        const Half *half = s->half;
+
+        if (half->vmm_gone || half->vmm_resumed || !half->halted)
+                return false;
+        for (uint32_t i = 0; i < half->n_devices; i++)
+                if (s->plan->devices[i].on_source_loss == POLICY_ON_SOURCE_LOSS_PAUSE &&
+                    (half->forgot || half_device_is_lost(half, i)))
+                        return true;
+        return false;
+}
+
 static bool holds(const Step *s, uint32_t when)
 {
         const Half *half = s->half;
@@ -531,6 +612,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_COPY: return s->event->copy;
         case WHEN_NO_COPY: return !s->event->copy;
         case WHEN_NOWAY: return half->noway || s->event->noway;
+        case WHEN_HOLD: return holds_vm(s);
         case WHEN_ONWARD: return half->noway || s->plan->onward;
         case WHEN_NOTHING_RAN: return nothing_ran(half);
         case WHEN_END_SEEN: return half->end_seen;
@@ -541,6 +623,11 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_LOGGING: return s->plan->logs_dma;
         case WHEN_PAGES: return s->plan->copies_pages;
         case WHEN_PUSH: return s->plan->push;
+        case WHEN_RUN_HERE: return s->event->resolve == RESOLVE_RUN_HERE;
+        case WHEN_DISCARD_HERE: return s->event->resolve == RESOLVE_DISCARD_HERE;
+        case WHEN_UNLINKED: return !half->linked;
+        case WHEN_FENCE: return s->plan->fence;
+        case WHEN_NOT_RESUMED: return !half->vmm_resumed;
         case WHEN_HELD: return half->held;
         }
         return false;
@@ -587,6 +674,7 @@ static void follow(Step *s, HalfEventType type)
                 if (type == HALF_MESSAGE && s->event->message == MESSAGE_GO && s->event->noway &&
                     row->next != HALF_STAY)
                         s->half->noway = true;
+                s->half->noway |= row->noway;
                 if (row->send != MESSAGE_NONE)
                         emit_send(s, row->send, row->send_phase ? row->send_phase : desc(s)->phase);
                 if (row->answer)
@@ -624,11 +712,9 @@ static bool resets_for_good(DeviceAct act)
 /* Asked once more, from the state in which it is now. */
 static bool ask_again(Step *s, uint32_t i)
 {
-        HalfDevice *device = &s->half->devices[i];
         DeviceProgram program;
 
-        if (device_program(desc(s)->device, device->state, device->flags, device->gone, &program) < 0 ||
-            program.n == 0)
+        if (plan_program(s, i, &program) < 0 || program.n == 0)
                 return false;
         command_device(s, i, &program);
         return true;
@@ -683,7 +769,9 @@ static void device_result(Step *s)
         device->pending = false;
         /* libvfio-user says of every device that it can pre-copy; one that can't says so by refusing the arc. */
         if (event->status < 0 && !(act == DEVICE_ACT_PRECOPY && event->state == DEVICE_STATE_RUNNING)) {
-                device->failed = true;
+                note_device_failed(s, event->device,
+                                   event->from != event->to || event->state == DEVICE_STATE_ERROR ||
+                                           event->state == DEVICE_STATE_UNKNOWN);
                 /* A device that its VMM drives is opened by the check: that it can't be is a finding, not a failure. So it is
                  * that one has no state to be read, for it can't be moved. */
                 if (half->state != SOURCE_CHECK_HERE ||
@@ -709,6 +797,8 @@ static void vmm_result(Step *s)
                 half->held = true;
         } else if (desc(s)->vmm == VMM_ACT_RESUME) {
                 half->vmm_resumed = true;
+        } else if (desc(s)->vmm == VMM_ACT_END) {
+                half->vmm_gone = true;
         }
         follow(s, barrier_look(s));
 }
@@ -722,9 +812,22 @@ static void record_result(Step *s)
         half->record_pending = false;
         if (s->event->status < 0) {
                 note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_RECORD);
-                half->failed = true;
+                half->failed = half->owner_unsure = true;
         } else {
+                half->owner_unsure = false;
                 half->owner = desc(s)->record;
+        }
+        follow(s, barrier_look(s));
+}
+
+static void fence_result(Step *s)
+{
+        if (s->event->step != s->half->step || !s->half->fence_pending)
+                return;
+        s->half->fence_pending = false;
+        if (s->event->status < 0) {
+                note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_FENCE);
+                s->half->failed = true;
         }
         follow(s, barrier_look(s));
 }
@@ -748,6 +851,7 @@ static void result(Step *s)
         case HALF_WHO_VMM: vmm_result(s); break;
         case HALF_WHO_RECORD: record_result(s); break;
         case HALF_WHO_PEER: peer_result(s); break;
+        case HALF_WHO_FENCE: fence_result(s); break;
         case HALF_WHO_MAX:
         case HALF_WHO_INVALID: break;
         }
@@ -788,7 +892,7 @@ static void deadline(Step *s)
                 if (!device->pending || device_usec(s, i) > due_usec)
                         continue;
                 device->pending = false;
-                device->failed = true;
+                note_device_failed(s, i, true);
                 device->state = DEVICE_STATE_UNKNOWN;
                 if (half->failure.cause == HALF_CAUSE_NONE) {
                         note_failure(s, HALF_CAUSE_DEADLINE, HALF_WHO_DEVICE);
@@ -800,6 +904,8 @@ static void deadline(Step *s)
                 late(s, &half->vmm_pending, HALF_WHO_VMM);
         if (half->peer_pending && phase_plan(s)->peer_usec <= due_usec)
                 late(s, &half->peer_pending, HALF_WHO_PEER);
+        if (half->fence_pending)
+                late(s, &half->fence_pending, HALF_WHO_FENCE);
         half->due_usec = 0;
         type = barrier_look(s);
         if (type == HALF_EVENT_MAX && half->due_usec == 0) { /* nobody was asked anew */
@@ -922,6 +1028,14 @@ static void message(Step *s)
         follow(s, barrier_look(s));
 }
 
+bool half_may_resolve(const HalfTable *table, const Plan *plan, const Half *half, Resolve resolve)
+{
+        const HalfEvent event = {.type = HALF_RESOLVE, .resolve = resolve};
+        Step s = {table, plan, (Half *) half, &event, NULL}; /* looked at only */
+
+        return find_row(&s, HALF_RESOLVE) != NULL;
+}
+
 int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEvent *event,
               HalfEffects *effects)
 {
@@ -953,6 +1067,12 @@ int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEv
                 follow(&s, HALF_VMM_RESUMED);
                 break;
         case HALF_MESSAGE: message(&s); break;
+        case HALF_RESOLVE:
+                if (!find_row(&s, HALF_RESOLVE))
+                        return HALF_E_FORBIDDEN;
+                half->resolved = event->resolve;
+                follow(&s, HALF_RESOLVE);
+                break;
         case HALF_REACHED:
         case HALF_FAILED:
         case HALF_EVENT_MAX:

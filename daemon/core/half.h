@@ -64,6 +64,9 @@ typedef enum HalfState {
         SOURCE_ORPHAN,
         SOURCE_UNSEEN,
         SOURCE_STUCK,
+        SOURCE_HELD,
+        SOURCE_FENCE,
+        SOURCE_DISCARD,
         SOURCE_LOST,
         /* The destination: forward. */
         DESTINATION_RECORD,
@@ -162,6 +165,7 @@ typedef enum HalfEventType {
         HALF_VMM_GONE,     /* the VMM's process is gone, and every duplicate of its files */
         HALF_VMM_RESUMED,  /* source: the vCPUs run, and nobody here asked for it */
         HALF_MESSAGE,      /* the other half says something */
+        HALF_RESOLVE,      /* a person has decided, who knows what no daemon can know */
         /* Made by the half itself; these and the ones above are what rows are written for. */
         HALF_REACHED, /* the barrier: all participants have answered */
         HALF_FAILED,  /* a participant failed, or did not answer in time */
@@ -176,11 +180,23 @@ typedef enum HalfWho {
         HALF_WHO_VMM,
         HALF_WHO_PEER,
         HALF_WHO_RECORD,
+        HALF_WHO_FENCE,
         HALF_WHO_MAX,
         HALF_WHO_INVALID = -EINVAL,
 } HalfWho;
 
 DECLARE_STRING_TABLE(HalfWho, half_who);
+
+/* What a person decides of the side that is asked (docs/in-doubt.md). */
+typedef enum Resolve {
+        RESOLVE_NONE,
+        RESOLVE_RUN_HERE,     /* the VM is to run here: the other side does not run it, and never will */
+        RESOLVE_DISCARD_HERE, /* what is here of it may go: the other side has the VM, or nobody needs it */
+        RESOLVE_MAX,
+        RESOLVE_INVALID = -EINVAL,
+} Resolve;
+
+DECLARE_STRING_TABLE(Resolve, resolve);
 
 typedef struct HalfEvent {
         HalfEventType type;
@@ -199,15 +215,18 @@ typedef struct HalfEvent {
         Phase phase; /* of BEGIN, REACHED, FAILED */
         bool noway;  /* of GO */
         bool copy;   /* of NOTSTARTED: the copy is kept */
+        /* HALF_RESOLVE */
+        Resolve resolve;
 } HalfEvent;
 
 /* ---- effects ------------------------------------------------------------------------------------------------- */
 
 typedef enum HalfEffectType {
-        HALF_EFFECT_DEVICE,  /* run `program` on `device`; answer with HALF_RESULT */
-        HALF_EFFECT_VMM,     /* `vmm_act`; answer with HALF_RESULT */
-        HALF_EFFECT_RECORD,  /* make `owner` durable; answer with HALF_RESULT */
-        HALF_EFFECT_SEND,    /* to the other half; no answer but its own */
+        HALF_EFFECT_DEVICE, /* run `program` on `device`; answer with HALF_RESULT */
+        HALF_EFFECT_VMM,    /* `vmm_act`; answer with HALF_RESULT */
+        HALF_EFFECT_RECORD, /* make `owner` durable; answer with HALF_RESULT */
+        HALF_EFFECT_SEND,   /* to the other half; no answer but its own */
+        HALF_EFFECT_FENCE,  /* source: see to it that the destination does not run; answer with HALF_RESULT */
         HALF_EFFECT_CONNECT, /* source: make the data connections; answer with HALF_RESULT of HALF_WHO_PEER */
         HALF_EFFECT_TIMER, /* HALF_DEADLINE after `deadline_usec`, which replaces the timer before; 0: none */
         HALF_EFFECT_ACKED, /* both ends know the end: the record may be pruned, the half let go */
@@ -218,7 +237,7 @@ typedef struct HalfEffect {
         HalfEffectType type;
         uint32_t step; /* to be given back with the answer */
         uint64_t
-                deadline_usec; /* DEVICE, VMM: from now; the participant should answer by itself before that */
+                deadline_usec; /* DEVICE, VMM, FENCE: from now; the participant should answer by itself before that */
         uint32_t device;
         DeviceProgram program;
         bool interrupt; /* DEVICE: it is busy with an older command that is of no more use */
@@ -256,6 +275,7 @@ typedef enum HalfCause {
         HALF_CAUSE_VMM_RESUMED,
         HALF_CAUSE_PEER, /* the other half said so: PROMISED, ABORT, END */
         HALF_CAUSE_RESTART,
+        HALF_CAUSE_RESOLVED, /* a person said so */
         HALF_CAUSE_MAX,
         HALF_CAUSE_INVALID = -EINVAL,
 } HalfCause;
@@ -287,6 +307,8 @@ typedef struct HalfDevice {
         bool unplugged;        /* ... because the VMM's connection to it has ended */
         DeviceState left;      /* when it went: as last read, UNKNOWN when it was about to change */
         bool dead;             /* it does not answer, or can't be brought back: no more commands */
+        bool failed_once;      /* it has failed in this job, and its policy wants no reset then */
+        bool quarantined;      /* ... but that nobody uses it before it was reset */
 } HalfDevice;
 
 /* Plain data: may be copied and compared byte for byte, and holds no point in time. */
@@ -295,10 +317,11 @@ typedef struct Half {
         HalfState state;
         uint32_t step;     /* number of the entry into `state` */
         Owner owner;       /* as last known to be durable */
+        bool owner_unsure; /* a write has failed, or was not waited for: the record may say that instead */
         bool tried_nobody; /* owner=nobody may be durable, whatever the store answered */
         bool check_only;
         bool linked;
-        bool peer_pending, vmm_pending, record_pending;
+        bool peer_pending, vmm_pending, record_pending, fence_pending;
         bool peer_owed;   /* the message of this state could not be sent: there was no connection */
         bool vmm_gone;    /* knowledge of this process: it saw the VMM dead */
         bool vmm_resumed; /* ... saw the source's vCPUs run again by themselves */
@@ -308,11 +331,14 @@ typedef struct Half {
         bool ran;     /* destination: it has asked the vCPUs to run, or its VMM to begin with that */
         bool held; /* ... had them held before that, and has not let go: whether they still are the VMM's adapter knows */
         bool begun;     /* it has left check: what becomes of its devices is told, records or no records */
+        bool halted; /* source: the vCPUs were made to stand, or stood when this process came */
+        bool forgot; /* source: it was on its way back when this process came, and what it had lost is forgotten */
         bool noway;     /* the source has said that there is no way back */
         bool end_seen;  /* destination: END came; ENDED is owed */
         bool done_seen; /* ... DONE came; DONEACK is owed */
         bool cancelled; /* somebody asked for that, and was not told that it is too late */
         bool acked;
+        Resolve resolved;  /* what a person has decided last, in this process */
         uint64_t due_usec; /* whose time is no longer than this is late when the timer runs out */
         HalfFailure failure;
         uint32_t n_devices;
@@ -345,6 +371,9 @@ void half_set_lost(Half *half, uint32_t device);
 /* The VM goes on, or would, without what the device held. */
 bool half_device_is_lost(const Half *half, uint32_t device);
 
+/* It has failed, was left as it is, and its policy says that nobody shall use it before it was reset. */
+bool half_device_is_quarantined(const Half *half, uint32_t device);
+
 /* At a destination that has restarted: what a device reads does not say that nothing was ever asked to run. Of a device that
  * its VMM drives only STOP says so, and only if it would have gone to RUNNING_P2P first. */
 bool half_device_may_have_run(uint32_t flags, DeviceState state);
@@ -365,13 +394,17 @@ int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devic
 
 typedef enum HalfResult {
         HALF_E_TOO_LATE =
-                1, /* HALF_CANCEL, HALF_TIMEOUT: the job is past the point where it can be stopped */
+                1,        /* HALF_CANCEL, HALF_TIMEOUT: the job is past the point where it can be stopped */
+        HALF_E_FORBIDDEN, /* HALF_RESOLVE: it is not for a person to decide, or not so */
 } HalfResult;
 
-/* One event. Fills `effects` (emptied first) and returns 0, or HALF_E_TOO_LATE and changes nothing. An event that
+/* One event. Fills `effects` (emptied first) and returns 0, or a HalfResult and changes nothing. An event that
  * means nothing in this state is taken and ignored. */
 int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEvent *event,
               HalfEffects *effects) _must_check_;
+
+/* Whether HALF_RESOLVE would be taken now. */
+bool half_may_resolve(const HalfTable *table, const Plan *plan, const Half *half, Resolve resolve);
 
 JobState half_job_state(const Half *half);
 Phase half_phase(const Half *half);

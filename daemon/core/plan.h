@@ -55,6 +55,8 @@ typedef struct Plan {
         bool hold_vcpus; /* at the destination vCPUs are held while the VMM takes these through their last arc */
         bool onward;     /* once handed over the VM stays there, whatever its devices do */
         uint64_t doubt_usec; /* after GO without an answer the job is in doubt */
+        bool fence; /* the destination is fenced before the source runs on a person's word; not of policy: the caller's */
+        uint64_t fence_usec; /* ... for so long at most */
         uint64_t
                 bandwidth; /* bytes a second of all that is sent while the VM runs; 0: no limit, here and below */
         uint64_t bandwidth_share; /* of each that sends then */

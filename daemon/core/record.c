@@ -29,6 +29,8 @@ static const Change changes[] = {
         {SIDE_SOURCE, OWNER_NOBODY, OWNER_DONE},
         {SIDE_SOURCE, OWNER_SOURCE, OWNER_ABORTED},
         {SIDE_SOURCE, OWNER_NOBODY, OWNER_ABORTED},
+        /* nobody saw whether it ran again, and a person says that it did not, or the destination that it runs it */
+        {SIDE_SOURCE, OWNER_ABORTED, OWNER_NOBODY, .only_noway = true},
         {SIDE_SOURCE, OWNER_UNRECORDED, OWNER_ABORTED}, /* the first write failed, or so it seemed */
         {SIDE_DESTINATION, OWNER_UNRECORDED, OWNER_PREPARED},
         {SIDE_DESTINATION, OWNER_PREPARED, OWNER_DESTINATION},

@@ -10,6 +10,9 @@ static const char *const call_names[PLUGIN_CALL_MAX] = {
 /* Functions that may take what they declare, and how much that may be from phase 5 on, where the VM stands. */
 #define BUDGET_EARLY_MAX_MS 60000
 
+/* Of one phase; a plugin that expects more is not taken at its word. */
+#define ESTIMATE_MAX_USEC (3600 * USEC_PER_SEC)
+
 const char *plugin_call_to_string(PluginCall call)
 {
         return (int) call < 0 || call >= PLUGIN_CALL_MAX ? NULL : call_names[call];
@@ -287,6 +290,6 @@ int plugin_answer_read(const PluginPacket *packet, PluginCall call, const char *
         ret->wait_ms = (uint32_t) head->numbers[PLUGIN_NUMBER_WAIT_MS];
         ret->bytes = MIN(head->numbers[PLUGIN_NUMBER_BYTES], (uint64_t) INT64_MAX);
         for (uint32_t p = 0; p < MIGMGR_PHASES; p++)
-                ret->usec[p] = MIN(head->numbers[PLUGIN_NUMBER_USEC + p], (uint64_t) INT64_MAX);
+                ret->usec[p] = MIN(head->numbers[PLUGIN_NUMBER_USEC + p], ESTIMATE_MAX_USEC);
         return 0;
 }

@@ -46,7 +46,9 @@ struct Plugin {
         int pidfd, fd;
         LoopIo *pid_io, *io;
         LoopTimer *timer; /* start anew; or the next call that will be late, or hangs */
-        LoopTimer *soon;  /* calls that can't even be sent are answered, from a clean stack */
+        LoopTimer *
+                soon; /* calls are sent together; those that can't be sent are answered, from a clean stack */
+        bool deaf;    /* its socket takes nothing any more */
 
         /* The first `n_sent` have been sent; the host is at work on the first. */
         Request *requests;
@@ -266,6 +268,7 @@ static void start(Plugin *plugin)
 
         plugin->started_usec = clock_monotonic_usec();
         plugin->state = PLUGIN_STATE_STARTING;
+        plugin->deaf = false;
         r = start_process(plugin);
         if (r < 0) {
                 (void) snprintf(text, sizeof text, "its process %.150s can't be started: %s",
@@ -375,6 +378,7 @@ static void send_waiting(Plugin *plugin)
                         break;
                 }
                 if (n < 0) {
+                        plugin->deaf = true;
                         loop_timer_soon(plugin->soon);
                         return;
                 }
@@ -392,13 +396,14 @@ static void on_writable(void *userdata)
                 send_waiting(plugin);
 }
 
-/* It does not run, or its socket has ended under our hands. */
 static void on_soon(void *userdata)
 {
         Plugin *plugin = userdata;
 
-        if (plugin->state == PLUGIN_STATE_READY)
-                on_readable(plugin);
+        if (plugin->state == PLUGIN_STATE_READY && plugin->deaf)
+                end(plugin, PLUGIN_END_DIED, "its process has ended");
+        else if (plugin->state == PLUGIN_STATE_READY)
+                send_waiting(plugin);
         else if (plugin->state != PLUGIN_STATE_STARTING)
                 tell_all(plugin, PLUGIN_END_ABSENT);
 }
@@ -435,7 +440,7 @@ void plugin_ask(Plugin *plugin, PluginPacket *packet, uint64_t budget_usec, bool
                              .size = size};
         memcpy(request->packet, packet, size);
         insert(plugin, request);
-        if (plugin->state == PLUGIN_STATE_READY)
+        if (plugin->state == PLUGIN_STATE_READY && urgent)
                 send_waiting(plugin);
         else if (plugin->state == PLUGIN_STATE_STARTING)
                 set_timer(plugin);

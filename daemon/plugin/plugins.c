@@ -43,7 +43,8 @@ typedef struct Ask {
         char device[DEVICE_ID_MAX + 1];
         PluginsView *view;     /* of a look */
         json_object *findings; /* of a look, a check; not owned */
-        PluginPacket packet;   /* what is asked, also again */
+        void *asked;           /* of a transition: the packet, to be sent again; owned */
+        size_t asked_size;
         LoopTimer *soon;
         uint32_t n_items, n_waiting;
         Item items[];
@@ -54,6 +55,8 @@ struct Plugins {
         uint32_t n;
         Plugin *plugins[PLUGINS_MAX];
         Ask *asks;
+        PluginPacket
+                packet; /* one that is being made: there may be an asking for each of a thousand devices */
 };
 
 /* ---- findings ------------------------------------------------------------------------------------------------- */
@@ -97,6 +100,7 @@ static void ask_free(Ask *ask)
                 loop_timer_free(ask->items[i].again);
         }
         loop_timer_free(ask->soon);
+        free(ask->asked);
         free(ask);
 }
 
@@ -287,7 +291,7 @@ void plugins_look(Plugins *plugins, const PluginDevice *device, Side side, Plugi
                   LoopCallback done, void *userdata)
 {
         Ask *ask = ask_new(plugins, PLUGIN_CALL_LOOK, device, side, PHASE_CHECK, plugins->n, userdata);
-        int r = fill(&ask->packet, ask->call, device, NULL, NULL, NULL);
+        int r = fill(&plugins->packet, ask->call, device, NULL, NULL, NULL);
 
         ask->done = done;
         ask->view = view;
@@ -299,7 +303,8 @@ void plugins_look(Plugins *plugins, const PluginDevice *device, Side side, Plugi
                 (void) add_item(ask, plugins->plugins[i], LOOK_USEC);
         ask->n_waiting = ask->n_items;
         for (uint32_t i = 0; i < ask->n_items; i++)
-                plugin_ask(ask->items[i].plugin, &ask->packet, LOOK_USEC, false, on_looked, &ask->items[i]);
+                plugin_ask(ask->items[i].plugin, &plugins->packet, LOOK_USEC, false, on_looked,
+                           &ask->items[i]);
         if (ask->n_items == 0)
                 loop_timer_soon(ask->soon);
 }
@@ -360,7 +365,7 @@ void plugins_check(Plugins *plugins, const PluginDevice *device, const ManifestD
 {
         Ask *ask = ask_new(plugins, PLUGIN_CALL_CHECK, device, SIDE_DESTINATION, PHASE_CHECK, plugins->n,
                            userdata);
-        int r = fill(&ask->packet, ask->call, device, &view->said, source, NULL);
+        int r = fill(&plugins->packet, ask->call, device, &view->said, source, NULL);
 
         ask->done = done;
         ask->findings = findings;
@@ -377,7 +382,8 @@ void plugins_check(Plugins *plugins, const PluginDevice *device, const ManifestD
         }
         ask->n_waiting = ask->n_items;
         for (uint32_t i = 0; i < ask->n_items; i++)
-                plugin_ask(ask->items[i].plugin, &ask->packet, LOOK_USEC, false, on_checked, &ask->items[i]);
+                plugin_ask(ask->items[i].plugin, &plugins->packet, LOOK_USEC, false, on_checked,
+                           &ask->items[i]);
         if (ask->n_items == 0)
                 loop_timer_soon(ask->soon);
 }
@@ -442,11 +448,14 @@ static void on_transition(void *userdata, Plugin *plugin, PluginEnd end, const P
 static void ask_item(Item *item)
 {
         Ask *ask = item->ask;
+        PluginPacket *packet = &ask->plugins->packet;
 
-        ask->packet.head.numbers[PLUGIN_NUMBER_ATTEMPT] = item->attempt;
-        ask->packet.head.numbers[PLUGIN_NUMBER_WAITED_MS] =
+        memcpy(packet, ask->asked, ask->asked_size);
+        packet->n_text = ask->asked_size - sizeof packet->head;
+        packet->head.numbers[PLUGIN_NUMBER_ATTEMPT] = item->attempt;
+        packet->head.numbers[PLUGIN_NUMBER_WAITED_MS] =
                 (clock_monotonic_usec() - ask->began_usec) / USEC_PER_MSEC;
-        plugin_ask(item->plugin, &ask->packet, MAX(left_usec(item), 1u), true, on_transition, item);
+        plugin_ask(item->plugin, packet, MAX(left_usec(item), 1u), true, on_transition, item);
 }
 
 static uint32_t declared_ms(const PluginHello *hello, PluginCall call, Phase phase)
@@ -454,6 +463,15 @@ static uint32_t declared_ms(const PluginHello *hello, PluginCall call, Phase pha
         return call == PLUGIN_CALL_BEFORE  ? hello->before_ms[phase]
                : call == PLUGIN_CALL_AFTER ? hello->after_ms[phase]
                                            : hello->error_ms[phase];
+}
+
+static void keep_packet(Ask *ask)
+{
+        ask->asked_size = plugin_packet_size(&ask->plugins->packet);
+        ask->asked = malloc(ask->asked_size);
+        if (!ask->asked)
+                abort();
+        memcpy(ask->asked, &ask->plugins->packet, ask->asked_size);
 }
 
 static void fill_transition(PluginPacket *packet, const PluginTransition *transition)
@@ -487,11 +505,12 @@ bool plugins_ask(Plugins *plugins, PluginCall call, const PluginDevice *device, 
         ask = ask_new(plugins, call, device, transition->side, transition->phase, view->n_plugins, userdata);
         ask->decided = decided;
         ask->tried = tried;
-        if (fill(&ask->packet, call, device, &view->said, NULL, transition->text) < 0) {
+        if (fill(&plugins->packet, call, device, &view->said, NULL, transition->text) < 0) {
                 ask_free(ask);
                 return false; /* what does not fit was refused at check */
         }
-        fill_transition(&ask->packet, transition);
+        fill_transition(&plugins->packet, transition);
+        keep_packet(ask);
         for (uint32_t i = 0; i < view->n_plugins; i++)
                 if (budgets[i] > 0)
                         (void) add_item(ask, view->plugins[i], budgets[i]);

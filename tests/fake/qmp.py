@@ -5,6 +5,7 @@ does not show on demand.
 
 It takes the options that the helper adds (-S, -incoming defer, -qmp unix:PATH,...), --serial=FILE for the counts, and
   --vfio-user            there is a vfio-user-pci in it
+  --viommu               there is an intel-iommu
   --vfio=ID,...          vfio-pci devices of these ids, whose place in sysfs is that of no device
   --say=WHEN:WHAT        says of such devices, in events VFIO_MIGRATION, WHEN "stop" (the vCPUs are about to stand), "stopped" or
                          "cont" (before it runs): ID=STATE,...; "flood" says ten thousand of them, "nonsense" what is none
@@ -45,7 +46,7 @@ class Qemu:
     def __init__(self, argv):
         self.lock = threading.RLock()
         self.serial, self.path, self.vfio_user, self.finish_seconds, self.faults = None, None, False, 0, []
-        self.vfio, self.says = [], {}
+        self.vfio, self.says, self.viommu = [], {}, False
         self.read_options(argv)
         self.incoming = "-incoming" in argv
         self.status = "inmigrate" if self.incoming else "running"
@@ -62,6 +63,8 @@ class Qemu:
                 self.path = argv[i + 1].partition(":")[2].partition(",")[0]
             elif key == "--serial":
                 self.serial = open(value, "a", buffering=1)
+            elif key == "--viommu":
+                self.viommu = True
             elif key == "--vfio-user":
                 self.vfio_user = True
             elif key == "--vfio":
@@ -260,6 +263,8 @@ class Qemu:
 
     def do_qom_list(self, arguments):
         devices = [{"name": "type", "type": "string"}]
+        if self.viommu and arguments["path"] == "/machine/peripheral-anon":
+            devices.append({"name": "device[0]", "type": "child<intel-iommu>"})
         if self.vfio_user and arguments["path"] == "/machine/peripheral":
             devices.append({"name": "nic0", "type": "child<vfio-user-pci>"})
         if arguments["path"] == "/machine/peripheral":

@@ -177,6 +177,11 @@ static int misbehave(const char *where, struct migmgr_reply *reply, int content)
         } else if (strcmp(DO, "degrade") == 0) {
                 (void) snprintf(reply->reason, sizeof reply->reason, "its cache will be cold");
                 return MIGMGR_DEGRADED;
+        } else if (strcmp(DO, "estimate") == 0) {
+                reply->bytes = 12345;
+                reply->usec[MIGMGR_PRECOPY] = 1000000;
+                reply->usec[MIGMGR_DRAIN] = 7000;
+                reply->usec[MIGMGR_INTAKE] = 500;
         } else if (strcmp(DO, "retry") == 0)
                 return MIGMGR_RETRY;
         else if (strcmp(DO, "reset") == 0)

@@ -7,7 +7,7 @@
 #include "broken.h"
 
 static HalfStateDesc broken_states[HALF_STATE_MAX];
-static HalfRow broken_rows[SIDE_MAX][128];
+static HalfRow broken_rows[SIDE_MAX][160];
 static HalfRows broken_sides[SIDE_MAX];
 static HalfRestore broken_restores[32];
 
@@ -26,7 +26,7 @@ static void copy_tables(void)
         }
         world_table.states = broken_states;
         world_table.restores = broken_restores;
-        old_link = forget_discard = first_go_returns = unheard_resets = false;
+        old_link = forget_discard = first_go_returns = unheard_resets = believes = deaf_fence = false;
 }
 
 /* A row before all others. */
@@ -190,6 +190,35 @@ static void break_nothing_ran(void)
         restore_ran(false);
 }
 
+static void break_wrong_word(void)
+{
+        believes = true;
+}
+
+static void break_deaf_fence(void)
+{
+        deaf_fence = true;
+}
+
+static void break_fence_later(void)
+{
+        first_row(SIDE_SOURCE,
+                  (HalfRow){IN(SOURCE_DOUBT), HALF_RESOLVE, .when = WHEN_RUN_HERE, .next = SOURCE_ABORT});
+}
+
+static void break_resolve_moving(void)
+{
+        first_row(SIDE_DESTINATION, (HalfRow){IN(DESTINATION_MAYBE), HALF_RESOLVE, .when = WHEN_DISCARD_HERE,
+                                              .next = DESTINATION_PROMISE});
+}
+
+static void break_resolve_unrecorded(void)
+{
+        first_row(SIDE_DESTINATION,
+                  (HalfRow){IN(DESTINATION_READY), HALF_RESOLVE, .when = WHEN_RUN_HERE | WHEN_UNLINKED,
+                            .next = DESTINATION_ARRIVE, .noway = true});
+}
+
 static void break_promise_unheld(void)
 {
         first_row(SIDE_DESTINATION,
@@ -241,6 +270,16 @@ const Rule broken_rules[] = {
         {"end-after-restart", "a restarted source with a dead VMM says END", true, break_end_after_restart},
         {"guess-not-run", "a destination that finds its VMM gone says that it never ran", true,
          break_guess_not_run},
+        {"wrong-word", "an operator has the source run, or a copy start, while the other side lives", true,
+         break_wrong_word, .resolves = 1},
+        {"deaf-fence", "a fence that failed is taken for one that has done it", true, break_deaf_fence,
+         .faults = 1, .resolves = 1, .fence = true},
+        {"fence-later", "source runs on an operator's word before the destination is fenced", true,
+         break_fence_later, .resolves = 1, .fence = true},
+        {"resolve-moving", "an operator gives up what ran at the destination while its device goes on", true,
+         break_resolve_moving, .resolves = 1},
+        {"resolve-unrecorded", "destination starts on an operator's word before that is durable", true,
+         break_resolve_unrecorded, .resolves = 1},
         {"forget-give-up", "destination does not remember that it discarded its copy", false,
          break_forget_give_up},
         {"old-link", "messages of a cut link may still arrive", false, break_old_link},

@@ -12,6 +12,8 @@ typedef struct Rule {
         int faults;   /* at least so many are needed for it to show */
         bool dma;     /* it takes a device that writes the VM's memory */
         bool its_vmm; /* ... or one that its VMM drives */
+        int resolves; /* operators decide so often */
+        bool fence;   /* ... and the destination is fenced */
         bool held;    /* ... while the destination's vCPUs are held */
         int crashes;  /* at least so many are needed */
 } Rule;

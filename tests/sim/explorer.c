@@ -2,9 +2,14 @@
 
 /* Drives the two real halves against each other, with one device on each side, through every order of what can happen.
  *
- *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--break RULE | --rules | --all]
+ *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--pause] [--onward]
+ *            [--resolves N] [--fence] [--break RULE | --rules | --all]
  *
  * The world around the halves is abstract (world.h), what is checked in every state stands in invariants.h.
+ *
+ * --pause and --onward explore two policies: the source stands when its device has lost its state; and once handed over the VM
+ * stays there, whatever its devices do. With --resolves operators decide what no daemon can know, so often; --fence: the
+ * destination's host is powered off before. What an operator's wrong word does shows --break wrong-word.
  *
  * --break changes one rule in a copy of the tables, to see that it is caught.
  */
@@ -17,10 +22,17 @@
 
 static const Search how = {list_moves, is_end};
 
-/* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. `its_vmm`: the VMM drives it. */
-static void set_plan(bool dma, bool its_vmm, bool is_held)
+static PolicyRule rule; /* what all devices and VMs have */
+
+static void set_policy(PolicyKey key, uint64_t value)
 {
-        PolicyRule rule = {};
+        rule.sets[key] = true;
+        rule.values[key] = value;
+}
+
+/* `dma`: the device writes the VM's memory, its agents copy what it wrote; and it pre-copies. `its_vmm`: the VMM drives it. */
+static void set_plan(bool dma, bool its_vmm, bool is_held, bool fence)
+{
         uint32_t flags = DEVICE_MIGRATION_STOP_COPY | DEVICE_MIGRATION_P2P;
 
         rule.sets[POLICY_SUPERVISED_LAST_ARC] = is_held;
@@ -30,6 +42,8 @@ static void set_plan(bool dma, bool its_vmm, bool is_held)
         if (its_vmm)
                 flags |= DEVICE_SUPERVISED | DEVICE_KERNEL;
         world_plan_for(&flags, NULL, 1, &rule);
+        world_plan.fence = fence;
+        world_plan.fence_usec = USEC_PER_SEC;
 }
 
 static int try_all_rules(void)
@@ -37,17 +51,18 @@ static int try_all_rules(void)
         int wrong = 0, asked = max_faults, crashes = max_crashes;
 
         for (size_t i = 0; i < n_broken_rules; i++) {
-                const Rule *rule = &broken_rules[i];
+                const Rule *broken = &broken_rules[i];
                 int bad;
 
-                max_faults = MAX(asked, rule->faults);
-                max_crashes = MAX(crashes, rule->crashes);
-                set_plan(rule->dma, rule->its_vmm, rule->held);
-                (void) break_rule(rule->name);
+                max_faults = MAX(asked, broken->faults);
+                max_resolves = broken->resolves;
+                max_crashes = MAX(crashes, broken->crashes);
+                set_plan(broken->dma, broken->its_vmm, broken->held, broken->fence);
+                (void) break_rule(broken->name);
                 bad = search(&how, NULL);
-                printf("%-20s %-9s %s\n", rule->name, bad == FINE ? "harmless" : "caught",
+                printf("%-20s %-9s %s\n", broken->name, bad == FINE ? "harmless" : "caught",
                        bad == FINE ? "" : bad_names[bad]);
-                wrong += (bad != FINE) != rule->caught;
+                wrong += (bad != FINE) != broken->caught;
         }
         printf("%zu rules broken, %d not as expected\n", n_broken_rules, wrong);
         return wrong ? 1 : 0;
@@ -56,8 +71,8 @@ static int try_all_rules(void)
 static int usage(FILE *f)
 {
         fprintf(f,
-                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--break RULE | "
-                "--rules | --all]\n");
+                "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--pause] [--onward]\n"
+                "         [--resolves N] [--fence] [--break RULE | --rules | --all]\n");
         return 2;
 }
 
@@ -71,11 +86,15 @@ int main(int argc, char **argv)
                                                 {"all", no_argument, NULL, 'a'},
                                                 {"dma", no_argument, NULL, 'd'},
                                                 {"supervised", no_argument, NULL, 's'},
+                                                {"resolves", required_argument, NULL, 'w'},
+                                                {"fence", no_argument, NULL, 'F'},
+                                                {"pause", no_argument, NULL, 'p'},
+                                                {"onward", no_argument, NULL, 'o'},
                                                 {"held", no_argument, NULL, 'l'},
                                                 {"help", no_argument, NULL, 'h'},
                                                 {}};
         const char *broken = NULL;
-        bool dma = false, its_vmm = false, is_held = false;
+        bool dma = false, its_vmm = false, is_held = false, fence = false;
         int c;
 
         while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
@@ -88,11 +107,15 @@ int main(int argc, char **argv)
                 case 'a': broken = "--all"; break;
                 case 'd': dma = true; break;
                 case 's': its_vmm = true; break;
+                case 'w': max_resolves = atoi(optarg); break;
+                case 'F': fence = true; break;
+                case 'p': set_policy(POLICY_ON_SOURCE_LOSS, POLICY_ON_SOURCE_LOSS_PAUSE); break;
+                case 'o': set_policy(POLICY_AFTER_GRACE, POLICY_AFTER_GRACE_DEGRADED); break;
                 case 'l': is_held = true; break;
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);
                 }
-        set_plan(dma, its_vmm, is_held);
+        set_plan(dma, its_vmm, is_held, fence);
         if (broken && streq(broken, "--all"))
                 return try_all_rules();
         world_table = half_table;

@@ -12,6 +12,7 @@ const char *const bad_names[BAD_MAX] = {
         [UNGATED] = "a VMM started with a device that still had to accept its state",
         [UNTOLD] = "a device that its VMM has reset is not in the result",
         [MOVING_NOBODY] = "owner=nobody became durable while something could still run at the source",
+        [NOT_HELD] = "the source goes on without what its device has lost, and policy has it stand",
         [SAID_EARLY] = "a message was sent before the record that it needs was durable",
         [NOT_OWNER] = "a device runs at the source, which has given the VM up",
         [PEERS] = "a device runs in full while another stands: a barrier was passed too early",
@@ -48,6 +49,18 @@ static bool stands(DeviceState state)
 
 /* ---- vCPUs and VMMs ---------------------------------------------------------------------------------------------- */
 
+/* The source runs again. Where something ran at the destination only an operator may have it so, when that is over. */
+static void source_runs(World *w)
+{
+        const Daemon *d = &w->side[D];
+        bool over = w->forgiven && !IS_ALIVE(d->vmm);
+
+        for (uint32_t i = 0; i < world_devices; i++)
+                over &= is_driven(i) || d->devices[i].state != DEVICE_STATE_RUNNING || d->devices[i].fresh;
+        if ((w->ran || w->device_ran) && !over)
+                flaw(w, AGAIN);
+}
+
 /* They begin to. */
 void check_vmm_runs(World *w, int side)
 {
@@ -56,8 +69,7 @@ void check_vmm_runs(World *w, int side)
         if (side == S) {
                 if (w->side[D].vmm == V_LOADED || w->side[D].vmm == V_RUNNING)
                         w->stale = 1;
-                if (w->ran || w->device_ran)
-                        flaw(w, AGAIN);
+                source_runs(w);
         } else {
                 if (d->owner != OWNER_DESTINATION)
                         flaw(w, UNRECORDED);
@@ -82,7 +94,7 @@ void check_vmm_begins(World *w)
 
 /* The destination has all there is of the VM. Where something failed there or was restarted on the way, it counts
  * from READY on. */
-static bool is_complete(const World *w)
+bool is_complete(const World *w)
 {
         const Daemon *d = &w->side[D];
 
@@ -99,11 +111,12 @@ void check_vmm_ends(World *w, int side)
 {
         const Daemon *d = &w->side[side], *s = &w->side[S];
 
-        if (side == S && d->vmm != V_DEAD && !w->ran)
+        if (side == S && d->vmm != V_DEAD && !w->ran && !w->vouched)
                 flaw(w, DESTROYED_S);
         if (side == D && (d->vmm == V_RUNNING || d->vmm == V_STARTING))
                 flaw(w, DESTROYED_D);
-        if (side == D && d->vmm == V_LOADED && is_complete(w) && !w->stale && !IS_ALIVE(s->vmm))
+        if (side == D && d->vmm == V_LOADED && is_complete(w) && !w->stale && !IS_ALIVE(s->vmm) &&
+            !w->vouched)
                 flaw(w, DESTROYED_D);
 }
 
@@ -160,8 +173,7 @@ void check_device_state(World *w, int side, uint32_t device, DeviceState was)
         if (side == S && was != DEVICE_STATE_RUNNING_P2P) {
                 if (w->side[D].vmm == V_LOADED)
                         w->stale = 1;
-                if (w->ran || w->device_ran)
-                        flaw(w, AGAIN);
+                source_runs(w);
         }
         if (side == D) {
                 if (d->owner != OWNER_DESTINATION && d->owner != OWNER_DONE)
@@ -182,12 +194,14 @@ void check_dirty(World *w, int side, uint32_t device)
 /* ---- records and messages ---------------------------------------------------------------------------------------- */
 
 /* What a dead VMM drove is closed; what a living one drives stands only in STOP. */
-static bool device_may_move(const Daemon *d, uint32_t i)
+bool device_may_move(const Daemon *d, uint32_t i)
 {
         DeviceState state = d->devices[i].state;
 
         if (is_driven(i))
                 return IS_ALIVE(d->vmm) && state != DEVICE_STATE_STOP;
+        if (d->devices[i].fresh && !IS_ALIVE(d->vmm))
+                return false;
         return state != DEVICE_STATE_STOP && state != DEVICE_STATE_STOP_COPY;
 }
 
@@ -198,7 +212,7 @@ void check_record(World *w, int side, Owner owner)
 
         if (!owner_may_become(side, d->owner, owner, true))
                 flaw(w, UNRECORDED);
-        if (owner != OWNER_NOBODY)
+        if (owner != OWNER_NOBODY || w->vouched)
                 return;
         if (d->vmm == V_RUNNING || d->vmm == V_HELD || d->vmm == V_GRACED)
                 flaw(w, MOVING_NOBODY);
@@ -257,16 +271,32 @@ static void check_result(World *w, const Daemon *d)
                 flaw(w, UNTOLD);
 }
 
+static bool any_lost(const Half *half)
+{
+        for (uint32_t i = 0; i < world_devices; i++)
+                if (half_device_is_lost(half, i))
+                        return true;
+        return false;
+}
+
 static void check_asking(World *w)
 {
         const Daemon *s = &w->side[S], *d = &w->side[D];
 
-        if (s->exists && s->vmm != V_DEAD &&
+        if (s->exists && s->vmm != V_DEAD && !w->vouched &&
             (s->half.state == SOURCE_ORPHAN || s->half.state == SOURCE_UNSEEN ||
              s->half.state == SOURCE_LOST))
                 flaw(w, ASKED_IN_VAIN);
         if (d->exists && d->vmm != V_DEAD && d->half.state == DESTINATION_MAYBE)
                 flaw(w, ASKED_IN_VAIN);
+        if (s->exists && s->half.state == SOURCE_HELD && !s->half.forgot && !any_lost(&s->half))
+                flaw(w, ASKED_IN_VAIN);
+        /* What was restarted on its way back can't know better. */
+        if (s->exists && s->half.state == SOURCE_RESUME &&
+            world_plan.devices[0].on_source_loss == POLICY_ON_SOURCE_LOSS_PAUSE && s->half.halted &&
+            !s->half.vmm_resumed && s->vmm != V_DEAD && !s->half.vmm_gone &&
+            (s->half.forgot || any_lost(&s->half)) && !w->let_go)
+                flaw(w, NOT_HELD);
 }
 
 /* What comes in comes as long as the source says, and a write ends by itself. */
@@ -277,7 +307,7 @@ static void check_timer(World *w, const Daemon *d)
 
         if (!d->up || !d->exists || d->timer || half_states[half->state].time != HALF_TIME_PHASE)
                 return;
-        waits = half->vmm_pending || half->peer_pending;
+        waits = half->vmm_pending || half->peer_pending || half->fence_pending;
         for (uint32_t i = 0; i < world_devices; i++)
                 waits |= half->devices[i].pending;
         if (waits && !half->record_pending)

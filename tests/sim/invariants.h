@@ -10,6 +10,7 @@
  *   no way back the source never runs again after vCPUs or a device have run at the destination
  *   unpaged     the destination never runs without what the source's device wrote into the VM's memory
  *   ungated     no VMM starts with a device of its own whose state was not accepted before
+ *   not held    the source does not go on without what its device has lost, where policy has it stand
  *   untold      a device that its VMM has reset is in the result, wherever the VM goes on
  *   unrecorded  no device or vCPU of the destination moves before owner=destination is durable; owner=nobody is
  *               durable only while source device and VMM stand still; and nothing is said before it is written
@@ -40,6 +41,7 @@ enum {
         UNGATED,
         UNTOLD,
         MOVING_NOBODY,
+        NOT_HELD,
         SAID_EARLY,
         NOT_OWNER,
         PEERS,
@@ -54,6 +56,10 @@ enum {
 };
 
 extern const char *const bad_names[BAD_MAX];
+
+/* The destination has all there is of the VM. */
+bool is_complete(const World *w);
+bool device_may_move(const Daemon *d, uint32_t i);
 
 void check_vmm_runs(World *w, int side);
 void check_device_state(World *w, int side, uint32_t device, DeviceState was);

@@ -20,6 +20,7 @@ static void device_becomes(World *w, int side, uint32_t device, DeviceState to)
         DeviceState was = v->state;
 
         v->state = (uint8_t) to;
+        v->fresh = 0;
         check_device_state(w, side, device, was);
 }
 
@@ -93,7 +94,8 @@ static void do_op(World *w, int side, uint32_t device, int i)
                         v->stream = v->loaded = 0;
                 break;
         case DEVICE_OP_RESET:
-                v->state = DEVICE_STATE_RUNNING; /* fresh: nobody's work */
+                v->state = DEVICE_STATE_RUNNING; /* nobody's work */
+                v->fresh = 1;
                 v->stream = v->loaded = 0;
                 break;
         case DEVICE_OP_NUDGE:
@@ -141,6 +143,7 @@ bool act_device(World *w, int side, uint32_t device, int fail, bool error)
         }
         if (error) {
                 v->state = DEVICE_STATE_ERROR;
+                v->fresh = 0;
                 v->loaded = v->late = 0;
         }
         c->phase = ACTED;

@@ -264,7 +264,8 @@ int search(const Search *how, const char *about)
                 print_trace(at);
         }
         if (about)
-                printf("%s%u states, %zu steps, %d deaths, %d cuts, %d faults: %s\n", about, n_nodes, n_edges,
-                       max_crashes, max_cuts, max_faults, bad == FINE ? "no violation" : "violation");
+                printf("%s%u states, %zu steps, %d deaths, %d cuts, %d faults, %d operators: %s\n", about,
+                       n_nodes, n_edges, max_crashes, max_cuts, max_faults, max_resolves,
+                       bad == FINE ? "no violation" : "violation");
         return bad;
 }

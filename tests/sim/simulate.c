@@ -22,6 +22,7 @@
 #include "invariants.h"
 
 #define MOVES_OF_ONE 4000 /* no migration needs as many */
+#define BAD_MOST     3    /* so many are enough to look at */
 #define SETTLED      100  /* so many after an end it is one: somebody may be asking again and again */
 
 typedef struct Timed {
@@ -219,7 +220,7 @@ static int simulate(uint64_t seed, uint64_t migrations, uint64_t states)
         Sum sum = {};
         uint64_t first_bad = 0;
 
-        for (uint64_t i = 0; states ? n_seen < states : i < migrations; i++) {
+        for (uint64_t i = 0; sum.bad < BAD_MOST && (states ? n_seen < states : i < migrations); i++) {
                 int bad = migrate(seed + i, false, &sum);
 
                 if (bad == FINE)

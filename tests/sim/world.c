@@ -9,9 +9,9 @@
 HalfTable world_table;
 Plan world_plan;
 uint32_t world_devices = 1, world_flags[WORLD_DEVICES];
-int max_crashes = 2, max_cuts = 1, max_faults = 1;
+int max_crashes = 2, max_cuts = 1, max_faults = 1, max_resolves;
 bool world_half_alone;
-bool old_link, forget_discard, first_go_returns, unheard_resets;
+bool old_link, forget_discard, first_go_returns, unheard_resets, believes, deaf_fence;
 
 static HalfEffects effects;
 
@@ -117,6 +117,7 @@ void world_event(World *w, int side, const HalfEvent *e)
                 case HALF_EFFECT_DEVICE: command_device(d, fx); break;
                 case HALF_EFFECT_VMM: new_command(&d->commands[HALF_WHO_VMM], fx)->vmm = fx->vmm_act; break;
                 case HALF_EFFECT_CONNECT: new_command(&d->commands[HALF_WHO_PEER], fx); break;
+                case HALF_EFFECT_FENCE: new_command(&d->commands[HALF_WHO_FENCE], fx); break;
                 case HALF_EFFECT_RECORD: command_record(d, fx); break;
                 case HALF_EFFECT_SEND:
                         check_message(w, side, fx->message);
@@ -157,7 +158,7 @@ static bool moves_nothing(const Command *c, int who)
 /* A timer that rings while something is awaited means that somebody hangs. */
 static bool overdue(const Daemon *d)
 {
-        bool waits = d->half.vmm_pending || d->half.peer_pending;
+        bool waits = d->half.vmm_pending || d->half.peer_pending || d->half.fence_pending;
 
         for (uint32_t i = 0; i < world_devices; i++)
                 waits |= d->half.devices[i].pending;
@@ -175,7 +176,7 @@ static bool any_hangs(const Daemon *d)
 /* How many faults it is that the timer rings. That one hangs was counted when it began; of many each by itself. */
 static int count_late(const Daemon *d)
 {
-        int n = d->half.vmm_pending || d->half.peer_pending;
+        int n = d->half.vmm_pending || d->half.peer_pending || d->half.fence_pending;
 
         if (WORLD_DEVICES == 1)
                 return overdue(d) && !any_hangs(d);
@@ -362,6 +363,37 @@ static void answer(World *w, int side, int who, uint32_t device)
         world_event(w, side, &e);
 }
 
+static void host_dies(World *w, int side)
+{
+        Daemon *d = &w->side[side];
+
+        w->crashes++;
+        daemon_dies(w, side);
+        vmm_dies(d);
+        for (uint32_t i = 0; i < world_devices; i++) {
+                Device *v = &d->devices[i];
+
+                v->state = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
+                v->fresh = 1;
+                v->late = v->stream = v->pages = v->loaded = 0;
+        }
+}
+
+/* The destination's host is powered off. A fence that fails may have done so all the same. */
+static void act_fence(World *w, bool fail, bool effective)
+{
+        Command *c = &w->side[S].commands[HALF_WHO_FENCE];
+
+        if (effective) {
+                uint8_t crashes = w->crashes;
+
+                host_dies(w, D);
+                w->crashes = crashes;
+        }
+        c->status = fail && !deaf_fence;
+        c->phase = ACTED;
+}
+
 static void act(World *w, Move m)
 {
         Command *c = command_of(&w->side[m.side], m.who, m.device);
@@ -372,6 +404,8 @@ static void act(World *w, Move m)
                 act_vmm(w, m.side, false);
         else if (m.who == HALF_WHO_RECORD)
                 act_record(w, m.side, false, false);
+        else if (m.who == HALF_WHO_FENCE)
+                act_fence(w, false, true);
         else
                 c->phase = ACTED;
         if (c->phase == ACTED && moves_nothing(c, m.who))
@@ -390,21 +424,8 @@ static void act_and_fail(World *w, Move m)
                 act_vmm(w, m.side, true);
         } else if (m.who == HALF_WHO_RECORD) {
                 act_record(w, m.side, true, m.what == M_ACT_FAIL_DURABLE);
-        }
-}
-
-static void host_dies(World *w, int side)
-{
-        Daemon *d = &w->side[side];
-
-        w->crashes++;
-        daemon_dies(w, side);
-        vmm_dies(d);
-        for (uint32_t i = 0; i < world_devices; i++) {
-                Device *v = &d->devices[i];
-
-                v->state = DEVICE_STATE_RUNNING; /* power came back: a fresh device */
-                v->late = v->stream = v->pages = v->loaded = 0;
+        } else if (m.who == HALF_WHO_FENCE) {
+                act_fence(w, true, m.what == M_ACT_FAIL_DURABLE);
         }
 }
 
@@ -495,6 +516,71 @@ static void says(World *w, Move m)
         hear(w, m.side, &p);
 }
 
+/* ---- operators ----------------------------------------------------------------------------------------------- */
+
+static bool any_late(const Daemon *d)
+{
+        for (uint32_t i = 0; i < world_devices; i++)
+                if (d->devices[i].late)
+                        return true;
+        return false;
+}
+
+static bool any_may_move(const Daemon *d)
+{
+        for (uint32_t i = 0; i < world_devices; i++)
+                if (device_may_move(d, i))
+                        return true;
+        return false;
+}
+
+/* What the operator vouches for with his word is so. */
+static bool is_true(const World *w, int side, Resolve resolve)
+{
+        const Daemon *s = &w->side[S], *d = &w->side[D];
+        bool copy = (d->vmm == V_LOADED && is_complete(w) && !w->stale) || d->vmm == V_RUNNING;
+
+        if (believes || (side == S && s->half.state == SOURCE_HELD))
+                return true;
+        /* A fence makes it so; else what is over there is dead, device and all. */
+        if (side == S && resolve == RESOLVE_RUN_HERE)
+                return world_plan.fence || (!d->up && !IS_ALIVE(d->vmm) && !any_may_move(d));
+        /* The VMM here is dead and nothing has run since, or what is here is not needed. */
+        if (side == S)
+                return IS_ALIVE(s->vmm) ? copy : !w->stale && !any_late(s);
+        if (resolve == RESOLVE_RUN_HERE)
+                return !s->up && !IS_ALIVE(s->vmm) && !w->stale;
+        return d->vmm != V_LOADED || w->stale || !is_complete(w) || IS_ALIVE(s->vmm);
+}
+
+static bool may_decide(const World *w, int side, Resolve resolve)
+{
+        const Daemon *d = &w->side[side];
+
+        return w->resolves < max_resolves && d->up && d->exists &&
+               half_may_resolve(&world_table, &world_plan, &d->half, resolve) && is_true(w, side, resolve);
+}
+
+static void decide(World *w, int side, Resolve resolve)
+{
+        w->resolves++;
+        if (side == S && resolve == RESOLVE_RUN_HERE && w->side[S].half.state == SOURCE_DOUBT)
+                w->forgiven = 1;
+        if (side == D && resolve == RESOLVE_DISCARD_HERE && w->side[D].half.state == DESTINATION_MAYBE)
+                w->forgiven = 1;
+        if (side == S && w->side[S].half.state == SOURCE_HELD)
+                w->let_go = 1;
+        if (resolve == RESOLVE_DISCARD_HERE)
+                w->vouched = 1;
+        world_event(w, side, &(HalfEvent){.type = HALF_RESOLVE, .resolve = resolve});
+}
+
+/* It waits for a person, who lets the VM go on by its VMM. */
+static bool is_held(const Daemon *d)
+{
+        return d->up && d->exists && d->half.state == SOURCE_HELD && IS_ALIVE(d->vmm) && d->vmm != V_RUNNING;
+}
+
 static void make_move(World *w, Move m)
 {
         Daemon *d = &w->side[m.side];
@@ -531,7 +617,7 @@ static void make_move(World *w, Move m)
         case M_HOST_DIES: host_dies(w, m.side); break;
         case M_SEE_DEATH: see_death(w, m.side); break;
         case M_QEMU_RESUMES:
-                w->faults++;
+                w->faults += !is_held(d);
                 resume_source(w);
                 d->unseen_resume = d->up && d->exists;
                 break;
@@ -545,6 +631,8 @@ static void make_move(World *w, Move m)
                 reset_behind(w, m.side, m.device);
                 break;
         case M_VMM_STEPS: step_on(w, m.side); break;
+        case M_RUN_HERE: decide(w, m.side, RESOLVE_RUN_HERE); break;
+        case M_DISCARD_HERE: decide(w, m.side, RESOLVE_DISCARD_HERE); break;
         case M_HOLD_ENDS:
                 w->crashes++;
                 let_go(w, m.side);
@@ -604,7 +692,7 @@ static int list_act(const World *w, int side, uint8_t who, uint8_t device, Move 
         for (uint8_t i = 0; who == HALF_WHO_VMM && i < world_devices; i++)
                 if (may_reset(c, i))
                         moves[n++] = (Move){M_ACT_RESET, (uint8_t) side, who, 0, i};
-        if (who == HALF_WHO_RECORD)
+        if (who == HALF_WHO_RECORD || who == HALF_WHO_FENCE)
                 moves[n++] = (Move){M_ACT_FAIL_DURABLE, (uint8_t) side, who, 0, 0};
         return n;
 }
@@ -649,8 +737,14 @@ int list_side_moves(const World *w, int side, Move *moves)
                         moves[n++] = (Move){M_LATE, at, 0, 0, i};
         if (vmm_drives() && may_step(w, side))
                 moves[n++] = (Move){M_VMM_STEPS, at, 0, 0, 0};
+        if (may_decide(w, side, RESOLVE_RUN_HERE))
+                moves[n++] = (Move){M_RUN_HERE, at, 0, 0, 0};
+        if (may_decide(w, side, RESOLVE_DISCARD_HERE))
+                moves[n++] = (Move){M_DISCARD_HERE, at, 0, 0, 0};
         /* A migration that fails lets QEMU go on by itself: whenever it is under way and not sealed. */
         if (side == S && (d->vmm == V_HELD || d->vmm == V_GRACED) && w->faults < max_faults)
+                moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0, 0};
+        else if (side == S && is_held(d)) /* a person lets it */
                 moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0, 0};
         if (side == S && d->up && d->exists && w->faults < max_faults)
                 moves[n++] = (Move){M_CANCEL, S, 0, 0, 0};
@@ -691,7 +785,7 @@ int list_moves(const World *w, Move *moves)
 /* Steps are numbered from the start of a job; only which of them are equal matters. */
 static void rank_steps(uint32_t **steps, uint32_t n)
 {
-        uint32_t old[4 + 2 * WORLD_DEVICES];
+        uint32_t old[HALF_WHO_MAX + 2 * WORLD_DEVICES];
 
         for (uint32_t i = 0; i < n; i++)
                 old[i] = *steps[i];
@@ -712,7 +806,7 @@ static void rank_steps(uint32_t **steps, uint32_t n)
 
 static void normalise(Daemon *d)
 {
-        uint32_t *steps[4 + 2 * WORLD_DEVICES], n = 0;
+        uint32_t *steps[HALF_WHO_MAX + 2 * WORLD_DEVICES], n = 0;
 
         if (!d->exists) {
                 memset(&d->room, 0, sizeof d->room);
@@ -745,6 +839,9 @@ static void normalise(Daemon *d)
         rank_steps(steps, n);
         /* Which fault came first is told to people; it decides nothing. */
         d->half.failure = (HalfFailure){};
+        d->half.resolved = RESOLVE_NONE;
+        if (world_plan.devices[0].on_source_loss != POLICY_ON_SOURCE_LOSS_PAUSE)
+                d->half.halted = d->half.forgot = false; /* nobody asks */
 }
 
 void move_on(World *w, Move move)
@@ -817,6 +914,8 @@ static const char *const move_names[M_MAX] = {
         [M_SEE_RESUME] = "resume seen",
         [M_ACT_RESET] = "act, device reset",
         [M_VMM_STEPS] = "VMM goes on",
+        [M_RUN_HERE] = "operator: run here",
+        [M_DISCARD_HERE] = "operator: discard here",
         [M_HOLD_ENDS] = "hold ends",
         [M_AGENT_DIES] = "agent dies",
         [M_SAY] = "is told",

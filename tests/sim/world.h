@@ -11,6 +11,10 @@
  *
  * A device may be its VMM's (DEVICE_SUPERVISED), as QEMU's vfio-pci is: the VMM sets its states and moves its data, goes on by
  * itself, has its own idea of where the device is, and resets it when an arc fails. What an agent does to it looks first.
+ * What operators vouch for is true: the other side is dead and stays so, what is given up is needed by nobody. With a fence it
+ * need not be: before the source runs again the destination's host is powered off. Of a VM that has run at the destination
+ * and died there an operator may have the source's older memory go on: that is no violation then.
+ *
  * While the destination's vCPUs are held, a device that runs counts as one that has run only when they are let go. The hold
  * ends with the daemon, or by itself.
  */
@@ -45,7 +49,7 @@ typedef struct Command {
         };
 } Command;
 
-#define QUEUE 8
+#define QUEUE 12
 
 typedef struct Packet {
         uint8_t message, phase, noway, copy;
@@ -59,6 +63,7 @@ typedef struct Device {
         uint8_t thinks;   /* where its VMM has set it, if it is the VMM's */
         uint8_t reset;    /* the VMM has reset it behind our back */
         uint8_t late;     /* 1 + the state to which it was told to go and still may, at any time; 0: none */
+        uint8_t fresh;    /* it was reset, and does nobody's work */
         uint8_t hurt; /* of many: something has gone wrong with it, the others need not wait for it on a way back */
         Command command;
 } Device;
@@ -69,7 +74,7 @@ typedef struct Daemon {
         uint8_t vmm, unseen_death, unseen_resume;
         uint8_t restarted, was_ready;   /* in this job */
         uint8_t held, died_held;        /* the vCPUs are, and were when their VMM died */
-        Command commands[HALF_WHO_MAX]; /* VMM, peer (connect), record */
+        Command commands[HALF_WHO_MAX]; /* VMM, peer (connect), record, fence */
         Device devices[WORLD_DEVICES];
         Packet queue[QUEUE]; /* to this side */
         uint8_t n_queue;
@@ -81,7 +86,10 @@ typedef struct Daemon {
 
 typedef struct World {
         Daemon side[2];
-        uint8_t link, crashes, cuts, faults;
+        uint8_t link, crashes, cuts, faults, resolves;
+        uint8_t vouched;  /* an operator has given a copy up, and the other side had a better one then */
+        uint8_t let_go;   /* ... has a VM go on that policy has stand */
+        uint8_t forgiven; /* an operator knows that the destination may have run, and that it is over */
         uint8_t stale, ran, device_ran; /* what an all-knowing observer notes */
         uint8_t started;                /* the job was begun */
         uint8_t bad;                    /* what was violated first (invariants.h) */
@@ -95,9 +103,10 @@ typedef struct World {
 extern HalfTable world_table;
 extern Plan world_plan;
 extern uint32_t world_devices, world_flags[WORLD_DEVICES];
-extern int max_crashes, max_cuts, max_faults;
+extern int max_crashes, max_cuts, max_faults, max_resolves;
 extern bool world_half_alone; /* the other half is none, and says what barriers.c lets it say */
 extern bool old_link, forget_discard, first_go_returns, unheard_resets; /* broken rules that no table holds */
+extern bool believes, deaf_fence;                                       /* ... an operator's word, a fence */
 
 static inline bool is_driven(uint32_t device)
 {
@@ -135,6 +144,8 @@ enum {
         M_SEE_RESUME,
         M_ACT_RESET,
         M_VMM_STEPS,
+        M_RUN_HERE,
+        M_DISCARD_HERE,
         M_HOLD_ENDS,
         M_AGENT_DIES,
         M_SAY, /* the half that is none says `who` (a Message) of phase `at`, or with `device`: a copy is kept */

@@ -118,9 +118,9 @@ class Process:
 
 class Host:
     """One migmgrd with its helper and its bus. `config` is what goes into migmgrd.json, but for `policy`, which holds for all VMs
-    and devices. `daemon_program`: another one in its place."""
+    and devices. `daemon_program`: another one in its place. `plugins`: files of those that it loads."""
 
-    def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd"):
+    def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd", plugins=()):
         self.daemon_program = program(daemon_program)
         self.lab, self.name, self.wrap = lab, name, list(wrap)
         self.dir = os.path.join(lab.dir, name)
@@ -144,6 +144,8 @@ class Host:
         with open(self.config, "w") as f:
             json.dump({"vms-dir": self.vms, "policies-dirs": [self.policies], "plugins-dir": self.plugins, **listen,
                        **config}, f)
+        for plugin in plugins:
+            self.add_plugin(plugin)
         self.bus = self.helper = self.daemon = None
 
     def start(self):

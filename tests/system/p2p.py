@@ -30,6 +30,8 @@ BROKEN_MS = 25  # the same of the one device that is slow when a barrier is left
 ARCS = {(True, False): ["running>running-p2p", "running-p2p>stop", "stop>running-p2p", "running-p2p>running"],
         (False, False): ["running>stop", "stop>running"],
         (True, True): ["pre-copy>pre-copy-p2p", "pre-copy-p2p>stop-copy"], (False, True): ["pre-copy>stop-copy"]}
+# One that has no P2P states among others: whoever wants it moved has to say so.
+RISK = {"policy": {"p2p": "accept-risk"}}
 COUNTS = ["lost", "torn", "intrusions", "intrusions_here"]
 
 
@@ -128,10 +130,10 @@ def holds(moves, specs, options=(), config=None):
         return ""
 
 
-def turns_back(moves, specs, arcs):
+def turns_back(moves, specs, arcs, config=None):
     """A device fails, at the source or the destination: all go back, and nothing is counted either."""
     with Lab() as lab:
-        world = make(lab, specs)
+        world = make(lab, specs, config=config)
         for i in range(moves):
             side, arc = arcs[i % len(arcs)]
             getattr(world, side).server.fault("d0", arc + ":fail:EIO@1")
@@ -197,6 +199,21 @@ def behind_viommu(moves, ndma):
         return "nothing had to wait"
 
 
+def refuses():
+    """What no order of barriers makes safe is refused by check, which names the reason; and what policy has not said it would
+    be."""
+    cases = [("require", (1,), (), "d1"), ("single", (1,), (), "d1"), ("isolate", (1, 2), (), "d1"),
+             ("require", (), ("--viommu",), "vIOMMU")]
+    for word, without, options, named in cases:
+        with Lab() as lab:
+            world = make(lab, devices(3, without_p2p=without), options=options, config={"policy": {"p2p": word}})
+            status, report, _ = world.source.host.migctl("check", world.name, world.destination.host.dest)
+            result = world.move()[1]["result"]
+            if status != 6 or named not in report or result != "refused" or counted(world) or world.broken():
+                return f"{word}, {without}: {status} {report} {result} {counted(world)}"
+    return ""
+
+
 def one_slow(n, **kw):
     """All are quick but the last, whose arcs from and to running take long."""
     specs = devices(n, slow=0.1, **kw)
@@ -219,11 +236,12 @@ ROWS = [
     ("eight devices", lambda n: holds(n, devices(8, seed=2))),
     ("three devices with PRE_COPY", lambda n: holds(n, devices(3, seed=3, pre_copy=range(3)))),
     ("five, some with PRE_COPY, pages by agents", lambda n: holds(n, devices(5, seed=4, pre_copy=(1, 2)), ("--no-dirty-pages",))),
-    ("four, one without P2P states", lambda n: holds(n, devices(4, seed=5, without_p2p=(1,)))),
-    ("three, one without P2P states and slow to run", lambda n: holds(n, slow_without_p2p(3))),
-    ("four, one without P2P states, with PRE_COPY", lambda n: holds(n, devices(4, seed=6, without_p2p=(2,), pre_copy=range(4)))),
+    ("four, one without P2P states", lambda n: holds(n, devices(4, seed=5, without_p2p=(1,)), config=RISK)),
+    ("three, one without P2P states and slow to run", lambda n: holds(n, slow_without_p2p(3), config=RISK)),
+    ("four, one without P2P states, with PRE_COPY", lambda n: holds(n, devices(4, seed=6, without_p2p=(2,), pre_copy=range(4)), config=RISK)),
     ("jobs that turn back", lambda n: turns_back(n, devices(4, seed=7), BACK)),
-    ("jobs that turn back, one without P2P states", lambda n: turns_back(n, devices(4, seed=8, without_p2p=(2,)), BACK)),
+    ("jobs that turn back, one without P2P states", lambda n: turns_back(n, devices(4, seed=8, without_p2p=(2,)), BACK, config=RISK)),
+    ("what no order makes safe is refused", lambda n: refuses()),
     ("a server that can less is noticed", lambda n: notices()),
     ("behind a virtual IOMMU, quiet before the vCPUs stand", lambda n: behind_viommu(n, True)),
     ("must fail: the same, and they only seem to be", lambda n: behind_viommu(n, False)),

@@ -633,7 +633,24 @@ def trap_vfio(lab):
 @case("trap: a vfio-pci device that cannot be duplicated is refused, and its QEMU is told so")
 def trap_no_duplicate(lab):
     """QEMU says a place in sysfs where no device is."""
-    move = moving(lab, guest=FakeGuest(lab, ["--vfio=v0"], ["--vfio=v0"]), devices={})
+    return refused_migration(kernel_device(lab))
+
+
+@case("trap: a vIOMMU and a device that QEMU drives is refused")
+def trap_viommu(lab):
+    move = kernel_device(lab, "--viommu")
+    findings = {f["property"]: f for f in move.a.json("check", "vm", move.dest)[1]["findings"]}
+    assert findings["vIOMMU"]["source"] == "present", findings
+    return refused_migration(move)
+
+
+@case("fake: a vIOMMU is no matter of devices beside it")
+def fake_viommu(lab):
+    return fake_move(lab, ["--viommu"], [], ["done"], None, "")
+
+
+def kernel_device(lab, *options):
+    move = moving(lab, guest=FakeGuest(lab, ["--vfio=v0", *options], ["--vfio=v0"]), devices={})
     for host, incoming in ((move.a, False), (move.b, True)):
         assert host.migctl("unregister", "vm")[0] == 0
         definition = move.definition(host)
@@ -643,7 +660,7 @@ def trap_no_duplicate(lab):
     assert "findings" in report, (status, report)
     refusals = [f for f in report["findings"] if f["device"] == "gpu" and f["weight"] == "refusal"]
     assert status == 6 and "no VFIO device" in refusals[0]["source"], report
-    return refused_migration(move)
+    return move
 
 
 for what in ("flood", "nonsense", "v9=running,v9=running-p2p"):

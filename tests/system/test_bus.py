@@ -25,7 +25,7 @@ NAME, ROOT = "org.migmgr1", "/org/migmgr1"
 MANAGER = (NAME, ROOT, NAME + ".Manager")
 ERRORS = NAME + ".Error."
 NOBODY = 65534
-READING = {"GetJob", "ListJobs", "ListPolicies", "ShowPolicy", "ExplainPolicy", "ListPlugins"}  # what everybody may call
+READING = {"GetJob", "ListHistory", "ListJobs", "ListPolicies", "ShowPolicy", "ExplainPolicy", "ListPlugins"}  # what everybody may call
 CALLED = {NAME + ".Delegate"}  # what others offer and migmgrd calls; tests/fake/delegate.py holds it against the document
 
 
@@ -443,6 +443,7 @@ class Callers(Case):
                 "Check": (*MANAGER, "Check", "ssa{sv}", idle, self.b.dest, {}),
                 "Migrate": (*MANAGER, "Migrate", "ssa{sv}", idle, self.b.dest, {}),
                 "ResetDevice": (*MANAGER, "ResetDevice", "ss", idle, "nic0"),
+                "ListHistory": (*MANAGER, "ListHistory", "a{sv}", {}),
                 "ListJobs": (*MANAGER, "ListJobs", ""),
                 "ListPlugins": (*MANAGER, "ListPlugins", ""),
                 "ListPolicies": (*MANAGER, "ListPolicies", ""),
@@ -451,6 +452,7 @@ class Callers(Case):
                 "ExplainPolicy": (*MANAGER, "ExplainPolicy", "ss", idle, "nic0"),
                 "ReloadPolicies": (*MANAGER, "ReloadPolicies", ""),
                 "GetJob": (*MANAGER, "GetJob", "s", self.path.rsplit("/_", 1)[1].replace("_", "-")),
+                "Resolve": (NAME, self.path, NAME + ".Job", "Resolve", "s", "run-here"),
                 "Cancel": (NAME, self.path, NAME + ".Job", "Cancel")}
 
     def methods(self):

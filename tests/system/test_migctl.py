@@ -256,7 +256,7 @@ class ExitStatus(Case):
                 return subprocess.run([copy, "--bus-address=" + host.bus_address, *args], user=NOBODY, group=NOBODY,
                                       extra_groups=[], text=True, capture_output=True, timeout=20, cwd="/")
             for args in (("migrate", "vm", self.b.dest), ("check", "vm", self.b.dest), ("unregister", "vm"),
-                         ("reset", "--yes", "vm")):
+                         ("reset", "--yes", "vm"), ("policy", "reload")):
                 p = as_nobody(*args)
                 self.assertEqual((p.returncode, p.stdout), (4, ""), p.stderr)
                 self.assertRegex(p.stderr, r"(?m)^migctl: .*polkit: org\.migmgr1\.(migrate|manage|reset-device)$")
@@ -270,7 +270,7 @@ class ExitStatus(Case):
                      ("reset", "--yes", self.vm(), "nobody"), ("policy", "show", "nobody"),
                      ("policy", "explain", "nobody"), ("policy", "explain", self.vm(), "nobody")):
             self.note(5, *args, says="nobody")
-        for verb in ("show", "cancel"):
+        for verb in ("show", "resolve", "cancel"):
             self.note(5, verb, new_uuid(), says="job")
             self.note(5, verb, "nothing", says="job")
         for verb in ("register",), ("policy", "check"):
@@ -343,7 +343,7 @@ class ExitStatus(Case):
             host.daemon.kill()
             calls = {"list": [], "status": ["x"], "devices": ["x"], "register": [self.file({})], "unregister": ["x"],
                      "check": ["x", self.b.dest], "migrate": ["x", self.b.dest], "cancel": [new_uuid()],
-                     "show": [new_uuid()], "jobs": [], "reset": ["--yes", "x"], "policy list": [], "policy show": ["x"],
+                     "show": [new_uuid()], "resolve": [new_uuid()], "jobs": [], "history": [], "reset": ["--yes", "x"], "policy list": [], "policy show": ["x"],
                      "policy check": [self.file({})], "policy explain": ["x"], "policy reload": [], "plugin list": []}
             self.assertEqual(set(calls) | {"monitor"}, set(verbs()))
             for verb, args in calls.items():
@@ -456,7 +456,7 @@ class Output(Case):
         self.assertEqual(status, 0)
         self.a.write_policy("shown", {"set": {"retry": 1}})
         self.ends(0, "policy", "reload")
-        return {"list": [], "status": [vm], "devices": [vm], "show": [job["job"]], "jobs": [], "check": [other, self.b.dest],
+        return {"list": [], "status": [vm], "devices": [vm], "show": [job["job"]], "resolve": [job["job"]], "jobs": [], "history": [], "check": [other, self.b.dest],
                 "reset": ["--yes", other, "nic"], "migrate": [other, self.b.dest], "register": [self.file(new)], "unregister": [new["name"]],
                 "policy list": [], "policy show": ["shown"], "policy check": [self.file({"rules": []})],
                 "policy explain": [other, "nic"], "policy reload": [], "plugin list": []}
@@ -470,7 +470,7 @@ class Output(Case):
                     continue
                 out = self.ends(0, how, *verb.split(), *args)
                 value = json.loads(out)
-                self.assertIsInstance(value, list if verb in ("list", "devices", "jobs", "reset", "policy list", "policy reload", "plugin list") else dict, verb)
+                self.assertIsInstance(value, list if verb in ("list", "devices", "jobs", "history", "reset", "policy list", "policy reload", "plugin list") else dict, verb)
                 self.assertEqual(out.count("\n") == 1, how == "--json=short", (verb, how, out))
                 self.assertTrue(value or verb == "plugin list", verb)  # with plugins: test_plugin.py
 
@@ -579,7 +579,7 @@ class Output(Case):
         for verb, arguments in verbs().items():
             self.assertEqual(self.ends(0, *verb.split(), "--help"), text)
             self.assertEqual(self.ends(0, "--help", *verb.split(), *arguments), text)
-        self.assertEqual(len(verbs()), 18)
+        self.assertEqual(len(verbs()), 20)
         self.assertTrue(all(len(line) <= 100 for line in text.splitlines()), text)
 
     def test_version(self):

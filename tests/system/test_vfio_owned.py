@@ -51,12 +51,13 @@ def opens(mdev):
 
 
 class World:
-    """Two hosts and a set of `n` devices, which is on the first."""
+    """Two hosts and a set of `n` devices, which is on the first; there they may have another number of ports."""
 
-    def __init__(self, n=2, ports=1, **config):
+    def __init__(self, n=2, ports=1, ports_there=None, plugins=(), **config):
         self.lab = Lab()
-        self.a, self.b = (self.lab.host(name, config={"policy": {"deadline-ms": DEADLINES}, **config}) for name in "ab")
-        self.mdevs = {h.name: [Mdev(ports) for _ in range(n)] for h in (self.a, self.b)}
+        self.a, self.b = (self.lab.host(name, config={"policy": {"deadline-ms": DEADLINES}, **config}, plugins=plugins)
+                          for name in "ab")
+        self.mdevs = {"a": [Mdev(ports) for _ in range(n)], "b": [Mdev(ports_there or ports) for _ in range(n)]}
         self.uuid = str(uuid.uuid4())
         for i, (there, here) in enumerate(zip(self.mdevs["a"], self.mdevs["b"])):
             scratch(there, 0x40 + i)
@@ -252,6 +253,22 @@ class Moves(unittest.TestCase):
             self.assertRegex(d["facts"]["class"], "^[0-9a-f]{6}$")
             self.assertEqual([(x["basis"], x["bytes"]) for x in report["blackout"]["devices"]], [("size", 60)])
             self.assertEqual((report["blackout"]["basis"], report["blackout"]["usec"]), ("size", 1))
+
+
+    def test_plugins_know_them(self):
+        plugins = ["plugins/mtty.so", "plugins/pci-identity.so", "plugins/vfio-user-identity.so"]
+        with World(1, plugins=plugins) as w:
+            report = w.a.json("check", "set", w.b.dest)[1]
+            self.assertTrue(report["ok"], report)
+            d, = report["devices"]
+            self.assertEqual((d["plugins"], d["facts"]["mtty.type"], d["facts"]["mtty.judges"]), (["mtty"], "mtty-1", "yes"))
+            status, job = w.move(w.a, w.b)
+            self.assertEqual((status, job["result"]), (0, "done"), job)
+        with World(1, ports_there=2, plugins=plugins) as w:
+            status, report = w.a.json("check", "set", w.b.dest)
+            self.assertEqual(status, 6, report)
+            self.assertIn(("d0", "plugin mtty", "mtty.type is mtty-1 at the source, mtty-2 here"),
+                          [(f["device"], f["property"], f["destination"]) for f in report["findings"]])
 
 
 class Delegated(unittest.TestCase):

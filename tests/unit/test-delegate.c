@@ -41,6 +41,7 @@ typedef struct Rig {
         const char *hold, *fail; /* a method: not answered, refused */
         uint64_t stopped_usec;
         bool absent; /* nobody has its name */
+        int more;    /* properties that it need not have: 0: none, 1: both, 2: of another type */
         /* What it was asked. */
         char asked[1024]; /* methods, each with a blank behind */
         char side[32], options[128];
@@ -186,6 +187,13 @@ static void answer_delegate(Rig *rig, sd_bus_message *m, const char *member)
 {
         if (streq(member, "GetState"))
                 reply(m, "ss", rig->state, rig->job);
+        else if (streq(member, "GetAll") && rig->more == 1)
+                reply(m, "a{sv}", 6, "IsolatedDevices", "as", 2, "/run/nic.sock", "gpu", "Version", "u",
+                      (uint32_t) 1, "Uuid", "s", rig->uuid, "VIommu", "b", 1, "Vmm", "s", "test",
+                      "TakesDirtyPages", "b", 0);
+        else if (streq(member, "GetAll") && rig->more == 2)
+                reply(m, "a{sv}", 5, "IsolatedDevices", "s", "gpu", "Version", "u", (uint32_t) 1, "Uuid", "s",
+                      rig->uuid, "Vmm", "s", "test", "TakesDirtyPages", "b", 0);
         else if (streq(member, "GetAll"))
                 reply(m, "a{sv}", 4, "Version", "u", (uint32_t) 1, "Uuid", "s", rig->uuid, "Vmm", "s", "test",
                       "TakesDirtyPages", "b", 1);
@@ -920,6 +928,39 @@ static void test_find_says_who_is_there(void **state)
         }
 }
 
+/* Who says nothing has confirmed nothing; what makes no sense is no answer at all. */
+static void test_what_it_need_not_say_is_heard(void **state)
+{
+        static const DeviceDefinition nic = {.type = DEVICE_TYPE_VFIO_USER, .broker = "/run/nic.sock"},
+                                      disk = {.type = DEVICE_TYPE_VFIO_USER, .broker = "/run/disk.sock"},
+                                      gpu = {.type = DEVICE_TYPE_VFIO, .vmm_device = "gpu"};
+
+        for (int more = 0; more < 3; more++) {
+                Rig rig;
+
+                rig_init(&rig);
+                rig.more = more;
+                vmm_find(rig.vmm, on_found, &rig);
+                run(&rig, LONG);
+                assert_int_equal(rig.status, more == 2 ? -EPROTO : 0);
+                assert_int_equal(rig.vmm->facts.viommu, more == 1);
+                assert_int_equal(vmm_isolation(rig.vmm, &nic),
+                                 more == 1 ? DEVICE_ISOLATION_FULL : DEVICE_ISOLATION_UNKNOWN);
+                assert_int_equal(vmm_isolation(rig.vmm, &gpu),
+                                 more == 1 ? DEVICE_ISOLATION_FULL : DEVICE_ISOLATION_UNKNOWN);
+                assert_int_equal(vmm_isolation(rig.vmm, &disk),
+                                 more == 1 ? DEVICE_ISOLATION_NONE : DEVICE_ISOLATION_UNKNOWN);
+                /* It may say something else the next time. */
+                rig.more = 0;
+                vmm_find(rig.vmm, on_found, &rig);
+                run(&rig, LONG);
+                assert_int_equal(rig.status, 0);
+                assert_false(rig.vmm->facts.viommu);
+                assert_int_equal(vmm_isolation(rig.vmm, &gpu), DEVICE_ISOLATION_UNKNOWN);
+                rig_deinit(&rig);
+        }
+}
+
 static void test_a_restarted_daemon_sees_how_it_stands(void **state)
 {
         static const struct {
@@ -1005,6 +1046,7 @@ int main(void)
                 cmocka_unit_test(test_a_lost_connection_is_not_a_death),
                 cmocka_unit_test(test_another_process_is_not_called),
                 cmocka_unit_test(test_find_says_who_is_there),
+                cmocka_unit_test(test_what_it_need_not_say_is_heard),
                 cmocka_unit_test(test_a_restarted_daemon_sees_how_it_stands),
                 cmocka_unit_test(test_the_process_of_the_record_is_the_only_one),
         };

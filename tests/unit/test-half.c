@@ -61,6 +61,7 @@ static void rig_event(Rig *rig, HalfEvent event)
                         break;
                 case HALF_EFFECT_SEND: rig->sent[rig->n_sent++ % 64] = fx->message; break;
                 case HALF_EFFECT_TIMER: rig->timer_usec = fx->deadline_usec; break;
+                case HALF_EFFECT_FENCE:
                 case HALF_EFFECT_ACKED:
                 case HALF_EFFECT_MAX: break;
                 }
@@ -758,6 +759,106 @@ static void test_a_cancel_in_doubt_is_not_forgotten(void **state)
         rig_deinit(&rig);
 }
 
+/* Where the words of docs/in-doubt.md have a meaning, and nowhere else. */
+static void test_what_a_person_can_decide(void **state)
+{
+        static const struct {
+                HalfState at;
+                bool linked, vmm_gone, vmm_resumed, run, discard;
+        } cases[] = {
+                {SOURCE_DOUBT, .run = true, .discard = true},
+                {SOURCE_DOUBT, .linked = true, .run = true, .discard = true},
+                {SOURCE_DOUBT, .vmm_gone = true, .discard = true},
+                {SOURCE_DOUBT, .vmm_resumed = true, .run = true},
+                {SOURCE_ORPHAN, .vmm_gone = true, .discard = true},
+                {SOURCE_UNSEEN, .vmm_gone = true, .discard = true},
+                {SOURCE_HELD, .run = true},
+                {SOURCE_HELD, .vmm_gone = true},
+                {DESTINATION_READY, .run = true, .discard = true},
+                {DESTINATION_READY, .linked = true, .discard = true},
+                {DESTINATION_PROMISED, .run = true, .discard = true},
+                {DESTINATION_PROMISED, .linked = true, .discard = true},
+                {DESTINATION_PROMISED, .vmm_gone = true, .discard = true},
+                {DESTINATION_MAYBE, .vmm_gone = true, .discard = true},
+        };
+        bool known[HALF_STATE_MAX] = {};
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                Rig rig;
+
+                known[cases[i].at] = true;
+                rig_init(&rig, cases[i].at < DESTINATION_RECORD ? SIDE_SOURCE : SIDE_DESTINATION);
+                rig.half.state = cases[i].at;
+                rig.half.linked = cases[i].linked;
+                rig.half.vmm_gone = cases[i].vmm_gone;
+                rig.half.vmm_resumed = cases[i].vmm_resumed;
+                assert_int_equal(half_may_resolve(&half_table, &rig.plan, &rig.half, RESOLVE_RUN_HERE),
+                                 cases[i].run);
+                assert_int_equal(half_may_resolve(&half_table, &rig.plan, &rig.half, RESOLVE_DISCARD_HERE),
+                                 cases[i].discard);
+                rig_deinit(&rig);
+        }
+        for (HalfState at = 0; at < HALF_STATE_MAX; at++) {
+                Rig rig;
+
+                rig_init(&rig, at < DESTINATION_RECORD ? SIDE_SOURCE : SIDE_DESTINATION);
+                rig.half.state = at;
+                for (Resolve how = RESOLVE_RUN_HERE; how < RESOLVE_MAX && !known[at]; how++) {
+                        HalfEvent event = {.type = HALF_RESOLVE, .resolve = how};
+
+                        assert_int_equal(half_step(&half_table, &rig.plan, &rig.half, &event, &rig.effects),
+                                         HALF_E_FORBIDDEN);
+                        assert_int_equal(rig.half.state, at);
+                }
+                rig_deinit(&rig);
+        }
+}
+
+static void test_the_source_runs_on_a_persons_word_when_it_has_fenced(void **state)
+{
+        for (int status = 0; status >= -EIO; status -= EIO) {
+                Rig rig;
+
+                rig_init(&rig, SIDE_SOURCE);
+                rig.plan.fence = true;
+                rig_until(&rig, SOURCE_GO);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                assert_int_equal(rig.half.state, SOURCE_DOUBT);
+                rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_RUN_HERE});
+                assert_int_equal(rig.half.state, SOURCE_FENCE);
+                assert_int_equal(rig.effects.items[0].type, HALF_EFFECT_FENCE);
+                /* What it says now may come from a host that is being switched off. */
+                rig_message(&rig, MESSAGE_STARTED, 0);
+                assert_int_equal(rig.half.state, SOURCE_FENCE);
+                rig_event(&rig, (HalfEvent){.type = HALF_RESULT,
+                                            .who = HALF_WHO_FENCE,
+                                            .step = rig.half.step,
+                                            .status = status});
+                assert_int_equal(rig.half.state, status == 0 ? SOURCE_ABORT : SOURCE_DOUBT);
+                rig_deinit(&rig);
+        }
+}
+
+/* The write of `aborted` was not waited for; it may come through, so what is given up must be written once more. */
+static void test_a_record_that_was_not_waited_for_is_not_trusted(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_GO);
+        rig_message(&rig, MESSAGE_NOTSTARTED, 0);
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_GONE});
+        assert_int_equal(rig.half.state, SOURCE_UNSEEN);
+        rig.has_record = false;
+        rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_DISCARD_HERE});
+        rig_until(&rig, SOURCE_NOBODY);
+        assert_true(rig.has_record);
+        assert_int_equal(rig.record.owner, OWNER_NOBODY);
+        assert_true(rig.record.noway);
+        rig_deinit(&rig);
+}
+
 static void test_an_abort_is_answered_in_every_state(void **state)
 {
         for (HalfState at = DESTINATION_RECORD; at < HALF_STATE_MAX; at++) {
@@ -789,7 +890,8 @@ static void test_cancel_in_every_state_turns_back_or_says_too_late(void **state)
                 int r;
 
                 if (job == JOB_STATE_ROLLING_BACK || job == JOB_STATE_IN_DOUBT || at == SOURCE_ASK ||
-                    at == SOURCE_LOST || at == SOURCE_END || at == SOURCE_OVER)
+                    at == SOURCE_FENCE || at == SOURCE_DISCARD || at == SOURCE_LOST || at == SOURCE_END ||
+                    at == SOURCE_OVER)
                         continue;
                 early = at < SOURCE_NOBODY;
                 rig_init_with(&rig, SIDE_SOURCE, mixed);
@@ -1784,6 +1886,8 @@ static void test_names_round_trip(void **state)
                 assert_int_equal(job_result_from_string(job_result_to_string(i)), i);
         for (int i = 0; i < MESSAGE_MAX; i++)
                 assert_int_equal(message_from_string(message_to_string(i)), i);
+        for (int i = 0; i < RESOLVE_MAX; i++)
+                assert_int_equal(resolve_from_string(resolve_to_string(i)), i);
         for (int i = 0; i < PHASE_MAX; i++)
                 assert_int_equal(phase_from_string(phase_to_string(i)), i);
         for (int i = 0; i < OWNER_MAX; i++)
@@ -1946,6 +2050,165 @@ static void test_after_grace_says_where_a_failure_in_arrival_grace_leads(void **
         }
 }
 
+static void set_on_error(Rig *rig, PolicyOnError word)
+{
+        for (uint32_t i = 0; i < N; i++)
+                rig->plan.devices[i].on_error = word;
+}
+
+/* on-error, on the way back: reset, it runs without its state; quarantine and keep, nobody touches it, the VM goes on without
+ * it, and with quarantine no job takes it then. */
+static void test_on_error_says_whether_a_device_is_reset_on_the_way_back(void **state)
+{
+        for (PolicyOnError word = POLICY_ON_ERROR_RESET; word <= POLICY_ON_ERROR_KEEP; word++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+                set_on_error(&rig, word);
+                rig_until(&rig, SOURCE_P2P_GRACE);
+                rig_device_fails(&rig, 1, DEVICE_STATE_RUNNING, DEVICE_STATE_RUNNING_P2P, DEVICE_STATE_ERROR);
+                rig_until(&rig, SOURCE_END);
+                assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+                for (uint32_t i = 0; i < N; i++) {
+                        assert_int_equal(half_device_is_lost(&rig.half, i), i == 1);
+                        assert_int_equal(half_device_is_quarantined(&rig.half, i),
+                                         i == 1 && word == POLICY_ON_ERROR_QUARANTINE);
+                }
+                assert_int_equal(rig.device[1],
+                                 word == POLICY_ON_ERROR_RESET ? DEVICE_STATE_RUNNING : DEVICE_STATE_ERROR);
+                rig_deinit(&rig);
+        }
+}
+
+/* ... and where the copy is let go: who refused his state is not reset then, but the others are, which hold the VM's. */
+static void test_on_error_is_about_the_device_that_failed_at_the_destination(void **state)
+{
+        for (PolicyOnError word = POLICY_ON_ERROR_RESET; word <= POLICY_ON_ERROR_KEEP; word++) {
+                Rig rig;
+
+                rig_init_with(&rig, SIDE_DESTINATION, all_p2p);
+                set_on_error(&rig, word);
+                rig_until(&rig, DESTINATION_INTAKE);
+                rig_device_fails(&rig, 1, DEVICE_STATE_RESUMING, DEVICE_STATE_STOP, DEVICE_STATE_ERROR);
+                rig_until(&rig, DESTINATION_DISCARD);
+                for (uint32_t i = 0; i < N; i++) {
+                        bool alone = i == 1 && word != POLICY_ON_ERROR_RESET;
+
+                        assert_true(rig.has[i]);
+                        assert_int_equal(rig.asked[i].program.n == 1, alone);
+                        assert_int_equal(rig.asked[i].program.ops[rig.asked[i].program.n - 1].type,
+                                         DEVICE_OP_CLOSE);
+                        assert_int_equal(half_device_is_quarantined(&rig.half, i),
+                                         alone && word == POLICY_ON_ERROR_QUARANTINE);
+                }
+                rig_deinit(&rig);
+        }
+}
+
+/* A connection that broke, or a job that was cancelled, is no fault of the device: it is reset as ever. */
+static void test_who_was_only_in_the_middle_has_not_failed(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, all_p2p);
+        set_on_error(&rig, POLICY_ON_ERROR_QUARANTINE);
+        rig_until(&rig, DESTINATION_TAKE_IN);
+        rig.has[1] = false;
+        rig_event(&rig, (HalfEvent){HALF_RESULT, HALF_WHO_DEVICE, .device = 1, .step = rig.asked[1].step,
+                                    .status = -ECONNRESET, .state = DEVICE_STATE_RESUMING});
+        rig_until(&rig, DESTINATION_DISCARD);
+        for (uint32_t i = 0; i < N; i++) {
+                assert_int_equal(rig.asked[i].program.ops[0].type, DEVICE_OP_RESET);
+                assert_false(half_device_is_quarantined(&rig.half, i));
+        }
+        rig_deinit(&rig);
+}
+
+static void lose(Rig *rig, HalfState at)
+{
+        rig_until(rig, at);
+        rig_device_fails(rig, 1, rig->device[1], DEVICE_STATE_MAX, DEVICE_STATE_ERROR);
+}
+
+/* on-source-loss: degraded-run, the VM goes on; pause, it stands, in doubt, until its VMM lets it go on. */
+static void test_on_source_loss_says_whether_the_vm_goes_on(void **state)
+{
+        for (int pause = 0; pause < 2; pause++)
+                for (uint32_t whose = 0; whose < 2; whose++) {
+                        Rig rig;
+
+                        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+                        if (pause)
+                                rig.plan.devices[whose].on_source_loss = POLICY_ON_SOURCE_LOSS_PAUSE;
+                        lose(&rig, SOURCE_STOP);
+                        if (pause && whose == 1) {
+                                rig_until(&rig, SOURCE_HELD);
+                                assert_false(rig.has_vmm);
+                                assert_int_equal(half_job_state(&rig.half), JOB_STATE_IN_DOUBT);
+                                assert_int_equal(half_result(&rig.half), JOB_RESULT_IN_DOUBT);
+                                assert_string_equal(half_owner_text(&rig.half), "source");
+                                assert_false(rig_said(&rig, MESSAGE_END));
+                                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                                assert_int_equal(rig.half.state, SOURCE_HELD);
+                                rig_event(&rig, (HalfEvent){.type = HALF_VMM_RESUMED});
+                        }
+                        rig_until(&rig, SOURCE_END);
+                        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+                        assert_true(half_device_is_lost(&rig.half, 1));
+                        assert_true(rig_said(&rig, MESSAGE_END));
+                        rig_deinit(&rig);
+                }
+}
+
+/* One that runs is not stopped: its vCPUs have seen the device fail. And where none has lost anything nobody is asked. */
+static void test_only_a_vm_that_stands_is_kept_so(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+        rig.plan.devices[1].on_source_loss = POLICY_ON_SOURCE_LOSS_PAUSE;
+        lose(&rig, SOURCE_LOG);
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_DEGRADED);
+        rig_deinit(&rig);
+
+        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+        rig.plan.devices[1].on_source_loss = POLICY_ON_SOURCE_LOSS_PAUSE;
+        rig_until(&rig, SOURCE_DRAIN);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_CANCELLED);
+        rig_deinit(&rig);
+}
+
+/* A vIOMMU: all devices are quiet while vCPUs run, from where they run to their P2P states; and on the way back they run again
+ * before the vCPUs are told to. */
+static void test_viommu_grace_is_before_the_halt_and_leads_back(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, all_p2p);
+        rig.plan.viommu = rig.plan.phases[PHASE_VIOMMU_GRACE].planned = true;
+        rig_until(&rig, SOURCE_VIOMMU_GRACE);
+        for (uint32_t i = 0; i < N; i++)
+                assert_true(rig.has[i]);
+        rig_device_ok(&rig, 0);
+        rig_device_ok(&rig, 1);
+        rig_device_ok(&rig, 2);
+        assert_int_equal(rig.half.state, SOURCE_VIOMMU_GRACE);
+        rig_device_ok(&rig, 3);
+        assert_int_equal(rig.half.state, SOURCE_HALT);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.device[i], DEVICE_STATE_RUNNING_P2P);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        rig_until(&rig, SOURCE_RESUME);
+        for (uint32_t i = 0; i < N; i++)
+                assert_int_equal(rig.device[i], DEVICE_STATE_RUNNING);
+        rig_until(&rig, SOURCE_END);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_CANCELLED);
+        rig_deinit(&rig);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -1966,6 +2229,9 @@ int main(void)
                 cmocka_unit_test(test_nobody_promises_for_a_device_that_hangs),
                 cmocka_unit_test(test_the_first_cause_is_kept),
                 cmocka_unit_test(test_a_cancel_in_doubt_is_not_forgotten),
+                cmocka_unit_test(test_what_a_person_can_decide),
+                cmocka_unit_test(test_the_source_runs_on_a_persons_word_when_it_has_fenced),
+                cmocka_unit_test(test_a_record_that_was_not_waited_for_is_not_trusted),
                 cmocka_unit_test(test_an_abort_is_answered_in_every_state),
                 cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),
                 cmocka_unit_test(test_every_state_that_waits_for_a_participant_has_a_deadline),
@@ -2020,6 +2286,12 @@ int main(void)
                 cmocka_unit_test(test_a_failure_ends_the_order),
                 cmocka_unit_test(test_each_device_has_its_own_time),
                 cmocka_unit_test(test_after_grace_says_where_a_failure_in_arrival_grace_leads),
+                cmocka_unit_test(test_on_error_says_whether_a_device_is_reset_on_the_way_back),
+                cmocka_unit_test(test_on_error_is_about_the_device_that_failed_at_the_destination),
+                cmocka_unit_test(test_who_was_only_in_the_middle_has_not_failed),
+                cmocka_unit_test(test_on_source_loss_says_whether_the_vm_goes_on),
+                cmocka_unit_test(test_only_a_vm_that_stands_is_kept_so),
+                cmocka_unit_test(test_viommu_grace_is_before_the_halt_and_leads_back),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

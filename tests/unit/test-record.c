@@ -16,6 +16,7 @@ static const struct {
         {SIDE_SOURCE, "source", "aborted"},
         {SIDE_SOURCE, "nobody", "aborted"},
         {SIDE_SOURCE, "unrecorded", "aborted"},
+        {SIDE_SOURCE, "aborted", "nobody", true},
         {SIDE_DESTINATION, "unrecorded", "prepared"},
         {SIDE_DESTINATION, "prepared", "destination"},
         {SIDE_DESTINATION, "destination", "done"},
@@ -55,8 +56,14 @@ static void test_what_is_final_changes_no_more(void **state)
         for (Side side = 0; side < SIDE_MAX; side++)
                 for (Owner from = 0; from < OWNER_MAX; from++)
                         for (Owner to = 0; to < OWNER_MAX; to++)
-                                if (owner_is_final(from) && from != to)
-                                        assert_false(owner_may_become(side, from, to, true));
+                                if (owner_is_final(from) && from != to) {
+                                        /* But by a person who gives the source's side up. */
+                                        bool given_up = from == OWNER_ABORTED && to == OWNER_NOBODY;
+
+                                        assert_false(owner_may_become(side, from, to, false));
+                                        assert_int_equal(owner_may_become(side, from, to, true),
+                                                         given_up && side == SIDE_SOURCE);
+                                }
 }
 
 int main(void)

@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 
+#include "common/file.h"
 #include "common/log.h"
+#include "daemon/store/history.h"
 #include "daemon/store/sql.h"
 #include "scratch.h"
 
@@ -87,6 +89,7 @@ static int set_up_disk(void **state)
 typedef struct Rig {
         Scratch scratch;
         Sql *sql;
+        HistoryDb *history;
         uint32_t n; /* of what was read last */
         Record records[64];
         char text[64][256];
@@ -96,6 +99,8 @@ typedef struct Rig {
 
 static void rig_open(Rig *rig)
 {
+        if (!rig->history)
+                assert_int_equal(history_open(rig->scratch.dir, &rig->history), 0);
         assert_int_equal(sql_open(rig->scratch.dir, &rig->sql), 0);
 }
 
@@ -110,6 +115,7 @@ static void rig_init(Rig *rig)
 static void rig_deinit(Rig *rig)
 {
         rig->sql = sql_close(rig->sql);
+        rig->history = history_close(rig->history);
         memset(&disk, 0, sizeof disk);
         scratch_deinit(&rig->scratch);
 }
@@ -142,14 +148,6 @@ static int on_record(void *userdata, const Record *record)
         Rig *rig = userdata;
 
         rig->records[rig->n++] = *record;
-        return rig->stop_at && (int) rig->n == rig->stop_at ? -ECANCELED : 0;
-}
-
-static int on_text(void *userdata, const char *job, const char *json)
-{
-        Rig *rig = userdata;
-
-        (void) snprintf(rig->text[rig->n++], sizeof rig->text[0], "%s", json);
         return rig->stop_at && (int) rig->n == rig->stop_at ? -ECANCELED : 0;
 }
 
@@ -345,46 +343,47 @@ static void test_a_vm_is_replaced_and_forgotten(void **state)
         rig_deinit(&rig);
 }
 
-/* ---- history ----------------------------------------------------------------------------------------------------- */
+/* ---- tidying ----------------------------------------------------------------------------------------------------- */
 
-/* A restarted daemon ends a job again, and knows less of why. */
-static void test_the_first_end_of_a_job_is_the_one_that_is_told(void **state)
+static bool tidy(Rig *rig, uint32_t keep)
 {
-        Rig rig;
+        bool quiet;
 
-        rig_init(&rig);
-        assert_int_equal(sql_put_history(rig.sql, make(1, 0, 0).job, SIDE_SOURCE, 1, "cancelled"), 0);
-        assert_int_equal(sql_put_history(rig.sql, make(1, 0, 0).job, SIDE_SOURCE, 2, "failed"), 0);
-        assert_int_equal(sql_each_history(rig.sql, 100, on_text, &rig), 0);
-        assert_int_equal(rig.n, 1);
-        assert_string_equal(rig.text[0], "cancelled");
-        rig_deinit(&rig);
+        assert_int_equal(sql_tidy(rig->sql, keep, &quiet), 0);
+        return quiet;
 }
 
-static void test_the_newest_history_comes_oldest_first(void **state)
+static off_t size_of(Rig *rig, const char *name)
 {
-        static const int ended[] = {30, 10, 50, 20, 40};
+        struct stat st;
+
+        assert_int_equal(stat(scratch_path(&rig->scratch, name), &st), 0);
+        return st.st_size;
+}
+
+/* What it takes several syncs to tidy waits until no VM can stand still for it; but not for ever. */
+static void test_nothing_is_tidied_while_a_vm_moves(void **state)
+{
         Rig rig;
+        off_t before;
 
         rig_init(&rig);
-        for (size_t i = 0; i < ARRAY_SIZE(ended); i++) {
-                char text[16];
+        assert_int_equal(put(&rig, 1, SIDE_DESTINATION, OWNER_PREPARED, false), 0);
+        assert_int_equal(sql_put_vm(rig.sql, VM, "x", PRESENCE_HERE), 0);
+        before = size_of(&rig, "migmgr.db");
+        assert_false(tidy(&rig, 1));
+        assert_int_equal(size_of(&rig, "migmgr.db"), before);
+        for (int i = 0; i < 2000 && size_of(&rig, "migmgr.db") == before; i++) {
+                char text[32768];
 
-                (void) snprintf(text, sizeof text, "%d", ended[i]);
-                assert_int_equal(sql_put_history(rig.sql, make((int) i, 0, 0).job, SIDE_SOURCE,
-                                                 (uint64_t) ended[i], text),
-                                 0);
+                memset(text, 'a' + i % 26, sizeof text - 1);
+                text[sizeof text - 1] = 0;
+                assert_int_equal(sql_put_vm(rig.sql, VM, text, PRESENCE_HERE), 0);
+                assert_false(tidy(&rig, 1));
         }
-        assert_int_equal(sql_each_history(rig.sql, 3, on_text, &rig), 0);
-        assert_int_equal(rig.n, 3);
-        assert_string_equal(rig.text[0], "30");
-        assert_string_equal(rig.text[1], "40");
-        assert_string_equal(rig.text[2], "50");
-        assert_int_equal(sql_tidy(rig.sql, 2), 0);
-        rig.n = 0;
-        assert_int_equal(sql_each_history(rig.sql, 100, on_text, &rig), 0);
-        assert_int_equal(rig.n, 2);
-        assert_string_equal(rig.text[0], "40");
+        assert_true(size_of(&rig, "migmgr.db") > before);
+        assert_int_equal(put(&rig, 1, SIDE_DESTINATION, OWNER_DISCARDED, false), 0);
+        assert_true(tidy(&rig, 1));
         rig_deinit(&rig);
 }
 
@@ -399,7 +398,7 @@ static void test_tidying_keeps_what_is_not_acknowledged(void **state)
                 if (job % 2)
                         assert_int_equal(sql_ack(rig.sql, make(job, 0, 0).job, SIDE_SOURCE), 0);
         }
-        assert_int_equal(sql_tidy(rig.sql, 1), 0);
+        assert_true(tidy(&rig, 1));
         for (int job = 0; job < 6; job += 2)
                 assert_int_equal(owner_of(&rig, job), OWNER_ABORTED);
         /* Of the acknowledged ones the newest is kept, and still knows that it has ended; the others begin anew. */
@@ -415,14 +414,10 @@ static void test_a_reader_that_has_had_enough_ends_it(void **state)
         rig_init(&rig);
         for (int job = 0; job < 3; job++) {
                 assert_int_equal(put(&rig, job, SIDE_SOURCE, OWNER_SOURCE, false), 0);
-                assert_int_equal(sql_put_history(rig.sql, make(job, 0, 0).job, SIDE_SOURCE, 1, "x"), 0);
                 assert_int_equal(sql_put_vm(rig.sql, make(job, 0, 0).job, "x", PRESENCE_HERE), 0);
         }
         rig.stop_at = 2;
         assert_int_equal(rig_read(&rig), -ECANCELED);
-        assert_int_equal(rig.n, 2);
-        rig.n = 0;
-        assert_int_equal(sql_each_history(rig.sql, 9, on_text, &rig), -ECANCELED);
         assert_int_equal(rig.n, 2);
         rig.n = 0;
         assert_int_equal(sql_each_vm(rig.sql, on_vm, &rig), -ECANCELED);
@@ -481,10 +476,11 @@ static void test_on_a_full_disk_a_record_takes_the_reserve(void **state)
         assert_int_not_equal(access(disk.full_until_gone, F_OK), 0);
         assert_int_equal(owner_of(&rig, 1), OWNER_NOBODY);
         disk.full_until_gone[0] = 0;
-        assert_int_equal(sql_tidy(rig.sql, 10), 0); /* there is room again: it is made anew */
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_DONE, false), 0);
+        assert_true(tidy(&rig, 10)); /* there is room again: it is made anew */
         assert_int_equal(access(scratch_path(&rig.scratch, "reserve"), F_OK), 0);
         rig_reopen(&rig);
-        assert_int_equal(owner_of(&rig, 1), OWNER_NOBODY);
+        assert_int_equal(owner_of(&rig, 1), OWNER_DONE);
         rig_deinit(&rig);
 }
 
@@ -551,8 +547,8 @@ static void test_a_damaged_page_is_never_read_as_something_else(void **state)
 
                 memset(garbage, i % 2 ? 0xff : 0, sizeof garbage);
                 rig_init(&rig);
-                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
-                assert_int_equal(sql_tidy(rig.sql, 1), 0);
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+                assert_true(tidy(&rig, 1));
                 rig.sql = sql_close(rig.sql);
                 file = fopen(scratch_path(&rig.scratch, "migmgr.db"), "r+e");
                 assert_non_null(file);
@@ -593,13 +589,101 @@ static void test_a_database_of_a_newer_migmgr_is_left_alone(void **state)
                 rig.sql = sql_close(rig.sql);
                 assert_int_equal(sqlite3_open(scratch_path(&rig.scratch, "migmgr.db"), &db), SQLITE_OK);
                 assert_int_equal(sqlite3_exec(db,
-                                              newer ? "PRAGMA user_version = 2" : "PRAGMA user_version = 1",
+                                              newer ? "PRAGMA user_version = 3" : "PRAGMA user_version = 2",
                                               NULL, NULL, NULL),
                                  SQLITE_OK);
                 assert_int_equal(sqlite3_close(db), SQLITE_OK);
                 assert_int_equal(sql_open(rig.scratch.dir, &rig.sql), newer ? -EPROTONOSUPPORT : 0);
         }
         assert_int_equal(owner_of(&rig, 1), OWNER_SOURCE);
+        rig_deinit(&rig);
+}
+
+/* ---- older schemas ----------------------------------------------------------------------------------------------- */
+
+/* A database that a migmgrd of the time wrote; `also` is done to it. */
+static void rig_init_old(Rig *rig, const char *name, const char *also)
+{
+        _cleanup_(freep) char *text = NULL;
+        char path[512];
+        sqlite3 *db;
+        size_t size;
+
+        rig_init(rig);
+        rig->sql = sql_close(rig->sql);
+        rig->history = history_close(rig->history);
+        assert_int_equal(unlink(scratch_path(&rig->scratch, "migmgr.db")), 0);
+        assert_int_equal(unlink(scratch_path(&rig->scratch, "history.db")), 0);
+        (void) snprintf(path, sizeof path, TEST_DATA_DIR "/%s", name);
+        assert_int_equal(file_read(path, MIB, &text, &size), 0);
+        assert_int_equal(sqlite3_open(scratch_path(&rig->scratch, "migmgr.db"), &db), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, text, NULL, NULL, NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, also, NULL, NULL, NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void check_upgraded(Rig *rig)
+{
+        _cleanup_(freep) char *list = NULL, *report = NULL, *steps = NULL;
+        char host[UUID_TEXT_MAX + 1];
+
+        assert_int_equal(rig_read(rig), 0);
+        assert_int_equal(rig->n, 1);
+        assert_int_equal(rig->records[0].owner, OWNER_NOBODY);
+        assert_int_equal(rig->records[0].vmm.pid, 4711);
+        assert_int_equal(presence_of(rig), PRESENCE_HERE);
+        assert_int_equal(sql_host_id(rig->sql, host), 0);
+        assert_string_equal(host, "ea6c70d4-333b-4556-9a08-6b2934c8b209");
+        assert_int_equal(history_list(rig->history, &(StoreFilter){.vm = "web1", .result = "done"}, &list),
+                         0);
+        assert_non_null(strstr(list, "\"job\":\"c8128790-89ac-434a-97e8-aadc1e5be12f\""));
+        assert_non_null(strstr(list, "\"blackout_usec\":48164"));
+        assert_null(strstr(list, "7dd28d73-8ca0-4618-bc93-d9aea3515919")); /* that one failed */
+        assert_int_equal(history_find(rig->history, "7dd28d73-8ca0-4618-bc93-d9aea3515919", &report, &steps),
+                         0);
+        assert_non_null(strstr(report, "\"result\":\"failed\""));
+        assert_string_equal(steps, "[]");
+}
+
+/* Version 0 is the same one, of a daemon that died between the tables and the version. */
+static void test_the_first_schema_becomes_this_one(void **state)
+{
+        for (int version = 0; version < 2; version++) {
+                Rig rig;
+
+                rig_init_old(&rig, "records-1.sql",
+                             version ? "PRAGMA user_version = 1" : "PRAGMA user_version = 0");
+                rig_open(&rig);
+                check_upgraded(&rig);
+                rig_reopen(&rig);
+                check_upgraded(&rig);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_an_upgrade_that_was_cut_off_is_made_again(void **state)
+{
+        Rig rig;
+
+        rig_init_old(&rig, "records-1.sql", "");
+        assert_int_equal(history_open(rig.scratch.dir, &rig.history), 0);
+        /* What has gone over is there twice for a moment. */
+        assert_int_equal(
+                history_put_job(rig.history,
+                                &(StoreJob){.job = "c8128790-89ac-434a-97e8-aadc1e5be12f",
+                                            .vm = "",
+                                            .name = "web1",
+                                            .result = "done",
+                                            .ended_usec = 1,
+                                            .summary = "{\"job\":\"c8128790-89ac-434a-97e8-aadc1e5be12f\","
+                                                       "\"blackout_usec\":48164}",
+                                            .report = "{}"}),
+                0);
+        disk.full = true;
+        assert_int_equal(sql_open(rig.scratch.dir, &rig.sql), -ENOSPC);
+        disk.full = false;
+        rig_open(&rig);
+        check_upgraded(&rig);
         rig_deinit(&rig);
 }
 
@@ -613,8 +697,7 @@ int main(void)
                 cmocka_unit_test(test_what_was_acknowledged_stays_so_and_is_not_open),
                 cmocka_unit_test(test_presence_changes_with_the_record_or_not_at_all),
                 cmocka_unit_test(test_a_vm_is_replaced_and_forgotten),
-                cmocka_unit_test(test_the_first_end_of_a_job_is_the_one_that_is_told),
-                cmocka_unit_test(test_the_newest_history_comes_oldest_first),
+                cmocka_unit_test(test_nothing_is_tidied_while_a_vm_moves),
                 cmocka_unit_test(test_tidying_keeps_what_is_not_acknowledged),
                 cmocka_unit_test(test_a_reader_that_has_had_enough_ends_it),
                 cmocka_unit_test(test_the_host_has_one_name_for_ever),
@@ -626,6 +709,8 @@ int main(void)
                 cmocka_unit_test(test_a_damaged_page_is_never_read_as_something_else),
                 cmocka_unit_test(test_a_second_daemon_on_the_same_records_is_turned_away),
                 cmocka_unit_test(test_a_database_of_a_newer_migmgr_is_left_alone),
+                cmocka_unit_test(test_the_first_schema_becomes_this_one),
+                cmocka_unit_test(test_an_upgrade_that_was_cut_off_is_made_again),
         };
         return cmocka_run_group_tests(tests, set_up_disk, NULL);
 }

@@ -58,7 +58,7 @@ static const char *const owners[] = {"unrecorded", "source",      "nobody",   "d
 static const char *const vmm_types[] = {"none", "qmp", "delegate"};
 static const char *const device_types[] = {"vfio-user", "vfio"};
 static const char *const presences[] = {"away", "here"};
-static const char *const whos[] = {"device", "vmm", "peer", "record"};
+static const char *const whos[] = {"device", "vmm", "peer", "record", "fence"};
 
 #define TABLE(MAX, prefix, names)                               \
         {                                                       \

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The databases of a daemon: what they cost a blackout, what becomes of jobs when they can't be written, and what is known of
+jobs later. A disk that is slow, full or broken is made with strace, which holds up or fails single system calls."""
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+import unittest
+
+from lab import Lab, PACE, definition, new_uuid, wait_for
+
+SYNCS = "fsync,fdatasync"
+
+
+def world(lab, wraps=((), ()), vms=1, spec="size=64K"):
+    """Two hosts and VMs of one device each at the first, with names vm0, vm1, ... Their device servers, too."""
+    hosts = [lab.host(name, wrap=wrap) for name, wrap in zip("ab", wraps)]
+    servers = []
+    for i in range(vms):
+        uuid = new_uuid()
+        for host in hosts:
+            server = lab.server(f"server-{i}-{host.name}", {"d": spec})
+            servers.append(server)
+            host.register(definition(f"vm{i}", uuid, server, ["d"]), incoming=host is hosts[1])
+    return hosts, servers
+
+
+def steps(host, job):
+    status, report = host.json("show", job)
+    assert status == 0, report
+    return {s["step"]: s["usec"] for s in report["steps"]}
+
+
+def syncs(path):
+    """(begin, end) of each, in microseconds since 1970, and the file."""
+    found, begun = [], {}
+    with open(path) as f:
+        for line in f:
+            m = re.match(r"(\d+) +(\d+)\.(\d+) (?:<\.\.\. )?f(?:data)?sync(?:\(\d+<([^>]*)>|\()?.*?(unfinished|<[0-9.]+>)", line)
+            if not m:
+                continue
+            now = int(m[2]) * 1000000 + int(m[3])
+            if m[5] == "unfinished":
+                begun[m[1]] = (now, m[4])
+            elif m[1] in begun and "resumed" in line:
+                found.append((begun[m[1]][0], now, begun.pop(m[1])[1]))
+            else:
+                found.append((now, now + int(float(line.rsplit("<", 1)[1].rstrip(">\n")) * 1e6), m[4]))
+    return found
+
+
+def strace(log, *options):
+    return ["strace", "-I1", "-f", "-qq", "-y", "-T", "-ttt", "-o", log, *options]
+
+
+def is_held(pid):
+    """strace holds a call of it up. What we started is strace; the daemon is its child."""
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        daemon = int(f.read().split()[0])
+    for task in os.listdir(f"/proc/{daemon}/task"):
+        with open(f"/proc/{daemon}/task/{task}/stat") as f:
+            if f.read().rsplit(")", 1)[1].split()[0] == "t":
+                return True
+    return False
+
+
+@unittest.skipUnless(shutil.which("strace"), "strace counts and delays")
+class Blackout(unittest.TestCase):
+    def test_two_syncs_and_no_third(self):
+        with Lab() as lab:
+            logs = [os.path.join(lab.dir, f"syncs-{name}") for name in "ab"]
+            (a, b), _ = world(lab, [strace(log, "-e", "trace=" + SYNCS) for log in logs], vms=2)
+            for i in range(6):
+                vm, here, there = f"vm{i % 2}", (a, b)[i // 2 % 2], (b, a)[i // 2 % 2]
+                status, job = here.migrate(vm, there)
+                self.assertEqual((status, job["result"]), (0, "done"), job)
+                # From the moment in which the VM stands until it is to run there. What comes then is written beside.
+                begin, end = steps(here, job["job"])["source-halt"], steps(there, job["job"])["destination-run"]
+                wait_for("both to be written", lambda: all(os.path.getsize(log) for log in logs))
+                inside = [s for log in logs for s in syncs(log) if begin <= s[0] <= end]
+                self.assertEqual(len(inside), 2, (i, begin, end, inside))
+                self.assertTrue(all(s[2].endswith("/migmgr.db-wal") for s in inside), inside)
+
+    def moves(self, slow, enough):
+        """Blackouts of moves, of those that took place within such a sync if it is slow, until `enough` of the shortest; there
+        is always something else going on in a machine, which makes some of them longer."""
+        with Lab() as lab:
+            wraps, logs = [], []
+            for name in "ab":
+                state = os.path.join(lab.dir, name, "state")
+                paths = [o for end in ("", "-wal") for o in ("-P", f"{state}/history.db{end}")]
+                inject = ["-e", f"inject={SYNCS}:delay_enter=2000000"] if slow else []
+                logs.append(os.path.join(lab.dir, f"syncs-{name}"))
+                wraps.append(strace(logs[-1], *paths, "-e", "trace=" + SYNCS, *inject))
+            hosts, _ = world(lab, wraps)
+            found = []
+            for i in range(100):
+                before = [is_held(h.daemon.pid) for h in hosts]
+                status, job = hosts[i % 2].migrate("vm0", hosts[(i + 1) % 2])
+                self.assertEqual((status, job["result"]), (0, "done"), job)
+                after = [is_held(h.daemon.pid) for h in hosts]
+                # It lasts 2 s, and a move less than that: it is the same one before and after.
+                if not slow or any(x and y for x, y in zip(before, after)):
+                    found.append(job["blackout_usec"])
+                    if len(found) > 12 and enough(min(found)):
+                        break
+            self.assertGreater(len(found), 12)
+            return min(found)
+
+    def test_history_that_is_slow_to_sync_is_not_waited_for(self):
+        """While the history of one move is being synced, for two seconds and more, others take place as without it."""
+        without = self.moves(False, lambda least: False)
+        within = self.moves(True, lambda least: least < without + 1000)
+        self.assertLess(within - without, 1000)
+
+
+class Disk(unittest.TestCase):
+    """The database of records can't be written while migmgrd runs."""
+
+    KINDS = {"full": "pwrite64:error=ENOSPC", "read-only": "pwrite64:error=EROFS", "broken": SYNCS + ":error=EIO"}
+
+    def break_disk(self, host, kind):
+        """Returns what ends it."""
+        paths = [o for end in ("", "-wal") for o in ("-P", f"{host.state}/migmgr.db{end}")]
+        what = self.KINDS[kind].split(":")[0]
+        with open("/proc/%d/status" % host.daemon.pid) as f:
+            self.assertIn("TracerPid:\t0", f.read())
+        p = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", *paths, "-e", "trace=" + what, "-e",
+                              "inject=" + self.KINDS[kind], "-p", str(host.daemon.pid)])
+
+        def traced():
+            tasks = os.listdir(f"/proc/{host.daemon.pid}/task")
+            status = []
+            for task in tasks:
+                with open(f"/proc/{host.daemon.pid}/task/{task}/status") as f:
+                    status.append(f.read())
+            return all(f"TracerPid:\t{p.pid}\n" in text for text in status)
+        wait_for("strace", traced)
+
+        def end():
+            if p.poll() is None:
+                p.send_signal(signal.SIGINT)
+                p.wait(10)
+        self.addCleanup(end)
+        return end
+
+    @unittest.skipUnless(shutil.which("strace"), "strace breaks disks")
+    def test_no_job_begins(self):
+        for kind in self.KINDS:
+            for side in "ab":
+                with self.subTest(kind=kind, side=side), Lab() as lab:
+                    (a, b), servers = world(lab)
+                    if kind == "full": # what was held back for this is gone, too
+                        os.unlink(os.path.join((a if side == "a" else b).state, "reserve"))
+                    end = self.break_disk(a if side == "a" else b, kind)
+                    status, job = a.migrate("vm0", b)
+                    self.assertEqual((status, job["result"]), (1, "failed"), job)
+                    if side == "a":
+                        self.assertEqual(job["error"]["name"], "Store")
+                        self.assertIn("make room in the state directory", job["error"]["text"])
+                    self.assertRegex(job["error"]["text"], "full|readonly|I/O error")
+                    self.assertEqual(servers[0].states(), {"d": "running"})
+                    self.assertEqual(a.vm("vm0")["presence"], "here")
+                    end()
+                    wait_for("another move", lambda: a.migrate("vm0", b)[1].get("result") == "done", 20)
+
+    @unittest.skipUnless(shutil.which("strace"), "strace breaks disks")
+    def test_a_job_that_runs_ends_safely(self):
+        """While the state goes out the disk breaks, and nothing is held back for that. What was to be written may be there or
+        not, so nothing runs before it can be: then the source, which has not given it up for sure, takes the VM back, or the
+        destination, which was given it, takes it."""
+        for kind in self.KINDS:
+            for side in "ab":
+                with self.subTest(kind=kind, side=side), Lab() as lab:
+                    (a, b), servers = world(lab, spec="size=64K")
+                    host = a if side == "a" else b
+                    os.unlink(os.path.join(host.state, "reserve"))
+                    servers[0].fault("d", "read:hang")
+                    p = a.migctl_start("migrate", "--json=short", "vm0", b.dest)
+                    wait_for("the drain", lambda: any(j["Phase"] == "drain" for j in a.jobs()))
+                    end = self.break_disk(host, kind)
+                    servers[0].clear()
+                    wait_for("the disk to be missed", lambda: "cannot be written" in host.daemon.output(), 20)
+                    self.assertEqual([s.states()["d"] for s in servers], ["stop", "stop"])
+                    end()
+                    p.communicate(timeout=60)
+                    self.assertEqual(p.returncode, 1 if side == "a" else 0)
+                    self.assertEqual(servers["ab".index(side)].states(), {"d": "running"})
+
+
+class Start(unittest.TestCase):
+    """What a daemon says of a database that it can't have."""
+
+    def setUp(self):
+        self.lab = Lab()
+        self.lab.__enter__()
+        self.addCleanup(self.lab.__exit__, None, None, None)
+        (self.a, self.b), self.servers = world(self.lab)
+        self.assertEqual(self.a.migrate("vm0", self.b)[0], 0)
+        self.a.daemon.stop()
+
+    def fails(self, text):
+        self.a.start_daemon(wait=False)
+        self.assertEqual(self.a.daemon.p.wait(20 * PACE), 1)
+        self.assertIn("migmgr.db cannot be used: ", self.a.daemon.output())
+        self.assertIn(text, self.a.daemon.output())
+
+    def test_a_damaged_one(self):
+        path = os.path.join(self.a.state, "migmgr.db")
+        with open(path, "rb") as f:
+            good = f.read()
+        with open(path, "wb") as f:
+            f.write(b"\xa5" * len(good))
+        self.fails("file is not a database")
+        with open(path, "wb") as f:
+            f.write(good)
+        self.a.start_daemon()
+        self.assertEqual(self.a.vm("vm0")["presence"], "away")
+
+    def test_a_locked_one(self):
+        db = sqlite3.connect(os.path.join(self.a.state, "migmgr.db"), isolation_level=None)
+        db.execute("BEGIN EXCLUSIVE")
+        self.fails("database is locked")
+        db.close()
+        self.a.start_daemon()
+        self.assertEqual(self.a.vm("vm0")["presence"], "away")
+
+    def test_a_damaged_history_is_put_aside(self):
+        path = os.path.join(self.a.state, "history.db")
+        with open(path, "r+b") as f:
+            f.write(b"\xa5" * 4096)
+        for end in ("-wal", "-shm"):
+            if os.path.exists(path + end):
+                os.unlink(path + end)
+        self.a.start_daemon()
+        self.assertIn("is damaged", self.a.daemon.output())
+        self.assertTrue(os.path.exists(path + ".damaged"))
+        self.assertEqual(self.a.json("history"), (0, []))
+        status, job = self.b.migrate("vm0", self.a)
+        self.assertEqual(status, 0, job)
+        self.assertEqual([j["result"] for j in self.a.json("history")[1]], ["done"])
+
+
+class History(unittest.TestCase):
+    def test_what_a_dead_daemon_noted_is_told(self):
+        with Lab() as lab:
+            (a, b), servers = world(lab)
+            servers[0].fault("d", "read:hang")
+            p = a.migctl_start("migrate", "--no-wait", "vm0", b.dest)
+            job = p.communicate(timeout=20)[0].strip()
+            db = sqlite3.connect(os.path.join(a.state, "history.db"))
+            self.addCleanup(db.close)
+            wait_for("the drain to be noted", lambda: db.execute("SELECT 1 FROM step WHERE json LIKE '%source-drain%'").fetchall())
+            a.daemon.kill()
+            servers[0].clear()
+            a.start_daemon()
+            wait_for("its end", lambda: a.json("show", job)[1]["state"] == "finished", 20)
+            noted = [s["step"] for s in a.json("show", job)[1]["steps"]]
+            self.assertLess(noted.index("source-drain"), noted.index("source-abort"))
+            self.assertEqual(sorted(noted, key=noted.index), noted)
+            self.assertIn("source-drain", a.migctl("show", job)[1])
+
+    def test_it_is_found_by_vm_time_and_result(self):
+        with Lab() as lab:
+            (a, b), _ = world(lab, vms=2)
+            before = time.time()
+            jobs = [a.migrate("vm0", b)[1]["job"], a.migrate("vm1", "unix:/nowhere/peer.sock")[1]["job"],
+                    b.migrate("vm0", a)[1]["job"]]
+            a.daemon.stop()
+            a.start_daemon()
+            list_ = lambda *args: [j["job"] for j in a.json("history", *args)[1]]
+            self.assertEqual(list_(), jobs[::-1])
+            self.assertEqual(list_("--vm=vm0"), [jobs[2], jobs[0]])
+            self.assertEqual(list_("--vm=vm0", "--result=failed"), [])
+            self.assertEqual(list_("--result=failed"), [jobs[1]])
+            self.assertEqual(list_("--since=1h"), jobs[::-1])
+            self.assertEqual(list_("--since=" + time.strftime("%Y-%m-%d", time.localtime(before + 2 * 86400))), [])
+            for args in (["--since=yesterday"], ["--since=5"], ["--result=good"]):
+                self.assertEqual(a.migctl("history", *args)[0], 2, args)
+            self.assertEqual(a.json("show", jobs[0])[1]["result"], "done")
+
+    def test_only_so_many_are_kept(self):
+        with Lab() as lab:
+            a = lab.host("a", config={"history-jobs": 3})
+            server = lab.server("server", {"d": "size=64K"})
+            a.register(definition("vm", new_uuid(), server, ["d"]))
+            jobs = [a.migrate("vm", f"unix:/nowhere/{i}")[1]["job"] for i in range(5)]
+            self.assertEqual([j["job"] for j in a.json("history")[1]], jobs[:1:-1])
+
+
+if __name__ == "__main__":
+    unittest.main()
