@@ -116,6 +116,10 @@ typedef struct Column {
         unsigned int give;
 } Column;
 
+/* Returns `p`; if it is NULL, out of memory ends migctl, with a word and as json_add() does: none of its exit statuses, which
+ * say where a VM is, would be true. */
+void *client_need(void *p);
+
 /* A table that is printed when it is whole, its columns lined up. Cells are copied. */
 typedef struct Table Table;
 Table *table_new(const Column *columns, size_t n_columns);

@@ -231,6 +231,18 @@ static int get_end(Watch *watch, const char *id, json_object **ret_job)
         }
 }
 
+/* That it is done does not say that nothing could have been lost. */
+static void print_accepted_risks(json_object *job)
+{
+        json_object *risks = NULL;
+
+        if (!json_object_object_get_ex(job, "accepted_risks", &risks))
+                return;
+        for (size_t i = 0; i < json_object_array_length(risks); i++)
+                printf("%s%s", i == 0 ? ", at a risk that policy accepts: P2P of " : ", ",
+                       json_object_get_string(json_object_array_get_idx(risks, i)));
+}
+
 static int report(Watch *watch)
 {
         _cleanup_(json_object_putp) json_object *job = NULL;
@@ -253,6 +265,7 @@ static int report(Watch *watch)
         if (client_number(job, "blackout_usec") > 0)
                 printf(", blackout %s",
                        format_usec((uint64_t) client_number(job, "blackout_usec"), blackout));
+        print_accepted_risks(job);
         printf(" (migctl show %s)\n", id);
         if (json_object_object_get_ex(job, "error", &error) && client_text(error, "text")[0])
                 fprintf(stderr, "migctl: %s\n", client_text(error, "text"));

@@ -323,7 +323,10 @@ static int run(Client *client, const Verb *verb, char **args, int n)
         status = client_connect(client);
         if (status == EXIT_DONE)
                 status = verb->run(client, args, n);
-        sd_bus_flush_close_unref(client->bus);
+        /* One that has not been set up to its end is waited for by a flush, maybe for ever. */
+        if (sd_bus_is_ready(client->bus) > 0)
+                (void) sd_bus_flush(client->bus);
+        (void) sd_bus_close_unref(client->bus);
         return status;
 }
 

@@ -19,10 +19,8 @@ struct Progress {
 
 Progress *progress_new(const char *vm)
 {
-        Progress *p = calloc(1, sizeof *p);
+        Progress *p = client_need(calloc(1, sizeof *p));
 
-        if (!p)
-                abort();
         (void) snprintf(p->vm, sizeof p->vm, "%s", vm);
         p->terminal = isatty(STDERR_FILENO) && getenv("TERM") && !streq(getenv("TERM"), "dumb");
         (void) clock_gettime(CLOCK_MONOTONIC, &p->start);

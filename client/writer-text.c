@@ -15,11 +15,20 @@ struct Table {
         char **cells;
 };
 
+void *client_need(void *p)
+{
+        if (!p) {
+                (void) fputs("migctl: out of memory\n", stderr);
+                abort();
+        }
+        return p;
+}
+
 Table *table_new(const Column *columns, size_t n_columns)
 {
-        Table *table = calloc(1, sizeof *table);
+        Table *table = client_need(calloc(1, sizeof *table));
 
-        if (!table || n_columns > COLUMNS_MAX)
+        if (n_columns > COLUMNS_MAX)
                 abort();
         table->columns = columns;
         table->n_columns = n_columns;
@@ -30,14 +39,9 @@ void table_row(Table *table, const char *const *cells)
 {
         size_t n = table->n_rows * table->n_columns;
 
-        table->cells = realloc(table->cells, (n + table->n_columns) * sizeof *table->cells);
-        if (!table->cells)
-                abort();
-        for (size_t i = 0; i < table->n_columns; i++) {
-                table->cells[n + i] = strdup(cells[i][0] ? cells[i] : "-");
-                if (!table->cells[n + i])
-                        abort();
-        }
+        table->cells = client_need(realloc(table->cells, (n + table->n_columns) * sizeof *table->cells));
+        for (size_t i = 0; i < table->n_columns; i++)
+                table->cells[n + i] = client_need(strdup(cells[i][0] ? cells[i] : "-"));
         table->n_rows++;
 }
 

@@ -22,7 +22,7 @@ static const OutcomeInfo infos[OUTCOME_MAX] = {
                                "a decision that could run the VM twice or lose it for nothing"},
         [OUTCOME_INCOMPATIBLE] = {"Incompatible", EXIT_REFUSED, "check found what speaks against the move"},
         [OUTCOME_P2P] = {"P2P", EXIT_REFUSED,
-                         "reserved for a policy on peer-to-peer DMA that forbids the move; never told yet"},
+                         "the same, and all of it is that devices may write to each other while they stand"},
         [OUTCOME_DEVICE] = {"Device", EXIT_FAILED, "a device refused or did not answer; the text names it"},
         [OUTCOME_VMM] = {"Vmm", EXIT_FAILED, "the VMM refused or did not answer"},
         [OUTCOME_PEER] = {"Peer", EXIT_FAILED, "the other migmgrd can't be reached, or said no"},

@@ -40,7 +40,7 @@ typedef enum Outcome {
         OUTCOME_TOO_LATE,
         OUTCOME_FORBIDDEN,
         OUTCOME_INCOMPATIBLE,
-        OUTCOME_P2P, /* reserved: there is no policy yet that could say so */
+        OUTCOME_P2P, /* ... which is only that devices may write to each other */
         OUTCOME_DEVICE,
         OUTCOME_VMM,
         OUTCOME_PEER,

@@ -126,7 +126,10 @@ static Outcome outcome_of(const Job *job)
 
         switch (f->cause) {
         case HALF_CAUSE_NONE: return OUTCOME_NONE;
-        case HALF_CAUSE_REFUSED: return OUTCOME_INCOMPATIBLE;
+        case HALF_CAUSE_REFUSED:
+                return job->more_findings == 0 && findings_json_refuse_for_p2p(job->findings)
+                               ? OUTCOME_P2P
+                               : OUTCOME_INCOMPATIBLE;
         case HALF_CAUSE_FAILED:
                 if (failed_who(job) == HALF_WHO_PEER && job->peer_device[0])
                         return OUTCOME_DEVICE;
@@ -427,6 +430,23 @@ json_object *job_summary(const Job *job)
         return o;
 }
 
+/* Devices that were moved though they may have lost what others wrote to them, for a policy accepts that. */
+static json_object *accepted_risks(const Job *job)
+{
+        json_object *array = json_new_array();
+        JsonReader reader = {.where = "findings"};
+
+        for (size_t i = 0; i < json_object_array_length(job->findings); i++) {
+                json_object *o = json_object_array_get_idx(job->findings, i);
+                const char *property = json_string(&reader, o, "property", false);
+                const char *device = json_string(&reader, o, "device", false);
+
+                if (property && device && streq(property, finding_desc(FINDING_P2P_RISK)->property))
+                        json_append(array, json_object_new_string(device));
+        }
+        return array;
+}
+
 json_object *job_to_json(const Job *job)
 {
         json_object *o = json_new_object(), *error = json_new_object();
@@ -447,6 +467,7 @@ json_object *job_to_json(const Job *job)
         json_add(o, "devices", devices_to_json(job));
         json_add(o, "findings", json_object_get(job->findings));
         json_add_number(o, "more_findings", job->more_findings);
+        json_add(o, "accepted_risks", accepted_risks(job));
         json_add(o, "plan", job_plan_json(job));
         json_add(o, "timeline", timeline_to_json(&job->timeline, 0, job->ids));
         return o;

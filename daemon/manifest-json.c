@@ -407,6 +407,20 @@ json_object *findings_json_first_refusal(json_object *array)
         return NULL;
 }
 
+bool findings_json_refuse_for_p2p(json_object *array)
+{
+        JsonReader reader = {.where = "findings"};
+
+        for (size_t i = 0; i < json_object_array_length(array); i++) {
+                json_object *o = json_object_array_get_idx(array, i);
+                const char *property = json_string(&reader, o, "property", false);
+
+                if (weight_of(o) == FINDING_REFUSAL && (!property || !finding_is_of_p2p(property)))
+                        return false;
+        }
+        return findings_json_first_refusal(array);
+}
+
 void findings_take(json_object *from, json_object *array)
 {
         static const char *const keys[] = {"weight", "device", "property", "source", "destination", "remedy"};

@@ -25,6 +25,9 @@ void findings_to_json(const Findings *findings, json_object *array);
 /* The first in an array that is more than a notice, which stays the array's; or NULL. */
 json_object *findings_json_first_refusal(json_object *array);
 
+/* Whether all that is more than a notice, and there is some, is about devices that may write to each other. */
+bool findings_json_refuse_for_p2p(json_object *array);
+
 /* Appends another host's findings, as far as they have the right form; their text made printable. What is in the array
  * already is not said twice: both hosts judge the same manifests. */
 void findings_take(json_object *from, json_object *array);

@@ -166,8 +166,12 @@ int policy_files_reload(char *const *dirs, uint32_t n_dirs, PolicyFiles *files, 
         PolicyFiles fresh;
         int r = policy_files_read(dirs, n_dirs, &fresh, ret_error);
 
-        if (r < 0)
+        if (r < 0) {
+                /* Nothing is in force, and why is what the newest try has found. */
+                if (files->error[0])
+                        memcpy(files->error, ret_error, sizeof files->error);
                 return r;
+        }
         policy_files_deinit(files);
         *files = fresh;
         return 0;

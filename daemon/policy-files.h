@@ -25,8 +25,8 @@ typedef struct PolicyFiles {
         uint32_t n;
         PolicyFile *files; /* owned; in the order in which they were read */
         PolicyRules rules;
-        /* What was wrong when the daemon was started; else empty. Then there are no rules, and no move may begin: nobody knows
-         * what would be forbidden. The daemon itself has to live, for the jobs that had not ended. */
+        /* What was wrong when the daemon was started, or at the last reload since, as long as none went well; else empty. Then there
+         * are no rules, and no move may begin: nobody knows what would be forbidden. The daemon itself has to live, for the jobs that had not ended. */
         char error[JSON_TEXT_MAX];
 } PolicyFiles;
 
@@ -35,7 +35,8 @@ typedef struct PolicyFiles {
  * (JSON_TEXT_MAX bytes) says what is wrong, and `ret` is untouched. */
 int policy_files_read(char *const *dirs, uint32_t n_dirs, PolicyFiles *ret, char *ret_error) _must_check_;
 
-/* The same, into what was read before, which stays as it is when something is wrong. */
+/* The same, into what was read before, which stays as it is when something is wrong. Where nothing is in force, `error` becomes
+ * what is wrong now. */
 int policy_files_reload(char *const *dirs, uint32_t n_dirs, PolicyFiles *files, char *ret_error) _must_check_;
 
 /* The file of that name, or NULL. */

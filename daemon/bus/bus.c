@@ -244,7 +244,10 @@ Bus *bus_free(Bus *bus)
         if (!bus)
                 return NULL;
         bus_drop_views(bus);
-        sd_bus_flush_close_unref(bus->bus);
+        /* To flush one that has not been set up to its end is to wait for that, and maybe for ever. */
+        if (sd_bus_is_ready(bus->bus) > 0)
+                (void) sd_bus_flush(bus->bus);
+        (void) sd_bus_close_unref(bus->bus);
         free(bus);
         return NULL;
 }

@@ -108,7 +108,7 @@ static const FindingDesc descs[FINDING_ID_MAX] = {
         [FINDING_P2P_NOT_ISOLATED] = REFUSAL("P2P isolation",
                 "policy \"p2p\" is isolate: have the VMM map no BAR of this device for others, and say so"),
         [FINDING_P2P_NOT_SINGLE] = REFUSAL("P2P domain",
-                "policy \"p2p\" is single: leave it the VM's only device that others can reach, or that reaches others"),
+                "policy \"p2p\" is single: leave it the VM's one device, or use a driver with P2P states"),
         [FINDING_P2P_NO_ORDER] = REFUSAL("P2P order",
                 "neither has P2P states and each reaches the other, so neither may stand first: isolate one, or use "
                 "a driver with P2P states"),
@@ -167,6 +167,17 @@ static const FindingDesc descs[FINDING_ID_MAX] = {
         [FINDING_MANIFEST] = REFUSAL("manifest", "use the same version of migmgr on both hosts"),
 };
 /* clang-format on */
+
+bool finding_is_of_p2p(const char *property)
+{
+        static const FindingId ids[] = {FINDING_P2P_QEMU, FINDING_P2P_REQUIRED, FINDING_P2P_NOT_ISOLATED,
+                                        FINDING_P2P_NOT_SINGLE, FINDING_P2P_NO_ORDER};
+
+        for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
+                if (streq(descs[ids[i]].property, property))
+                        return true;
+        return false;
+}
 
 const FindingDesc *finding_desc(FindingId id)
 {
@@ -430,6 +441,8 @@ static int check_p2p(const Manifest *manifest, uint32_t i, const PolicyView *vie
         if (verdict == P2P_NO_ORDER)
                 (void) snprintf(text, sizeof text, "reaches %s, which reaches it",
                                 manifest->devices[other].id);
+        else if (verdict == P2P_NOT_SINGLE)
+                (void) snprintf(text, sizeof text, "one of %u devices", p2p_count_devices(manifest));
         else if (verdict == P2P_NOT_ISOLATED)
                 (void) snprintf(text, sizeof text, "%s",
                                 device->isolation == DEVICE_ISOLATION_NONE ? "others reach it"

@@ -118,6 +118,9 @@ typedef struct Findings {
 
 void findings_deinit(Findings *findings);
 
+/* Whether a refusal of that property is about devices that may write to each other while they stand. */
+bool finding_is_of_p2p(const char *property);
+
 /* Whether one of them is more than a notice. */
 bool findings_refuse(const Findings *findings);
 

@@ -65,8 +65,9 @@ static const struct {
         [GUARANTEE_VMM_STARTS] =
                 {"vmm-starts", "the VMM at the destination is known to take this VM", is_to_be_started,
                  "it is started in phase prepare, and judges then; the VM runs on here if it refuses"},
-        [GUARANTEE_BLACKOUT_LIMIT] = {"blackout-limit", "the VM is turned back if it stands for too long",
-                                      is_unlimited, "nobody has set a limit"},
+        [GUARANTEE_BLACKOUT_LIMIT] =
+                {"blackout-limit", "the VM is turned back if it stands for too long before it is handed over",
+                 is_unlimited, "nobody has set a limit"},
         [GUARANTEE_PEER_KNOWN] = {"peer-known", "the other daemon is who it says it is", is_unknown_peer,
                                   "over TCP nobody is asked who he is"},
 };

@@ -178,7 +178,7 @@ static const HalfRow rows[] = {
         {IN(SOURCE_FIND), HALF_REACHED, .next = SOURCE_RUN_AGAIN},
         {IN(SOURCE_RUN_AGAIN), HALF_REACHED, .next = SOURCE_REPAIR},
         /* what a device has lost nobody may work without unseen, if policy says so */
-        {IN(SOURCE_REPAIR), HALF_REACHED, .when = WHEN_HOLD, .next = SOURCE_HELD},
+        {IN(SOURCE_REPAIR), HALF_REACHED, .when = WHEN_PAUSE, .next = SOURCE_HELD},
         {IN(SOURCE_HELD), HALF_VMM_RESUMED, .next = SOURCE_SETTLE},
         {IN(SOURCE_HELD), HALF_RESOLVE, .when = WHEN_RUN_HERE | WHEN_VMM_LIVES, .next = SOURCE_RESUME},
         {IN(SOURCE_REPAIR), HALF_REACHED, .next = SOURCE_RESUME},

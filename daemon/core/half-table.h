@@ -63,7 +63,7 @@ enum {
         WHEN_DONE_SEEN = 1 << 17, /* DONE has come */
         WHEN_PUSH = 1 << 18,      /* devices that their VMM drives are pushed on, all at once */
         WHEN_ONWARD = 1 << 19,    /* NOWAY, or policy has the VM stay once it is handed over */
-        WHEN_HOLD = 1 << 20,      /* a device is lost at the source, and policy has the VM stand then */
+        WHEN_PAUSE = 1 << 20,     /* a device is lost at the source, and policy has the VM stand then */
         WHEN_HELD = 1 << 21, /* the vCPUs were held before the VMM began to run, and have not been let go */
         WHEN_RUN_HERE = 1 << 22,     /* the person says so */
         WHEN_DISCARD_HERE = 1 << 23, /* ... or so */

@@ -584,7 +584,7 @@ static bool all_stand(const Half *half)
 }
 
 /* Only a VM that stands can be kept so. A daemon that came on the way back does not know what was lost before. */
-static bool holds_vm(const Step *s)
+static bool pauses_vm(const Step *s)
 {
         const Half *half = s->half;
 
@@ -612,7 +612,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_COPY: return s->event->copy;
         case WHEN_NO_COPY: return !s->event->copy;
         case WHEN_NOWAY: return half->noway || s->event->noway;
-        case WHEN_HOLD: return holds_vm(s);
+        case WHEN_PAUSE: return pauses_vm(s);
         case WHEN_ONWARD: return half->noway || s->plan->onward;
         case WHEN_NOTHING_RAN: return nothing_ran(half);
         case WHEN_END_SEEN: return half->end_seen;

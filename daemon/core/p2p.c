@@ -52,9 +52,28 @@ static bool has_no_order(const Manifest *manifest, uint32_t device, uint32_t *re
         return false;
 }
 
+uint32_t p2p_count_devices(const Manifest *manifest)
+{
+        uint32_t n = manifest->vmm.n_vfio_user;
+
+        for (uint32_t i = 0; i < manifest->n_devices; i++)
+                n += is_in_vm(manifest, &manifest->devices[i]);
+        return n;
+}
+
+/* Not what is known of who reaches whom: whoever says `single` trusts no such word. */
+static bool is_not_single(const Manifest *manifest, uint32_t device)
+{
+        return is_in_vm(manifest, &manifest->devices[device]) && p2p_count_devices(manifest) > 1;
+}
+
 P2pVerdict p2p_judge(const Manifest *manifest, uint32_t device, PolicyP2p word, uint32_t *ret_other)
 {
-        if (has_p2p(&manifest->devices[device]) || !p2p_is_member(manifest, device))
+        if (has_p2p(&manifest->devices[device]))
+                return P2P_FINE;
+        if (word == POLICY_P2P_SINGLE)
+                return is_not_single(manifest, device) ? P2P_NOT_SINGLE : P2P_FINE;
+        if (!p2p_is_member(manifest, device))
                 return P2P_FINE;
         if (word == POLICY_P2P_ACCEPT_RISK)
                 return P2P_RISK;
@@ -64,7 +83,7 @@ P2pVerdict p2p_judge(const Manifest *manifest, uint32_t device, PolicyP2p word, 
         case POLICY_P2P_ISOLATE:
                 return manifest->devices[device].isolation == DEVICE_ISOLATION_FULL ? P2P_FINE
                                                                                     : P2P_NOT_ISOLATED;
-        case POLICY_P2P_SINGLE: return P2P_NOT_SINGLE;
+        case POLICY_P2P_SINGLE:
         case POLICY_P2P_REQUIRE:
         case POLICY_P2P_ACCEPT_RISK: break;
         }

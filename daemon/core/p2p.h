@@ -16,7 +16,7 @@ typedef enum P2pVerdict {
         P2P_FINE,
         P2P_REQUIRED,     /* require: it is in the domain, and has no P2P states */
         P2P_NOT_ISOLATED, /* isolate: nobody has confirmed that no other device reaches it */
-        P2P_NOT_SINGLE,   /* single: there are others */
+        P2P_NOT_SINGLE,   /* single: the VM has others, whether it reaches them or not */
         P2P_NO_ORDER, /* it and another one reach each other, and neither has P2P states: none may stand first */
         P2P_RISK,     /* accept-risk: it is moved, and who asks is told */
         P2P_VERDICT_MAX,
@@ -27,6 +27,9 @@ typedef enum P2pVerdict {
 bool p2p_reaches(const Manifest *manifest, uint32_t from, uint32_t to);
 
 bool p2p_is_member(const Manifest *manifest, uint32_t device);
+
+/* How many devices the guest has, of which anybody knows: those that are defined, and those that only its VMM has. */
+uint32_t p2p_count_devices(const Manifest *manifest);
 
 /* About a device of the source's, under the word of its policy. `ret_other`: the other one of P2P_NO_ORDER. */
 P2pVerdict p2p_judge(const Manifest *manifest, uint32_t device, PolicyP2p word, uint32_t *ret_other);

@@ -49,7 +49,7 @@ typedef enum PolicyKey {
 typedef enum PolicyP2p {
         POLICY_P2P_REQUIRE,     /* a member of a P2P domain has the P2P states, or the move is refused */
         POLICY_P2P_ISOLATE,     /* ... or its VMM has confirmed that no other device can reach it */
-        POLICY_P2P_SINGLE,      /* ... or it is the only device */
+        POLICY_P2P_SINGLE,      /* ... or it is the VM's one device */
         POLICY_P2P_ACCEPT_RISK, /* whatever may come of it: said in the journal and the result */
 } PolicyP2p;
 

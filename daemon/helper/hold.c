@@ -26,8 +26,8 @@
 
 #define STAND_USEC \
         (300 * USEC_PER_MSEC) /* a thread that does not stand by then is in a call that does not end */
-#define HOLD_USEC       (2 * USEC_PER_SEC)
-#define HOLD_VCPUS_USEC (60 * USEC_PER_SEC)
+#define HOLD_THREAD_USEC (2 * USEC_PER_SEC)
+#define HOLD_VCPUS_USEC  (60 * USEC_PER_SEC)
 
 typedef struct Thread {
         pid_t id;
@@ -320,7 +320,7 @@ int call_hold(Call *call)
         return start_tracer(call, &(Hold){.process = pidfd,
                                           .pid = id.pid,
                                           .name = THREAD_NAME,
-                                          .usec = HOLD_USEC,
+                                          .usec = HOLD_THREAD_USEC,
                                           .n = 1,
                                           .threads = {{.id = thread}}});
 }

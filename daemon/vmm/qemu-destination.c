@@ -12,8 +12,8 @@
 #define CONT_USEC (2 * USEC_PER_SEC) /* as any command; with devices of its own as long as the act allows */
 #define VCPUS_MAX 500                /* of which the helper can be told at once */
 /* vCPUs that are held must not keep the monitor from answering for longer. */
-#define HELD_USEC  (150 * USEC_PER_MSEC)
-#define HOLD_TRIES 3
+#define VCPUS_HELD_USEC (150 * USEC_PER_MSEC)
+#define HOLD_TRIES      3
 
 /* ---- start --------------------------------------------------------------------------------------------------- */
 
@@ -202,7 +202,7 @@ static void on_hold(Qemu *q)
                 return;
         }
         qemu_doing(q, "its vCPUs are held; its monitor does not answer");
-        qemu_poll(q, HELD_USEC, hold_again);
+        qemu_poll(q, VCPUS_HELD_USEC, hold_again);
         qemu_call(q, "query-status", NULL, -1, on_monitor_answers);
 }
 

@@ -10,7 +10,7 @@
 #include "common/socket.h"
 #include "qemu.h"
 
-#define HOLD_USEC (600 * USEC_PER_MSEC)
+#define HOLD_ANSWER_USEC (600 * USEC_PER_MSEC) /* in which the helper says what became of it */
 
 void qemu_let_go(Qemu *q)
 {
@@ -95,7 +95,7 @@ static void ask(Qemu *q, HelperRequest request, const char **strings, size_t n, 
         strings[1] = start;
         strings[2] = q->vmm.process.boot;
         q->hold_asked = true;
-        qemu_poll(q, HOLD_USEC, step);
+        qemu_poll(q, HOLD_ANSWER_USEC, step);
         helper_client_ask(q->vmm.helper, request, strings, n, on_hold, q);
 }
 

@@ -26,8 +26,8 @@
 #define COME_NEAR_SECONDS 1
 #define COME_NEAR_USEC    (20 * USEC_PER_MSEC)
 /* A thread that is held must not keep the monitor from answering for longer. */
-#define HELD_USEC  (150 * USEC_PER_MSEC)
-#define HOLD_TRIES 3
+#define THREAD_HELD_USEC (150 * USEC_PER_MSEC)
+#define HOLD_TRIES       3
 
 /* ---- prepare ------------------------------------------------------------------------------------------------- */
 
@@ -184,7 +184,7 @@ static void on_held(Qemu *q, int status, json_object *result, const char *text)
 static void unbrake(Qemu *q)
 {
         q->braked = false;
-        qemu_poll(q, HELD_USEC, go_on_unheld);
+        qemu_poll(q, THREAD_HELD_USEC, go_on_unheld);
         qemu_set_speed(q, bandwidth(q), halt_ms(q), on_held);
 }
 
@@ -213,7 +213,7 @@ static void on_stands(Qemu *q)
                 return;
         }
         qemu_doing(q, "its migration stands; its monitor does not answer");
-        qemu_poll(q, HELD_USEC, hold_again);
+        qemu_poll(q, THREAD_HELD_USEC, hold_again);
         qemu_call(q, "query-status", NULL, -1, on_monitor_answers);
 }
 

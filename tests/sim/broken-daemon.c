@@ -21,6 +21,7 @@ static const struct {
         HalfState state;
 } barriers[] = {
         {"p2p-grace", SOURCE_P2P_GRACE},
+        {"stop-rest", SOURCE_STOP_REST},
         {"arrival-grace", DESTINATION_ARRIVE},
 };
 
@@ -36,6 +37,6 @@ __attribute__((constructor)) static void break_table(void)
                         states[barriers[i].state].device = ASKS_NOTHING;
                         return;
                 }
-        fputs("MIGMGR_BREAK: p2p-grace or arrival-grace\n", stderr);
+        fputs("MIGMGR_BREAK: p2p-grace, stop-rest or arrival-grace\n", stderr);
         exit(EXIT_FAILURE);
 }

@@ -172,6 +172,11 @@ class Judge:
 
         def reaches(a, b):
             return a is not b and a in own and b in own and a["flags"] & (DMA | SUPERVISED) and b["isolation"] != "full"
+        if word == "single":
+            n = len(own) + len(m["vmm"].get("vfio-user", []))
+            if d in own and n > 1:
+                self.say(d["id"], "P2P domain", f"one of {n} devices")
+            return
         if not any(reaches(d, x) or reaches(x, d) for x in m["devices"]):
             return
         both = [x["id"] for x in m["devices"] if not x["flags"] & P2P and reaches(d, x) and reaches(x, d)]
@@ -181,8 +186,6 @@ class Judge:
             self.say(d["id"], "P2P order", f"reaches {both[0]}, which reaches it")
         elif word == "require":
             self.say(d["id"], "P2P states", "not supported")
-        elif word == "single":
-            self.say(d["id"], "P2P domain", "not supported")
         elif d["isolation"] != "full":
             self.say(d["id"], "P2P isolation", "others reach it" if d["isolation"] == "none" else "not confirmed by the VMM")
 

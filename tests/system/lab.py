@@ -118,9 +118,11 @@ class Process:
 
 class Host:
     """One migmgrd with its helper and its bus. `config` is what goes into migmgrd.json, but for `policy`, which holds for all VMs
-    and devices. `daemon_program`: another one in its place. `plugins`: files of those that it loads."""
+    and devices. `daemon_program`: another one in its place. `plugins`: files of those that it loads. `env`: what daemon, helper,
+    agents and VMM have more in their environment."""
 
-    def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd", plugins=()):
+    def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd", plugins=(), env=None):
+        self.env = {**os.environ, **env} if env else None
         self.daemon_program = program(daemon_program)
         self.lab, self.name, self.wrap = lab, name, list(wrap)
         self.dir = os.path.join(lab.dir, name)
@@ -176,7 +178,7 @@ class Host:
     def start_helper(self, wrap=()):
         self.helper = Process(self.lab, self.name + "-helper",
                               [*wrap, program("migmgr-helper"), "--runtime-dir=" + self.runtime,
-                               "--agent=" + program("migmgr-agent")])
+                               "--agent=" + program("migmgr-agent")], env=self.env)
         wait_for("helper of " + self.name,
                  lambda: connects(os.path.join(self.runtime, "helper.sock"), socket.SOCK_SEQPACKET))
 
@@ -185,7 +187,7 @@ class Host:
                               self.wrap + [self.daemon_program, "--runtime-dir=" + self.runtime,
                                            "--state-dir=" + self.state, "--config=" + self.config,
                                            "--bus-address=" + self.bus_address,
-                                           "--plugin-host=" + program("migmgr-plugin-host")])
+                                           "--plugin-host=" + program("migmgr-plugin-host")], env=self.env)
         if wait:
             self.wait_ready()
 
@@ -362,7 +364,7 @@ class TestVmm(Control):
         self.process = Process(lab, "vmm-" + name, [
             program("migmgr-test-vmm"), "--uuid=" + vm_uuid, "--bus-address=" + host.bus_address,
             "--bus-name=" + self.bus_name, "--control=" + control, f"--memory={memory}",
-            *[f"--device={d}={path}" for d, path in devices.items()], *options])
+            *[f"--device={d}={path}" for d, path in devices.items()], *options], env=host.env)
         wait_for("test VMM " + name, lambda: "ready\n" in self.process.output() or not self.process.alive(), 20)
         assert self.process.alive(), self.process.output()
         super().__init__(control)

@@ -146,10 +146,10 @@ def turns_back(moves, specs, arcs, config=None):
         return ""
 
 
-def breaks(moves, specs, barrier):
+def breaks(moves, specs, barrier, config=None):
     """Without that barrier something is counted, within so many moves."""
     with Lab() as lab:
-        world = make(lab, specs, broken=barrier)
+        world = make(lab, specs, broken=barrier, config=config)
         for _ in range(max(moves, 4)):
             text = move(world)
             if counted(world):
@@ -229,6 +229,13 @@ def slow_without_p2p(n):
     return specs
 
 
+def slow_to_stop(n):
+    """One without P2P states goes on writing for long when it is to stand, when its peers are quick."""
+    specs = devices(n, slow=0.1, without_p2p=(1,))
+    specs["d1"] += f",delay=running>stop:{BROKEN_MS * PACE:.0f}"
+    return specs
+
+
 BACK = [("source", "running-p2p>stop"), ("destination", "resuming>stop"), ("destination", "stop>running-p2p"),
         ("source", "stop-copy>stop")]
 ROWS = [
@@ -247,6 +254,8 @@ ROWS = [
     ("must fail: the same, and they only seem to be", lambda n: behind_viommu(n, False)),
     ("must fail: the barrier on the way out is left out", lambda n: breaks(n, one_slow(3), "p2p-grace")),
     ("must fail: the same, with PRE_COPY", lambda n: breaks(n, one_slow(3, pre_copy=range(3)), "p2p-grace")),
+    ("three, one without P2P states and slow to stand", lambda n: holds(n, slow_to_stop(3), config=RISK)),
+    ("must fail: the same, and the others stand with it", lambda n: breaks(n, slow_to_stop(3), "stop-rest", config=RISK)),
     ("must fail: the barrier on the way in is left out", lambda n: breaks(n, one_slow(3), "arrival-grace")),
 ]
 

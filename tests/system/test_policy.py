@@ -184,11 +184,13 @@ class OfTheVm(Case):
             status, job = world.source.host.migrate(world.name, world.destination.host)
             self.assertEqual((status, job["result"]), (6, "refused"), job)
             self.assertEqual({f["property"] for f in job["findings"]}, {"P2P order"}, job["findings"])
+            self.assertEqual((job["error"]["name"], job["accepted_risks"]), ("P2P", []))
             self.policy(({"id": "d?"}, {"p2p": "accept-risk"}))
             status, job = world.move()
         self.assertEqual((status, job["result"]), (0, "done"), job)
         self.assertEqual({(f["device"], f["weight"], f["property"]) for f in job["findings"]},
                          {(d, "notice", "P2P risk accepted") for d in ("d0", "d1")})
+        self.assertEqual(sorted(job["accepted_risks"]), ["d0", "d1"])
         self.assertIn("policy \"p2p\" accepts it", self.a.daemon.output())
 
 

@@ -742,11 +742,11 @@ static void test_a_device_without_p2p_states_needs_its_policys_word(void **state
                 {POLICY_P2P_SINGLE,
                  {DEVICE_ISOLATION_FULL, DEVICE_ISOLATION_FULL, DEVICE_ISOLATION_FULL},
                  true,
-                 -1},
+                 FINDING_P2P_NOT_SINGLE},
                 /* two without, that reach each other */
                 {POLICY_P2P_REQUIRE, {0, 0, 0}, false, FINDING_P2P_NO_ORDER},
                 {POLICY_P2P_ISOLATE, {0, 0, 0}, false, FINDING_P2P_NO_ORDER},
-                {POLICY_P2P_SINGLE, {0, 0, 0}, false, FINDING_P2P_NO_ORDER},
+                {POLICY_P2P_SINGLE, {0, 0, 0}, false, FINDING_P2P_NOT_SINGLE},
                 {POLICY_P2P_ACCEPT_RISK, {0, 0, 0}, false, FINDING_P2P_RISK},
                 {POLICY_P2P_ISOLATE, {0, DEVICE_ISOLATION_FULL, 0}, false, -1},
         };
@@ -771,6 +771,50 @@ static void test_a_device_without_p2p_states_needs_its_policys_word(void **state
                 if (rows[i].others_p2p)
                         assert_int_equal(findings_refuse(&pair.findings),
                                          found >= 0 && found != FINDING_P2P_RISK);
+                pair_deinit(&pair);
+        }
+}
+
+/* All devices of the VM count, whether anybody reaches them or not, and those that only its VMM knows. */
+static void test_single_is_the_one_device_of_the_vm(void **state)
+{
+        static const struct {
+                VmmType vmm;
+                uint32_t n, n_undefined;
+                const char *expect;
+        } rows[] = {
+                {VMM_TYPE_DELEGATE, 1, 0, NULL}, {VMM_TYPE_DELEGATE, 2, 0, "one of 2 devices"},
+                {VMM_TYPE_QMP, 1, 0, NULL},      {VMM_TYPE_QMP, 1, 1, "one of 2 devices"},
+                {VMM_TYPE_NONE, 2, 0, NULL}, /* no guest's */
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                const Finding *found = NULL;
+                Pair pair;
+
+                if (rows[i].vmm == VMM_TYPE_QMP)
+                        pair_init_driven(&pair);
+                else
+                        pair_init(&pair, rows[i].vmm);
+                set_key(&pair, POLICY_P2P, POLICY_P2P_SINGLE);
+                for (Side s = 0; s < SIDE_MAX; s++) {
+                        pair.side[s].n_devices = rows[i].n;
+                        for (uint32_t k = 0; k < rows[i].n; k++) {
+                                pair.side[s].devices[k].migration_flags &= ~(uint32_t) DEVICE_MIGRATION_P2P;
+                                pair.side[s].devices[k].isolation = DEVICE_ISOLATION_FULL;
+                        }
+                }
+                pair.side[0].vmm.n_vfio_user = rows[i].n_undefined;
+                (void) snprintf(pair.side[0].vmm.vfio_user[0], MANIFEST_TEXT_MAX, "/machine/x (vfio-pci)");
+                (void) pair_check(&pair);
+                for (uint32_t k = 0; k < pair.findings.n; k++)
+                        if (!found && pair.findings.items[k].id == FINDING_P2P_NOT_SINGLE)
+                                found = &pair.findings.items[k];
+                assert_true(!found == !rows[i].expect);
+                if (found)
+                        assert_finding(found, pair.side[0].devices[0].id, "P2P domain", rows[i].expect, "");
+                for (Side s = 0; s < SIDE_MAX; s++)
+                        pair.side[s].n_devices = N;
                 pair_deinit(&pair);
         }
 }
@@ -1051,6 +1095,7 @@ int main(void)
                 cmocka_unit_test(test_memory_that_a_device_writes_must_be_moved_and_its_writes_known),
                 cmocka_unit_test(test_all_reasons_are_listed_and_long_ones_cut),
                 cmocka_unit_test(test_a_device_without_p2p_states_needs_its_policys_word),
+                cmocka_unit_test(test_single_is_the_one_device_of_the_vm),
                 cmocka_unit_test(test_without_a_domain_no_word_is_needed),
                 cmocka_unit_test(test_no_policy_changes_qemus_rule),
                 cmocka_unit_test(test_a_viommu_needs_devices_that_can_be_quiet_under_vcpus),

@@ -511,6 +511,34 @@ static void test_findings_travel_in_order(void **state)
         json_object_put(sent);
 }
 
+/* All that refuses is about devices that write to each other; a notice says nothing either way. */
+static void test_a_refusal_for_p2p_alone_is_known_as_such(void **state)
+{
+        static const struct {
+                FindingId ids[2];
+                bool expect;
+        } rows[] = {
+                {{FINDING_P2P_REQUIRED, FINDING_P2P_NO_ORDER}, true},
+                {{FINDING_P2P_QEMU, FINDING_P2P_RISK}, true},
+                {{FINDING_P2P_NOT_SINGLE, FINDING_P2P_NOT_ISOLATED}, true},
+                {{FINDING_P2P_REQUIRED, FINDING_ROOM}, false},
+                {{FINDING_ROOM, FINDING_P2P_REQUIRED}, false},
+                {{FINDING_P2P_RISK, FINDING_KERNEL_HANGS}, false}, /* refuses nothing */
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                json_object *array = json_new_array();
+                Findings findings = {};
+
+                for (size_t k = 0; k < 2; k++)
+                        assert_int_equal(findings_add(&findings, rows[i].ids[k], "d", "x", ""), 0);
+                findings_to_json(&findings, array);
+                assert_int_equal(findings_json_refuse_for_p2p(array), rows[i].expect);
+                findings_deinit(&findings);
+                json_object_put(array);
+        }
+}
+
 static void test_findings_of_another_form_are_left_out_and_text_is_made_printable(void **state)
 {
         static const char text[] =
@@ -567,6 +595,7 @@ int main(void)
                 cmocka_unit_test(test_every_member_is_needed_and_has_its_type),
                 cmocka_unit_test(test_findings_travel_in_order),
                 cmocka_unit_test(test_findings_of_another_form_are_left_out_and_text_is_made_printable),
+                cmocka_unit_test(test_a_refusal_for_p2p_alone_is_known_as_such),
                 cmocka_unit_test(test_findings_have_an_end),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -151,6 +151,29 @@ static void test_one_wrong_file_leaves_everything_as_it_was(void **state)
         rig_deinit(&rig);
 }
 
+/* A daemon that was started with a wrong file says why nothing moves: what is wrong now, not what was first. */
+static void test_where_nothing_is_in_force_the_newest_error_is_kept(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        rig_make(&rig);
+        rig_write(&rig, "usr/a.json", "[]");
+        assert_int_equal(policy_files_read(rig.dirs, 2, &rig.files, rig.files.error), -EINVAL);
+        assert_non_null(strstr(rig.files.error, "usr/a.json"));
+        rig_retry(&rig, "usr/a.json", 1);
+        rig_write(&rig, "usr/b.json", "[]");
+        assert_int_equal(rig_read(&rig), -EINVAL);
+        assert_non_null(strstr(rig.files.error, "usr/b.json"));
+        rig_retry(&rig, "usr/b.json", 2);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_string_equal(rig.files.error, "");
+        rig_write(&rig, "usr/b.json", "[]"); /* from here on there is something in force */
+        assert_int_equal(rig_read(&rig), -EINVAL);
+        assert_string_equal(rig.files.error, "");
+        rig_deinit(&rig);
+}
+
 static void test_what_cannot_be_read_is_not_passed_over(void **state)
 {
         Rig rig;
@@ -205,6 +228,7 @@ int main(void)
                 cmocka_unit_test(test_files_are_in_the_order_of_their_folders_and_then_of_their_names),
                 cmocka_unit_test(test_a_file_of_a_later_folder_stands_in_for_the_whole_other),
                 cmocka_unit_test(test_one_wrong_file_leaves_everything_as_it_was),
+                cmocka_unit_test(test_where_nothing_is_in_force_the_newest_error_is_kept),
                 cmocka_unit_test(test_what_cannot_be_read_is_not_passed_over),
                 cmocka_unit_test(test_files_and_rules_are_bounded),
         };
