@@ -434,9 +434,10 @@ json_object *job_summary(const Job *job)
 static json_object *accepted_risks(const Job *job)
 {
         json_object *array = json_new_array();
+        bool touched = !job->half->check_only && job->half->failure.cause != HALF_CAUSE_REFUSED;
         JsonReader reader = {.where = "findings"};
 
-        for (size_t i = 0; i < json_object_array_length(job->findings); i++) {
+        for (size_t i = 0; touched && i < json_object_array_length(job->findings); i++) {
                 json_object *o = json_object_array_get_idx(job->findings, i);
                 const char *property = json_string(&reader, o, "property", false);
                 const char *device = json_string(&reader, o, "device", false);

@@ -187,7 +187,10 @@ class OfTheVm(Case):
             self.assertEqual((job["error"]["name"], job["accepted_risks"]), ("P2P", []))
             self.policy(({"id": "d?"}, {"p2p": "accept-risk"}))
             status, job = world.move()
+            back = world.source.host.migctl("migrate", world.name, world.destination.host.dest)
         self.assertEqual((status, job["result"]), (0, "done"), job)
+        self.assertEqual(back[0], 0, back)
+        self.assertIn(", at a risk that policy accepts: P2P of d0, d1 (", back[1])
         self.assertEqual({(f["device"], f["weight"], f["property"]) for f in job["findings"]},
                          {(d, "notice", "P2P risk accepted") for d in ("d0", "d1")})
         self.assertEqual(sorted(job["accepted_risks"]), ["d0", "d1"])
