@@ -98,6 +98,7 @@ int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devic
                 /* What had turned it back is not in the record; that it was turned back is. */
                 half->failure.cause = owner == OWNER_DONE ? HALF_CAUSE_NONE : HALF_CAUSE_RESTART;
                 half->failure.in = row->to;
+                half->begun = true;
                 return 0;
         }
         return -EINVAL;
@@ -162,7 +163,7 @@ JobResult half_result(const Half *half)
         /* Its VMM is dead and it does not run at the destination: "failed" would say that it runs at the source. */
         if (half->side == SIDE_SOURCE && half->vmm_gone && half->owner != OWNER_DONE)
                 return JOB_RESULT_LOST;
-        if (half->owner != OWNER_UNRECORDED && any_lost(half))
+        if (half->begun && any_lost(half))
                 return JOB_RESULT_DEGRADED;
         if (half->owner == OWNER_DONE)
                 return JOB_RESULT_DONE;

@@ -425,7 +425,7 @@ static void enter_devices(Step *s)
         }
         if (hopeless)
                 note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_DEVICE);
-        if (hopeless && desc(s)->patience == HALF_FIRST)
+        if (hopeless && (desc(s)->patience == HALF_FIRST || desc(s)->patience == HALF_ALL))
                 return;
 
         for (uint32_t i = 0; i < half->n_devices; i++) {
@@ -511,6 +511,7 @@ static HalfEventType enter(Step *s, HalfState state)
 
         half->state = state;
         half->step++;
+        half->begun |= desc(s)->phase != PHASE_CHECK && state != SOURCE_OVER;
         half->owner_unsure |= half->record_pending;
         half->peer_pending = half->vmm_pending = half->record_pending = half->fence_pending = false;
         half->peer_owed = half->failed = false;
@@ -946,8 +947,8 @@ static void device_reset(Step *s)
 {
         HalfDevice *device;
 
-        if (s->event->device >= s->half->n_devices || desc(s)->job == JOB_STATE_FINISHED ||
-            s->half->owner == OWNER_UNRECORDED)
+        if (s->event->device >= s->half->n_devices || desc(s)->job == JOB_STATE_FINISHED || !s->half->begun ||
+            (s->half->side == SIDE_DESTINATION && s->half->owner == OWNER_UNRECORDED))
                 return;
         device = &s->half->devices[s->event->device];
         device->was_reset = true;

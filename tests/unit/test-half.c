@@ -1180,6 +1180,53 @@ static void test_a_source_device_that_its_vmm_resets_turns_the_job_back_and_is_n
         }
 }
 
+/* Its agent dies while the record is written, and in the grace phase it is not asked. */
+static void test_nobody_runs_before_a_device_without_p2p_that_is_gone(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_DESTINATION);
+        rig_until(&rig, DESTINATION_OWNER);
+        rig_event(&rig, (HalfEvent){HALF_DEVICE_GONE, .device = 1, .state = DEVICE_STATE_UNKNOWN});
+        rig_record(&rig, 0);
+        assert_int_equal(rig.half.state, DESTINATION_ARRIVE);
+        rig_devices_ok(&rig);
+        assert_int_equal(rig.half.state, DESTINATION_FIND);
+        rig_until(&rig, DESTINATION_PROMISED);
+        for (int i = 0; i < N; i++)
+                assert_int_equal(rig.device[i], DEVICE_STATE_STOP);
+        rig_deinit(&rig);
+}
+
+/* A store that takes nothing: neither that the job began nor that it was turned back is written. */
+static void test_a_reset_is_named_though_nothing_was_recorded(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        rig_until(&rig, SOURCE_RECORD);
+        rig_event(&rig, (HalfEvent){.type = HALF_CUT});
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        rig_record(&rig, -ENOSPC);
+        rig_until(&rig, SOURCE_RESUME);
+        assert_int_equal(rig.half.owner, OWNER_UNRECORDED);
+        reset_device(&rig, 3);
+        assert_comes_back_without(&rig, 3);
+}
+
+static void test_a_reset_while_it_is_checked_is_none_of_the_job(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        reset_device(&rig, 3);
+        assert_int_equal(rig.half.state, SOURCE_CHECK_HERE);
+        rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
+        assert_int_equal(rig.half.state, SOURCE_OVER);
+        assert_int_equal(half_result(&rig.half), JOB_RESULT_CANCELLED);
+        rig_deinit(&rig);
+}
+
 static void test_a_source_device_that_its_vmm_resets_on_the_way_back_is_named(void **state)
 {
         static const HalfState states[] = {SOURCE_ABORT,  SOURCE_LOOK,   SOURCE_BACK_P2P, SOURCE_BACK_RUN,
@@ -2201,6 +2248,9 @@ int main(void)
                 cmocka_unit_test(test_the_source_gives_nothing_up_before_the_vmms_devices_read_stop),
                 cmocka_unit_test(test_a_source_device_that_its_vmm_resets_turns_the_job_back_and_is_named),
                 cmocka_unit_test(test_a_source_device_that_its_vmm_resets_on_the_way_back_is_named),
+                cmocka_unit_test(test_nobody_runs_before_a_device_without_p2p_that_is_gone),
+                cmocka_unit_test(test_a_reset_is_named_though_nothing_was_recorded),
+                cmocka_unit_test(test_a_reset_while_it_is_checked_is_none_of_the_job),
                 cmocka_unit_test(test_a_device_reset_in_transit_counts_when_the_vm_comes_back),
                 cmocka_unit_test(test_a_destination_device_that_its_vmm_resets_is_given_up_in_time_or_named),
                 cmocka_unit_test(test_a_start_that_was_asked_for_is_asked_for_again),
