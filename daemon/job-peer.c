@@ -241,6 +241,8 @@ static void read_body(Job *job, JsonReader *reader, Message type, json_object *b
 
         switch (type) {
         case MESSAGE_CHECKED:
+                if (job->half->state != SOURCE_CHECK_THERE)
+                        break; /* said again, or late: what runs keeps its plan */
                 event->refused = !take_checked(job, reader, body);
                 /* What the plan rests on is known only now: devices and VMM have just been asked. */
                 if (job_make_plan(job) < 0)
