@@ -330,7 +330,7 @@ typedef struct Half {
         bool drained; /* source: it has asked for the seal or sent state: the destination may become complete */
         bool ran;     /* destination: it has asked the vCPUs to run, or its VMM to begin with that */
         bool held; /* ... had them held before that, and has not let go: whether they still are the VMM's adapter knows */
-        bool begun;     /* it has left check: what becomes of its devices is told, records or no records */
+        bool begun;  /* it has left check: what becomes of its devices is told, records or no records */
         bool halted; /* source: the vCPUs were made to stand, or stood when this process came */
         bool forgot; /* source: it was on its way back when this process came, and what it had lost is forgotten */
         bool noway;     /* the source has said that there is no way back */
