@@ -13,7 +13,7 @@ First with arcs that take no time: then next to nothing has changed when the dev
 Then with 20 ms for the first arc, in which the device goes on working.
 
 Last, a set of four devices, one of which changes faster than its state can be read: it must not hold the others longer
-than `precopy-msec` allows.
+than `precopy-limit` allows.
 
 Prints the table; the last line is one JSON object. It holds if the median of the first is at most 1.2 times that of the
 second, or at most 1 ms more: a blackout of 2 ms is mostly two writes to the disk, which take some tenths longer when the

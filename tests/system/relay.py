@@ -22,7 +22,8 @@ class Relay:
         self.refuse = False
         self.flow = threading.Event()  # cleared: nothing more goes over data connections, but they stay
         self.flow.set()
-        self.on_message = None  # called with (direction "S>D" or "D>S", message); returns False to cut before it
+        # Called with (direction "S>D" or "D>S", message); returns False to cut before it, or a message to go before it.
+        self.on_message = None
         if target.startswith("tcp:"):
             self.dest = f"tcp://127.0.0.1:{free_port()}"
         else:
@@ -78,8 +79,12 @@ class Relay:
                         message = json.loads(frame[4:])
                     except ValueError:
                         message = {}
-                    if self.on_message(direction, message) is False:
+                    said = self.on_message(direction, message)
+                    if said is False:
                         raise OSError("cut")
+                    if isinstance(said, dict):
+                        text = json.dumps(said).encode()
+                        b.sendall(struct.pack("<I", len(text)) + text)
                     b.sendall(frame)
         except OSError:
             pass

@@ -11,6 +11,7 @@ import unittest
 
 from lab import PACE, Lab, definition, new_uuid, wait_for
 from moves import World
+from relay import Relay
 
 MIB = 1 << 20
 CONFIG = {"policy": {"deadline-ms": {"p2p-grace": round(2000 * PACE)}}, "connect-msec": round(1000 * PACE)}
@@ -105,6 +106,26 @@ class OfDevices(Case):
                 self.assertEqual(got, result, job)
                 if result == "failed":
                     self.assertIn("device slow", job["error"]["text"])
+
+    def test_what_runs_keeps_its_plan_whatever_is_said_again(self):
+        """Policies change in the middle, and the destination says once more that it has checked."""
+        name, _ = self.vm({"nic": f"size=64K,delay=running>running-p2p:{round(300 * PACE)}"})
+        relay = Relay(os.path.join(self.lab.dir, "relay"), self.b.dest)
+        self.addCleanup(relay.close)
+        checked, again = [], []
+
+        def on_message(direction, message):
+            if "CHECKED" in message.values():
+                checked.append(message)
+            if "PREPARED" not in message.values():
+                return True
+            self.policy(({"id": "nic"}, {"deadline-ms": {"p2p-grace": 1}}), hosts=[self.a])
+            again.append(checked[0])
+            return checked[0]
+        relay.on_message = on_message
+        status, job = self.a.migrate(name, relay.dest)
+        self.assertTrue(again)
+        self.assertEqual((status, job["result"]), (0, "done"), job)
 
     def test_a_device_that_failed_is_reset_left_or_put_in_quarantine(self):
         for word, state in (("reset", "running"), ("keep", "error"), ("quarantine", "error")):

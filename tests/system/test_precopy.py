@@ -247,7 +247,7 @@ class Meanwhile(Case):
 
 class Shared(Case):
     """A large state goes through memory that both agents have mapped, where they are on one host."""
-    config = {**CONFIG, "deadlines-msec": {"precopy": round(20000 * PACE), "drain": round(2500 * PACE)}}
+    config = {**CONFIG, "policy": {"deadline-ms": {"precopy": round(20000 * PACE), "drain": round(2500 * PACE)}}}
 
     def shares(self, host):
         with open(f"/proc/{named_agents(host, 'nic')[-1]}/maps") as f:
