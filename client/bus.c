@@ -62,7 +62,15 @@ int client_failed(const sd_bus_error *error, int r)
                 return EXIT_DENIED;
         }
         fprintf(stderr, "migctl: %s: %s\n", error->name, error->message);
-        return streq(error->name, SD_BUS_ERROR_UNKNOWN_OBJECT) ? EXIT_NOT_FOUND : EXIT_FAILED;
+        /* The bus', or this program's own: nothing is known of the VM, and EXIT_FAILED would say that it is at the source. */
+        return streq(error->name, SD_BUS_ERROR_UNKNOWN_OBJECT) ? EXIT_NOT_FOUND : EXIT_UNREACHABLE;
+}
+
+/* What migmgrd has said can't be read: not a word of it is known, so not that the VM is still at the source. */
+static int client_unreadable(const JsonReader *reader)
+{
+        fprintf(stderr, "migctl: what migmgrd says can't be read: %s\n", reader->text);
+        return EXIT_UNREACHABLE;
 }
 
 /* ---- messages as JSON ---------------------------------------------------------------------------------------- */
@@ -310,7 +318,7 @@ int client_check(Client *client, char **args, bool *ret_ok, json_object **ret_re
                 return client_failed(&error, r);
         *ret_ok = ok;
         *ret_report = json_parse(&reader, text, strlen(text));
-        return *ret_report ? EXIT_DONE : EXIT_FAILED;
+        return *ret_report ? EXIT_DONE : client_unreadable(&reader);
 }
 
 int client_cancel(Client *client, const char *path)
@@ -342,10 +350,7 @@ int client_get_job(Client *client, const char *id, json_object **ret)
         if (r < 0)
                 return client_failed(&error, r);
         *ret = json_parse(&reader, text, strlen(text));
-        if (*ret)
-                return EXIT_DONE;
-        fprintf(stderr, "migctl: %s\n", reader.text);
-        return EXIT_FAILED;
+        return *ret ? EXIT_DONE : client_unreadable(&reader);
 }
 
 bool client_job_path(const char *id, char ret[64])

@@ -82,11 +82,15 @@ class Case(Crash):
             return f"{errno.errorcode[self.error]} in {self.injection.caller()}: {bad}"
         return self.once_more() if self.whole and self.at else ""
 
-    def judge_deaths(self):
-        """How they may end: by themselves, or by a library that does not look what its allocations return."""
-        wrong = [code for code in self.codes if code < 0 and code != -signal.SIGABRT]
+    def is_librarys(self, code):
+        """Whether that end is a library's that does not look what its allocations return."""
         ours = self.injection.caller() == PROGRAMS[self.point.victim]
-        if wrong and not ours and self.point.kind == "allocate":
+        return code is not None and code < 0 and code != -signal.SIGABRT and not ours and self.point.kind == "allocate"
+
+    def judge_deaths(self):
+        """How they may end: by themselves, or by a library."""
+        wrong = [code for code in self.codes if code < 0 and code != -signal.SIGABRT]
+        if wrong and all(map(self.is_librarys, wrong)):
             self.outcome += ", died in a library"
             return ""
         return f"died by signal {-wrong[0]}" if wrong else ""
@@ -132,7 +136,7 @@ class Case(Crash):
             return f"migctl printed {out!r}"
         wait_for("an end", self.all_settled, 30)
         self.note_hit()
-        if not (self.told or err.strip()):
+        if not (self.told or err.strip() or self.is_librarys(self.answer)):
             return f"migctl ended with {self.answer} and said nothing"
         return self.judge()
 
@@ -187,7 +191,9 @@ class Case(Crash):
         self.say("failed" if status else "listed")
         if status == 0 and (status, out) != right:
             return f"exit 0, but it printed {out!r}"
-        if (status != 0 and not err.strip()) or (status < 0 and status != -signal.SIGABRT):
+        if self.is_librarys(status):
+            self.outcome += ", died in a library"
+        elif (status != 0 and not err.strip()) or (status < 0 and status != -signal.SIGABRT):
             return f"exit {status}, and not a word of why"
         return self.judge_here()
 

@@ -115,7 +115,7 @@ class Agent:
         """(operation, from, to) each."""
         self.seq += 1
         body = b"".join(struct.pack("=BBBB", *op, 0) for op in ops).ljust(4 * PROGRAM_MAX, b"\0")
-        self.say(RUN, struct.pack("=IIQ32x37s3s", self.seq, len(ops), deadline, JOB, b"") + body)
+        self.say(RUN, struct.pack("=IIQ40x37s3s", self.seq, len(ops), deadline, JOB, b"") + body)
 
     def run(self, *ops):
         self.start_run(*ops)
