@@ -80,7 +80,7 @@ def foretold(world):
     kinds = {(d["device"], d["facts"].get("mdev-type"), d["isolation"]) for d in report["devices"]}
     compared = {g["guarantee"]: g["holds"] for g in report["guarantees"]}["compatible"]
     # mtty has no BAR that could be mapped.
-    holds = status == 0 and len(kinds) == 1 and compared and kinds.pop() == ("4348:3253", "mtty-2", "full")
+    holds = status == 0 and compared and kinds == {("4348:3253", f"mtty-{world.mdevs[here.name][0].ports}", "full")}
     return holds, {"check": status}
 
 
