@@ -66,10 +66,17 @@ int client_failed(const sd_bus_error *error, int r)
         return streq(error->name, SD_BUS_ERROR_UNKNOWN_OBJECT) ? EXIT_NOT_FOUND : EXIT_UNREACHABLE;
 }
 
-/* What migmgrd has said can't be read: not a word of it is known, so not that the VM is still at the source. */
-static int client_unreadable(const JsonReader *reader)
+/* What can't be read says nothing of the VM, and EXIT_FAILED would say that it is still at the source. */
+int client_read_json(const char *text, const char *what, json_type type, json_object **ret)
 {
-        fprintf(stderr, "migctl: what migmgrd says can't be read: %s\n", reader->text);
+        JsonReader reader = {.where = what};
+
+        *ret = json_parse(&reader, text, strlen(text));
+        if (json_object_is_type(*ret, type))
+                return EXIT_DONE;
+        fprintf(stderr, "migctl: what migmgrd says can't be read: %s\n", reader.failed ? reader.text : what);
+        json_object_put(*ret);
+        *ret = NULL;
         return EXIT_UNREACHABLE;
 }
 
@@ -305,7 +312,6 @@ int client_check(Client *client, char **args, bool *ret_ok, json_object **ret_re
 {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *call = NULL, *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
-        JsonReader reader = {.where = "report"};
         const char *text;
         int ok, r = sd_bus_message_new_method_call(client->bus, &call, MIGMGR_NAME, MIGMGR_ROOT,
                                                    MIGMGR_NAME ".Manager", "Check");
@@ -321,8 +327,7 @@ int client_check(Client *client, char **args, bool *ret_ok, json_object **ret_re
         if (r < 0)
                 return client_failed(&error, r);
         *ret_ok = ok;
-        *ret_report = json_parse(&reader, text, strlen(text));
-        return *ret_report ? EXIT_DONE : client_unreadable(&reader);
+        return client_read_json(text, "report", json_type_object, ret_report);
 }
 
 int client_cancel(Client *client, const char *path)
@@ -344,7 +349,6 @@ int client_get_job(Client *client, const char *id, json_object **ret)
 {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
-        JsonReader reader = {.where = "job"};
         const char *text;
         int r = sd_bus_call_method(client->bus, MIGMGR_NAME, MIGMGR_ROOT, MIGMGR_NAME ".Manager", "GetJob",
                                    &error, &reply, "s", id);
@@ -353,8 +357,7 @@ int client_get_job(Client *client, const char *id, json_object **ret)
                 r = sd_bus_message_read(reply, "s", &text);
         if (r < 0)
                 return client_failed(&error, r);
-        *ret = json_parse(&reader, text, strlen(text));
-        return *ret ? EXIT_DONE : client_unreadable(&reader);
+        return client_read_json(text, "job", json_type_object, ret);
 }
 
 bool client_job_path(const char *id, char ret[64])

@@ -101,6 +101,9 @@ int client_cancel(Client *client, const char *path);
 /* What Check says of a move: whether it is possible, and its report. 0, or an exit status. */
 int client_check(Client *client, char **args, bool *ret_ok, json_object **ret_report);
 
+/* `text`, which migmgrd has said, as JSON of `type`; `what` it is, for people. 0, or an exit status after a word on stderr. */
+int client_read_json(const char *text, const char *what, json_type type, json_object **ret);
+
 /* Everything about a job, by UUID. 0, or an exit status. */
 int client_get_job(Client *client, const char *id, json_object **ret);
 

@@ -44,7 +44,6 @@ int cmd_plugin_list(Client *client, char **args, int n)
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         _cleanup_(json_object_putp) json_object *list = NULL;
-        JsonReader reader = {.where = "plugins"};
         const char *text;
         int r = sd_bus_call_method(client->bus, MIGMGR_NAME, MIGMGR_ROOT, MIGMGR_NAME ".Manager",
                                    "ListPlugins", &error, &reply, "");
@@ -53,11 +52,9 @@ int cmd_plugin_list(Client *client, char **args, int n)
                 r = sd_bus_message_read(reply, "s", &text);
         if (r < 0)
                 return client_failed(&error, r);
-        list = json_parse(&reader, text, strlen(text));
-        if (!json_object_is_type(list, json_type_array)) {
-                fprintf(stderr, "migctl: what migmgrd says of its plugins is no list: %s\n", reader.text);
-                return EXIT_FAILED;
-        }
+        r = client_read_json(text, "plugins", json_type_array, &list);
+        if (r != EXIT_DONE)
+                return r;
         if (client->options.json)
                 write_json(client, json_object_get(list));
         else

@@ -24,7 +24,6 @@ static int call_json(Client *client, const char *method, const char *types, cons
                      json_type type, json_object **ret)
 {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
-        JsonReader reader = {.where = method};
         const char *text;
         int status = call(client, method, types, a, b, &reply), r;
 
@@ -33,13 +32,7 @@ static int call_json(Client *client, const char *method, const char *types, cons
         r = sd_bus_message_read(reply, "s", &text);
         if (r < 0)
                 return client_failed(&SD_BUS_ERROR_NULL, r);
-        *ret = json_parse(&reader, text, strlen(text));
-        if (json_object_is_type(*ret, type))
-                return EXIT_DONE;
-        fprintf(stderr, "migctl: what migmgrd says of its policies makes no sense: %s\n", reader.text);
-        json_object_put(*ret);
-        *ret = NULL;
-        return EXIT_FAILED;
+        return client_read_json(text, method, type, ret);
 }
 
 /* ---- list, show ------------------------------------------------------------------------------------------------ */
@@ -83,7 +76,6 @@ int cmd_policy_list(Client *client, char **args, int n)
 int cmd_policy_show(Client *client, char **args, int n)
 {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
-        JsonReader reader = {.where = args[0]};
         const char *path, *text;
         int status = call(client, "ShowPolicy", "s", args[0], NULL, &reply), r;
         json_object *policy;
@@ -97,11 +89,9 @@ int cmd_policy_show(Client *client, char **args, int n)
                 printf("%s%s", text, *text && text[strlen(text) - 1] == '\n' ? "" : "\n");
                 return EXIT_DONE;
         }
-        policy = json_parse(&reader, text, strlen(text));
-        if (!policy) {
-                fprintf(stderr, "migctl: %s\n", reader.text);
-                return EXIT_FAILED;
-        }
+        status = client_read_json(text, path, json_type_object, &policy);
+        if (status != EXIT_DONE)
+                return status;
         write_json(client, policy);
         return EXIT_DONE;
 }
