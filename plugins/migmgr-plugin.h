@@ -32,6 +32,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #ifdef __cplusplus
@@ -206,6 +207,20 @@ static inline const char *migmgr_attribute(const struct migmgr_device *device, c
 static inline const char *migmgr_fact(const struct migmgr_device *device, const char *key)
 {
         return migmgr_find(device->facts, device->n_facts, key);
+}
+
+/* For check(): whether both ends know fact `key` and say different things; `reply->reason` says which, then. `name`: what
+ * people call it. The remedy is the plugin's to say. */
+static inline int migmgr_differs(const struct migmgr_device *source, const struct migmgr_device *destination,
+                                 const char *key, const char *name, struct migmgr_reply *reply)
+{
+        const char *theirs = migmgr_fact(source, key), *ours = migmgr_fact(destination, key);
+
+        if (!theirs || !ours || strcmp(theirs, ours) == 0)
+                return 0;
+        (void) snprintf(reply->reason, sizeof reply->reason, "%s is %.60s at the source, %.60s here", name,
+                        theirs, ours);
+        return 1;
 }
 
 #ifdef __cplusplus

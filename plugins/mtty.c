@@ -47,13 +47,8 @@ static int check(const struct migmgr_device *source, const struct migmgr_device 
         };
 
         for (size_t i = 0; i < sizeof must / sizeof must[0]; i++) {
-                const char *theirs = migmgr_fact(source, must[i].key),
-                           *ours = migmgr_fact(destination, must[i].key);
-
-                if (!theirs || !ours || strcmp(theirs, ours) == 0)
+                if (!migmgr_differs(source, destination, must[i].key, must[i].key, reply))
                         continue;
-                (void) snprintf(reply->reason, sizeof reply->reason, "%s is %.60s at the source, %.60s here",
-                                must[i].key, theirs, ours);
                 (void) snprintf(reply->remedy, sizeof reply->remedy, "%s", must[i].remedy);
                 return MIGMGR_NO;
         }

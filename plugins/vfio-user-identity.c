@@ -68,15 +68,10 @@ static int check(const struct migmgr_device *source, const struct migmgr_device 
 {
         for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) {
                 char key[64];
-                const char *theirs, *ours;
 
                 (void) snprintf(key, sizeof key, NAME ".%s", facts[i].name);
-                theirs = migmgr_fact(source, key);
-                ours = migmgr_fact(destination, key);
-                if (!theirs || !ours || strcmp(theirs, ours) == 0)
+                if (!migmgr_differs(source, destination, key, facts[i].name, reply))
                         continue;
-                (void) snprintf(reply->reason, sizeof reply->reason, "%s is %.60s at the source, %.60s here",
-                                facts[i].name, theirs, ours);
                 (void) snprintf(reply->remedy, sizeof reply->remedy, "%s", facts[i].remedy);
                 return facts[i].differs;
         }
