@@ -150,29 +150,13 @@ static void on_after(void *userdata, PluginVerdict verdict, const char *text, ui
                 job_post(d->plug.job, &d->plug.event);
 }
 
-/* What was sent or taken in before it failed can't be sent or taken in again. */
-static bool can_try_again(const DeviceProgram *program)
-{
-        for (uint32_t i = 0; i < program->n; i++)
-                if (device_op_transfers(program->ops[i].type))
-                        return false;
-        return program->n > 0;
-}
-
 /* From where the device is now. */
 static bool plan_again(JobDevice *d, PluginVerdict verdict)
 {
         const Device *device = vm_device_of(d);
-        DeviceProgram program;
 
-        if (plugin_half_program(d->plug.job->half, device_state(device), device_flags(device), &program) <
-                    0 ||
-            !can_try_again(&program))
-                return false;
-        if (verdict == PLUGIN_RESET_AND_TRY && program.ops[0].type != DEVICE_OP_RESET)
-                return false; /* where it stands there is none */
-        d->program = program;
-        return true;
+        return plugin_half_program(d->plug.job->half, verdict, device_state(device), device_flags(device),
+                                   &d->program) == 0;
 }
 
 static void on_advice(void *userdata, PluginVerdict verdict, const char *text, uint64_t took_usec)
@@ -181,7 +165,7 @@ static void on_advice(void *userdata, PluginVerdict verdict, const char *text, u
         Job *job = d->plug.job;
 
         d->plug.spent_usec[PLUGIN_CALL_ON_ERROR] += took_usec;
-        if (verdict != PLUGIN_GO_ON && d->plug.effect.step == job->half->step && plan_again(d, verdict)) {
+        if (d->plug.effect.step == job->half->step && plan_again(d, verdict)) {
                 note(d, text);
                 d->plug.tried = true;
                 run(d);

@@ -77,9 +77,33 @@ bool plugin_half_asks(const Half *half)
         return half_job_state(half) == JOB_STATE_RUNNING && acts[half_states[half->state].device];
 }
 
-int plugin_half_program(const Half *half, DeviceState state, uint32_t flags, DeviceProgram *ret)
+/* What was sent or taken in before it failed can't be sent or taken in again. */
+static bool can_try_again(const DeviceProgram *program)
 {
-        return device_program(half_states[half->state].device, state, flags, false, ret);
+        for (uint32_t i = 0; i < program->n; i++)
+                if (device_op_transfers(program->ops[i].type))
+                        return false;
+        return program->n > 0;
+}
+
+int plugin_half_program(const Half *half, PluginVerdict advice, DeviceState state, uint32_t flags,
+                        DeviceProgram *ret)
+{
+        DeviceProgram program;
+        int r;
+
+        if (advice != PLUGIN_TRY_AGAIN && advice != PLUGIN_RESET_AND_TRY)
+                return -EINVAL;
+        r = device_program(half_states[half->state].device, state, flags, false, &program);
+        if (r < 0)
+                return r;
+        if (!can_try_again(&program))
+                return -EINVAL;
+        /* Where it stands there is none. */
+        if (advice == PLUGIN_RESET_AND_TRY && program.ops[0].type != DEVICE_OP_RESET)
+                return -EINVAL;
+        *ret = program;
+        return 0;
 }
 
 uint64_t plugin_budget_usec(uint32_t declared_ms, uint64_t deadline_usec)

@@ -51,8 +51,11 @@ PluginVerdict plugin_advice(Side side, Phase phase, PluginEnd end, bool tried);
 /* Whether plugins are asked about what devices do in the half's state: they change their states, and the way is forward. */
 bool plugin_half_asks(const Half *half);
 
-/* What is asked of a device in the half's state, planned anew from where it is now. -EINVAL: there is no way from there. */
-int plugin_half_program(const Half *half, DeviceState state, uint32_t flags, DeviceProgram *ret) _must_check_;
+/* How a plugin's `advice` is followed: what is asked of a device in the half's state, planned anew from where it is now.
+ * -EINVAL, and `ret` as it was: the advice is none, there is no way from there, the way sends or takes in what can't be sent
+ * or taken in twice, or it begins with no reset where the advice is one. */
+int plugin_half_program(const Half *half, PluginVerdict advice, DeviceState state, uint32_t flags,
+                        DeviceProgram *ret) _must_check_;
 
 /* How long a plugin that declares `declared_ms` for it may take in all, when the device has `deadline_usec`: at most half of
  * that. 0: it is not asked. */

@@ -98,16 +98,27 @@ static void test_who_asks(void **state)
         }
 }
 
-static void test_plans_anew(void **state)
+static int follow(HalfState state, PluginVerdict advice, DeviceState from, DeviceProgram *ret)
 {
-        Half half = {.state = SOURCE_DRAIN};
+        Half half = {.state = state};
+
+        return plugin_half_program(&half, advice, from, DEVICE_MIGRATION_STOP_COPY, ret);
+}
+
+static void test_advice_is_followed_where_it_can_be(void **state)
+{
         DeviceProgram program;
 
-        assert_int_equal(plugin_half_program(&half, DEVICE_STATE_STOP, DEVICE_MIGRATION_STOP_COPY, &program),
-                         0);
-        assert_int_equal(program.ops[0].to, DEVICE_STATE_STOP_COPY);
-        assert_int_equal(plugin_half_program(&half, DEVICE_STATE_ERROR, DEVICE_MIGRATION_STOP_COPY, &program),
+        assert_int_equal(follow(DESTINATION_PREPARE, PLUGIN_TRY_AGAIN, DEVICE_STATE_RUNNING, &program), 0);
+        assert_int_equal(program.ops[program.n - 1].to, DEVICE_STATE_RESUMING);
+        assert_int_equal(follow(DESTINATION_PREPARE, PLUGIN_RESET_AND_TRY, DEVICE_STATE_ERROR, &program), 0);
+        assert_int_equal(program.ops[0].type, DEVICE_OP_RESET);
+        /* No advice; no reset on its way; it would send twice. */
+        assert_int_equal(follow(DESTINATION_PREPARE, PLUGIN_GO_ON, DEVICE_STATE_RUNNING, &program), -EINVAL);
+        assert_int_equal(follow(DESTINATION_PREPARE, PLUGIN_RESET_AND_TRY, DEVICE_STATE_STOP, &program),
                          -EINVAL);
+        assert_int_equal(follow(SOURCE_DRAIN, PLUGIN_TRY_AGAIN, DEVICE_STATE_STOP, &program), -EINVAL);
+        assert_int_equal(program.ops[0].type, DEVICE_OP_RESET);
 }
 
 static void test_names(void **state)
@@ -121,10 +132,14 @@ static void test_names(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_verdicts),   cmocka_unit_test(test_an_unknown_end_is_no_yes),
-                cmocka_unit_test(test_blackout),   cmocka_unit_test(test_advice),
-                cmocka_unit_test(test_budget),     cmocka_unit_test(test_who_asks),
-                cmocka_unit_test(test_plans_anew), cmocka_unit_test(test_names),
+                cmocka_unit_test(test_verdicts),
+                cmocka_unit_test(test_an_unknown_end_is_no_yes),
+                cmocka_unit_test(test_blackout),
+                cmocka_unit_test(test_advice),
+                cmocka_unit_test(test_budget),
+                cmocka_unit_test(test_who_asks),
+                cmocka_unit_test(test_advice_is_followed_where_it_can_be),
+                cmocka_unit_test(test_names),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
