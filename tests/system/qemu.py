@@ -390,7 +390,7 @@ def kill_vmm(lab, side, state, allowed, text, hold):
 
 ENDED = "the VMM's process has ended"
 for side, state, allowed, text in (
-        ("destination", "destination-prepare", ["failed"], ENDED),
+        ("destination", "destination-prepare", ["failed"], "ended"),
         ("destination", "source-precopy", ["failed"], ""),
         ("destination", "source-drain", ["failed"], ""),
         ("destination", "destination-intake", ["failed"], ENDED),
