@@ -240,6 +240,29 @@ static void on_here_vmm(void *userdata, int status, const char *text)
                             text);
 }
 
+static void say_found(Manager *manager)
+{
+        uint32_t n = 0, n_open = 0;
+
+        for (const Vm *vm = manager->vms; vm; vm = vm->next)
+                for (uint32_t i = 0; vm->presence == PRESENCE_HERE && i < vm->definition->n_devices; i++) {
+                        n++;
+                        n_open += device_is_open(vm->devices[i]);
+                }
+        log_info(NULL, "%u of %u devices found again", n_open, n);
+}
+
+static void on_found(void *userdata, Vm *vm)
+{
+        Manager *manager = userdata;
+
+        if (--manager->n_finding > 0)
+                return;
+        say_found(manager);
+        if (manager->hooks)
+                manager->hooks->started(manager->hooks_userdata);
+}
+
 static bool is_picked_up(const Vm *vm, const Pickup *list)
 {
         for (const Pickup *p = list; p; p = p->next)
@@ -265,9 +288,11 @@ int manager_start(Manager *manager)
                 p->superseded = owner_is_final(p->record.owner) && has_newer(p, pickups.list);
         /* Not when the VMM has answered: it may be waiting for a device itself, and by then a job may have asked for them,
          * whose place this would take. */
+        manager->n_finding = 1;
         for (Vm *vm = manager->vms; vm; vm = vm->next)
                 if (vm->presence == PRESENCE_HERE && !is_picked_up(vm, pickups.list)) {
-                        vm_open_devices(vm, false, NULL, NULL);
+                        manager->n_finding++;
+                        vm_find_devices(vm, on_found, manager);
                         vmm_find(vm->vmm, on_here_vmm, vm);
                 }
         while (pickups.list) {
@@ -276,5 +301,7 @@ int manager_start(Manager *manager)
                 pickups.list = pickup->next;
                 pick_up(pickup);
         }
+        on_found(manager, NULL);
+        parking_clear(manager->host->parking);
         return manager->n_pickups > 0 || manager->n_listeners > 0 ? 0 : manager_listen(manager);
 }
