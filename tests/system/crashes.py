@@ -177,16 +177,7 @@ class Crash:
             return self.judge_doubt(running, doubts)
         if running:
             return self.judge_running(running[0])
-        if not self.is_owned():
-            # A daemon that has just come back has not looked at everything yet.
-            time.sleep(2.5)
-            doubts = [job for end in self.w.ends for job in end.host.jobs() if job["State"] == "in-doubt"]
-            if doubts:
-                return self.judge_doubt(running, doubts)
         return self.judge_none(states)
-
-    def is_owned(self):
-        return any(presence(self.w, end) == "here" for end in self.w.ends)
 
     def say(self, outcome):
         if self.outcome == "-":
