@@ -107,7 +107,9 @@ def restart(host):
 
 def settled(world):
     """(all jobs,) when none moves any more. A destination that has everything waits for the source's word,
-    however long the source is in doubt."""
+    however long the source is in doubt. A job that is not taken up again yet is no object, but in the list."""
+    if any(job["state"] == "restoring" for end in world.ends for job in end.host.json("jobs")[1]):
+        return None
     jobs = [job for end in world.ends for job in end.host.jobs()]
     doubt = any(job["State"] == "in-doubt" for job in jobs)
     if any(job["State"] not in ("finished", "in-doubt") and not (doubt and job["Phase"] == "handover") for job in jobs):
@@ -199,10 +201,16 @@ class Crash:
         owners = [end for end in self.w.ends if presence(self.w, end) == "here"]
         held = any(state not in ("none", "gone") for state in states.values())
         if held or any(states[end] != "gone" for end in owners) or not owners:
-            return f"it runs nowhere: {[states[end] for end in self.w.ends]}, owners {[e.host.name for e in owners]}"
+            return f"it runs nowhere: {self.told_of(states)}"
         if self.point.victim not in ("VMM", "host"):
             return f"exit {self.answer}, but it is lost"
         return ""
+
+    def told_of(self, states):
+        """What both hosts say, for who has to find out."""
+        return {end.host.name: {"VMM": states[end], "presence": presence(self.w, end),
+                                "jobs": [{k: j[k] for k in ("Half", "State", "Result", "Owner", "Error")} for j in end.host.jobs()][-2:]}
+                for end in self.w.ends}
 
     def judge_running(self, end):
         here = end is self.destination
