@@ -95,6 +95,16 @@ static int take_vm(void *userdata, const char *text, Presence presence)
         return 0;
 }
 
+static int take_quarantine(void *userdata, const char *uuid, const char *device, const char *reason)
+{
+        Vm *vm = manager_find_uuid(userdata, uuid);
+        int32_t i = vm ? vm_find_device(vm, device) : -1;
+
+        if (i >= 0)
+                device_set_quarantine(vm->devices[i], reason);
+        return 0;
+}
+
 static int take_history(void *userdata, const char *job, const char *summary, const char *report)
 {
         _cleanup_(json_object_putp) json_object *parsed = NULL;
@@ -303,6 +313,8 @@ int manager_start(Manager *manager)
         Pickup *next;
         int r = store_each_vm(store, take_vm, manager);
 
+        if (r >= 0)
+                r = store_each_quarantine(store, take_quarantine, manager);
         if (r >= 0)
                 r = store_each_history(store, HISTORY_KEEP, take_history, manager);
         if (r >= 0)
