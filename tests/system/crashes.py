@@ -107,8 +107,8 @@ def restart(host):
 
 def settled(world):
     """(all jobs,) when none moves any more. A destination that has everything waits for the source's word,
-    however long the source is in doubt. A job that is not taken up again yet is no object, but in the list."""
-    if any(job["state"] == "restoring" for end in world.ends for job in end.host.json("jobs")[1]):
+    however long the source is in doubt."""
+    if any(end.host.is_restoring() for end in world.ends):
         return None
     jobs = [job for end in world.ends for job in end.host.jobs()]
     doubt = any(job["State"] == "in-doubt" for job in jobs)
