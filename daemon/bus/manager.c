@@ -275,7 +275,10 @@ static int method_get_job(sd_bus_message *m, void *userdata, sd_bus_error *error
         if (r < 0)
                 return r;
         job = manager_find_job(bus->manager, id);
-        if (job && !job->restored) {
+        json = manager_show_pickup(bus->manager, id);
+        if (json) {
+                reply_job(bus, m, json, NULL);
+        } else if (job && !job->restored) {
                 json = job_to_json(job);
                 reply_job(bus, m, json, json_object_get(job->steps));
         } else {
