@@ -22,7 +22,8 @@ FDS_IN_ONE = 253  # the most that Linux passes at once
 class Store:
     """(name, descriptor)s, at most `room`. One whose other end is gone leaves by itself, as with systemd."""
 
-    def __init__(self, room):
+    def __init__(self, room, epoll):
+        self.epoll = epoll  # says who hangs up
         self.room, self.kept, self.lock = room, [], threading.Lock()
         self.files = {}  # what a descriptor of these is: none is kept twice
 
@@ -36,6 +37,10 @@ class Store:
             if len(self.kept) < self.room and (file.st_dev, file.st_ino) not in self.files.values():
                 self.kept.append((name, fd))
                 self.files[fd] = file.st_dev, file.st_ino
+                try:
+                    self.epoll.register(fd, 0)
+                except PermissionError:
+                    pass  # it can't hang up
                 return
         os.close(fd)
 
@@ -46,6 +51,10 @@ class Store:
             self.kept = [(name, fd) for name, fd in self.kept if fd not in out]
             for fd in out:
                 del self.files[fd]
+                try:
+                    self.epoll.unregister(fd)
+                except OSError:
+                    pass
                 os.close(fd)
 
     def close(self):
@@ -65,9 +74,10 @@ class Keeper:
 
     def __init__(self, lab, name, argv, env=None, room=4096, restart_sec=0.0):
         self.argv, self.env, self.restart_sec = argv, dict(env or os.environ), restart_sec
-        self.store, self.messages, self.starts = Store(room), [], []
+        self.epoll = select.epoll()
+        self.store, self.messages, self.starts = Store(room, self.epoll), [], []
         self.pid = self.status = None
-        self.again, self.answers = True, True
+        self.again = True
         self.log_path = os.path.join(lab.dir, name + ".log")
         self.log = open(self.log_path, "ab")
         path = os.path.join(lab.dir, name + ".notify")
@@ -76,6 +86,8 @@ class Keeper:
         self.notify.bind(path)
         self.env["NOTIFY_SOCKET"] = path
         self.wake = socket.socketpair()
+        for s in (self.notify, self.wake[1]):
+            self.epoll.register(s, select.EPOLLIN)
         lab.processes.append(self)
         self.start()
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -95,6 +107,7 @@ class Keeper:
             self.become(fds, env, tell)
         os.close(tell)
         self.pidfd = os.pidfd_open(pid)
+        self.epoll.register(self.pidfd, select.EPOLLIN)
         self.pid = pid
         self.starts.append(struct.unpack("d", os.read(told, 8))[0])
         os.close(told)
@@ -156,21 +169,15 @@ class Keeper:
         for fd in fds:
             os.close(fd)  # of BARRIER=1: that is the answer
 
-    def watch_store(self, poll):
-        """Hears of those that hang up, as many as there are by now."""
-        for _, fd in self.store.kept:
-            poll.register(fd, 0)
+    def listen(self, yes):
+        self.epoll.modify(self.notify, select.EPOLLIN if yes else 0)
 
     def run(self):
         while self.again or self.pidfd >= 0:
-            poll = select.poll()
-            for fd in [self.pidfd, self.wake[1].fileno()] + ([self.notify.fileno()] if self.answers else []):
-                poll.register(fd, select.POLLIN)
-            self.watch_store(poll)
-            ready = dict(poll.poll())
+            ready = dict(self.epoll.poll())
             if self.notify.fileno() in ready:
                 self.take_all()
-            hung_up = {fd for fd, what in ready.items() if what & (select.POLLHUP | select.POLLERR)}
+            hung_up = {fd for fd, what in ready.items() if what & (select.EPOLLHUP | select.EPOLLERR)}
             self.store.remove(lambda name, fd: fd in hung_up)
             if self.wake[1].fileno() in ready:
                 self.wake[1].recv(100)
@@ -201,7 +208,7 @@ class Keeper:
             os.kill(self.pid, signal.SIGKILL)
             self.thread.join()
         self.store.close()
-        for s in (self.notify, *self.wake):
+        for s in (self.notify, *self.wake, self.epoll):
             s.close()
         self.log.close()
 

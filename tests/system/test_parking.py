@@ -101,10 +101,10 @@ class Parked(Case):
     def test_what_was_said_to_the_daemon_before_is_not_for_the_next(self):
         """Its packets wait on the connection. The server has gone meanwhile and come back."""
         self.parked(2)
+        before = self.connections()
         os.kill(self.host.daemon.pid, 19)
         self.server.kill()
-        before = self.connections()
-        wait_for("the agents to notice", lambda: self.connections() != before)
+        wait_for("the agents to notice", lambda: all(a != b for a, b in zip(before, self.connections())))
         self.server.start()
         self.restart()
 
@@ -176,8 +176,7 @@ class Parked(Case):
 
     def test_nobody_waits_for_a_keeper_that_does_not_listen(self):
         """Its queue is full soon."""
-        self.host.daemon.answers = False
-        self.host.daemon.wake[0].send(b"x")
+        self.host.daemon.listen(False)
         devices = {f"e{i}": "size=4K" for i in range(40)}
         server = self.lab.server("many", devices)
         self.addCleanup(server.stop)
@@ -185,8 +184,7 @@ class Parked(Case):
             self.host.register(definition("vm-" + d, new_uuid(), server, [d]))
         self.assertEqual(len(self.host.json("list")[1]), 41)
         self.agents = sorted(self.host.agents())
-        self.host.daemon.answers = True
-        self.host.daemon.wake[0].send(b"x")
+        self.host.daemon.listen(True)
         self.parked(42)
         self.restart()
 
