@@ -86,6 +86,12 @@ static int take_vm(void *userdata, const char *text, Presence presence)
                 log_error(NULL, "a registered VM is left out: %s; register it again", error);
                 return 0;
         }
+        if (r >= 0 &&
+            (manager_find_uuid(manager, definition->uuid) || manager_find_vm(manager, definition->name))) {
+                log_error(NULL, "a registered VM is left out: another one is VM %s or has its UUID %s",
+                          definition->name, definition->uuid);
+                return 0;
+        }
         if (r >= 0)
                 r = manager_add_vm(manager, definition, (int) presence < 0 ? PRESENCE_AWAY : presence, &vm);
         if (r < 0)
@@ -131,8 +137,15 @@ typedef struct Pickups {
 static int take_record(void *userdata, const Record *record)
 {
         Pickups *pickups = userdata;
-        Pickup *pickup = calloc(1, sizeof *pickup);
+        Pickup *pickup;
 
+        /* Damaged: no peer can ask about a job that has no such name. */
+        if (!uuid_is_valid(record->job)) {
+                log_error(LOG_ABOUT(.vm = record->vm), "a record is left out: its job \"%.40s\" is no UUID",
+                          record->job);
+                return 0;
+        }
+        pickup = calloc(1, sizeof *pickup);
         if (!pickup)
                 return -ENOMEM;
         *pickup = (Pickup){.manager = pickups->manager, .record = *record, .next = pickups->list};
@@ -144,6 +157,12 @@ static int take_record(void *userdata, const Record *record)
         pickups->list = pickup;
         pickups->manager->n_pickups++;
         return 0;
+}
+
+static void pickup_free(Pickup *pickup)
+{
+        free(pickup->policy);
+        free(pickup);
 }
 
 /* Only when every job is known again may a peer ask about one: "never heard of it" would be a lie. */
@@ -183,8 +202,7 @@ static void take_up(void *userdata)
                 if (job_side(job) == SIDE_SOURCE)
                         (void) manager_dialer(manager, job->peer);
         }
-        free(pickup->policy);
-        free(pickup);
+        pickup_free(pickup);
         pickup_done(manager);
 }
 
@@ -230,6 +248,23 @@ static bool has_newer(const Pickup *pickup, const Pickup *list)
         return false;
 }
 
+/* Two jobs that both have a VM in hand nobody can have begun: what the database says of who runs it is worth nothing. */
+static int check_pickups(const Pickup *list)
+{
+        for (const Pickup *p = list; p; p = p->next)
+                for (const Pickup *other = p->next; other; other = other->next) {
+                        if (p->superseded || other->superseded || !streq(p->record.vm, other->record.vm))
+                                continue;
+                        log_error(
+                                LOG_ABOUT(.vm = p->record.vm, .job = p->record.job),
+                                "the records say that job %s has the same VM in hand: the database in %s is "
+                                "damaged, put back a copy that is not",
+                                other->record.job, p->manager->host->config.state_dir);
+                        return -EUCLEAN;
+                }
+        return 0;
+}
+
 static void on_here_vmm(void *userdata, int status, const char *text)
 {
         Vm *vm = userdata;
@@ -248,21 +283,34 @@ static bool is_picked_up(const Vm *vm, const Pickup *list)
         return false;
 }
 
-int manager_start(Manager *manager)
+static int read_store(Manager *manager, Pickups *pickups)
 {
         Store *store = manager->host->store;
-        Pickups pickups = {manager, NULL};
         int r = store_each_vm(store, take_vm, manager);
 
         if (r >= 0)
                 r = store_each_history(store, HISTORY_KEEP, take_history, manager);
+        return r < 0 ? r : store_each_open_record(store, take_record, pickups);
+}
+
+int manager_start(Manager *manager)
+{
+        Pickups pickups = {manager, NULL};
+        int r = read_store(manager, &pickups);
+
+        for (Pickup *p = pickups.list; p; p = p->next)
+                p->superseded = owner_is_final(p->record.owner) && has_newer(p, pickups.list);
         if (r >= 0)
-                r = store_each_open_record(store, take_record, &pickups);
+                r = check_pickups(pickups.list);
+        while (r < 0 && pickups.list) {
+                Pickup *pickup = pickups.list;
+
+                pickups.list = pickup->next;
+                pickup_free(pickup);
+        }
         if (r < 0)
                 return r;
         manager_look_at_files(manager);
-        for (Pickup *p = pickups.list; p; p = p->next)
-                p->superseded = owner_is_final(p->record.owner) && has_newer(p, pickups.list);
         /* Not when the VMM has answered: it may be waiting for a device itself, and by then a job may have asked for them,
          * whose place this would take. */
         for (Vm *vm = manager->vms; vm; vm = vm->next)
