@@ -833,6 +833,15 @@ void device_forget(Device *device)
         loop_timer_set(device->own_timer, 0);
 }
 
+void device_forget_asker(Device *device, const void *userdata)
+{
+        if (device->answered_userdata != userdata)
+                return;
+        device->run_seq = 0;
+        device->answered = NULL;
+        loop_timer_set(device->own_timer, 0);
+}
+
 void device_attach(Device *device, const char *job, int fd)
 {
         AgentPacket packet = {.attach = {.head.type = AGENT_ATTACH}};
