@@ -413,7 +413,7 @@ static void quarantine_devices(Job *job)
                                 job->devices[i].text[0] ? job->devices[i].text : "no answer");
                 log_error(LOG_ABOUT(.vm = job->vm_name, .job = job->id, .device = job->ids[i]),
                           "%s; reset it: migctl reset", text);
-                device_set_quarantine(job->vm->devices[job->devices[i].vm_index], text);
+                vm_set_quarantine(job->vm, job->devices[i].vm_index, text);
         }
 }
 

@@ -42,6 +42,9 @@ struct History {
         json_object *summary; /* the same, parsed; NULL: nobody has asked yet */
 };
 
+/* The record of a job that had not ended when migmgrd was started (manager-start.c). */
+typedef struct Pickup Pickup;
+
 /* Somebody wants a VM whose job is ending. */
 typedef struct Wait Wait;
 
@@ -57,7 +60,7 @@ struct Manager {
         Callee *callees;
         Listener *listeners[1 + CONFIG_LISTEN_MAX]; /* peer.sock, and what migmgrd.json lists */
         uint32_t n_listeners;
-        uint32_t n_pickups; /* records of jobs that are not taken up again yet */
+        Pickup *pickups; /* records of jobs that are not taken up again yet */
         Check *checks;
         Wait *waits;
         History *history; /* newest first */
@@ -96,3 +99,6 @@ void manager_free_peers(Manager *manager);
 
 /* manager-start.c: definitions that lie in vms.d and are not registered yet. */
 void manager_look_at_files(Manager *manager);
+/* Appends what is known of jobs that are not taken up again yet. */
+void manager_list_pickups(const Manager *manager, json_object *array);
+void manager_free_pickups(Manager *manager);

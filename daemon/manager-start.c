@@ -101,6 +101,16 @@ static int take_vm(void *userdata, const char *text, Presence presence)
         return 0;
 }
 
+static int take_quarantine(void *userdata, const char *uuid, const char *device, const char *reason)
+{
+        Vm *vm = manager_find_uuid(userdata, uuid);
+        int32_t i = vm ? vm_find_device(vm, device) : -1;
+
+        if (i >= 0)
+                device_set_quarantine(vm->devices[i], reason);
+        return 0;
+}
+
 static int take_history(void *userdata, const char *job, const char *summary, const char *report)
 {
         _cleanup_(json_object_putp) json_object *parsed = NULL;
@@ -119,24 +129,18 @@ static int take_history(void *userdata, const char *job, const char *summary, co
 
 /* ---- jobs that had not ended --------------------------------------------------------------------------------- */
 
-typedef struct Pickup Pickup;
 struct Pickup {
         Manager *manager;
         Record record;
         char *policy; /* the record's */
         bool superseded;
         VmmSight sight;
-        Pickup *next; /* of the same VM: one after the other */
+        Pickup *next;
 };
-
-typedef struct Pickups {
-        Manager *manager;
-        Pickup *list;
-} Pickups;
 
 static int take_record(void *userdata, const Record *record)
 {
-        Pickups *pickups = userdata;
+        Manager *manager = userdata;
         Pickup *pickup;
 
         /* Damaged: no peer can ask about a job that has no such name. */
@@ -148,14 +152,13 @@ static int take_record(void *userdata, const Record *record)
         pickup = calloc(1, sizeof *pickup);
         if (!pickup)
                 return -ENOMEM;
-        *pickup = (Pickup){.manager = pickups->manager, .record = *record, .next = pickups->list};
+        *pickup = (Pickup){.manager = manager, .record = *record, .next = manager->pickups};
         pickup->record.policy = pickup->policy = strdup(record->policy);
         if (!pickup->policy) {
                 free(pickup);
                 return -ENOMEM;
         }
-        pickups->list = pickup;
-        pickups->manager->n_pickups++;
+        manager->pickups = pickup;
         return 0;
 }
 
@@ -166,10 +169,62 @@ static void pickup_free(Pickup *pickup)
 }
 
 /* Only when every job is known again may a peer ask about one: "never heard of it" would be a lie. */
-static void pickup_done(Manager *manager)
+static void pickup_done(Pickup *pickup)
 {
-        if (--manager->n_pickups == 0 && manager_listen(manager) < 0)
+        Manager *manager = pickup->manager;
+        Pickup **p = &manager->pickups;
+
+        while (*p != pickup)
+                p = &(*p)->next;
+        *p = pickup->next;
+        pickup_free(pickup);
+        if (!manager->pickups && manager_listen(manager) < 0)
                 log_error(NULL, "no VM can come here; start migmgrd again when that has been put right");
+}
+
+void manager_free_pickups(Manager *manager)
+{
+        while (manager->pickups) {
+                Pickup *pickup = manager->pickups;
+
+                manager->pickups = pickup->next;
+                pickup_free(pickup);
+        }
+}
+
+/* What is known before anybody has been asked: the record. */
+static json_object *pickup_to_json(const Pickup *pickup)
+{
+        const Record *record = &pickup->record;
+        const Vm *vm = manager_find_uuid(pickup->manager, record->vm);
+        json_object *o = json_new_object(), *error = json_new_object();
+
+        json_add_string(o, "job", record->job);
+        json_add_string(o, "vm", record->vm);
+        json_add_string(o, "name", vm ? vm->definition->name : record->vm);
+        json_add_string(o, "half", side_to_string(record->side));
+        json_add_string(o, "peer", record->peer);
+        json_add_string(o, "state", "restoring");
+        json_add_string(o, "owner", owner_to_string(record->owner));
+        json_add_number(o, "created_usec", (int64_t) record->created_usec);
+        json_add_string(error, "text",
+                        "migmgrd was started again, and is finding out where devices and VMM are; ask again");
+        json_add(o, "error", error);
+        return o;
+}
+
+void manager_list_pickups(const Manager *manager, json_object *array)
+{
+        for (const Pickup *p = manager->pickups; p; p = p->next)
+                json_append(array, pickup_to_json(p));
+}
+
+json_object *manager_show_pickup(Manager *manager, const char *job)
+{
+        for (const Pickup *p = manager->pickups; p; p = p->next)
+                if (streq(p->record.job, job))
+                        return pickup_to_json(p);
+        return NULL;
 }
 
 static void take_up(void *userdata)
@@ -202,8 +257,7 @@ static void take_up(void *userdata)
                 if (job_side(job) == SIDE_SOURCE)
                         (void) manager_dialer(manager, job->peer);
         }
-        pickup_free(pickup);
-        pickup_done(manager);
+        pickup_done(pickup);
 }
 
 /* One that has died while nobody looked has left us the files of its devices: gone it is when these are closed. */
@@ -239,19 +293,21 @@ static void pick_up(Pickup *pickup)
         vm_open_devices(vm, true, on_pickup_devices, pickup);
 }
 
+/* By the clock, which may have been set back; but a job that has not ended is newer than one that has. */
 static bool has_newer(const Pickup *pickup, const Pickup *list)
 {
         for (const Pickup *p = list; p; p = p->next)
                 if (p != pickup && streq(p->record.vm, pickup->record.vm) &&
-                    p->record.created_usec > pickup->record.created_usec)
+                    (p->record.created_usec > pickup->record.created_usec ||
+                     !owner_is_final(p->record.owner)))
                         return true;
         return false;
 }
 
 /* Two jobs that both have a VM in hand nobody can have begun: what the database says of who runs it is worth nothing. */
-static int check_pickups(const Pickup *list)
+static int check_pickups(const Manager *manager)
 {
-        for (const Pickup *p = list; p; p = p->next)
+        for (const Pickup *p = manager->pickups; p; p = p->next)
                 for (const Pickup *other = p->next; other; other = other->next) {
                         if (p->superseded || other->superseded || !streq(p->record.vm, other->record.vm))
                                 continue;
@@ -259,7 +315,7 @@ static int check_pickups(const Pickup *list)
                                 LOG_ABOUT(.vm = p->record.vm, .job = p->record.job),
                                 "the records say that job %s has the same VM in hand: the database in %s is "
                                 "damaged, put back a copy that is not",
-                                other->record.job, p->manager->host->config.state_dir);
+                                other->record.job, manager->host->config.state_dir);
                         return -EUCLEAN;
                 }
         return 0;
@@ -283,46 +339,35 @@ static bool is_picked_up(const Vm *vm, const Pickup *list)
         return false;
 }
 
-static int read_store(Manager *manager, Pickups *pickups)
+int manager_start(Manager *manager)
 {
         Store *store = manager->host->store;
+        Pickup *next;
         int r = store_each_vm(store, take_vm, manager);
 
         if (r >= 0)
-                r = store_each_history(store, HISTORY_KEEP, take_history, manager);
-        return r < 0 ? r : store_each_open_record(store, take_record, pickups);
-}
-
-int manager_start(Manager *manager)
-{
-        Pickups pickups = {manager, NULL};
-        int r = read_store(manager, &pickups);
-
-        for (Pickup *p = pickups.list; p; p = p->next)
-                p->superseded = owner_is_final(p->record.owner) && has_newer(p, pickups.list);
+                r = store_each_quarantine(store, take_quarantine, manager);
         if (r >= 0)
-                r = check_pickups(pickups.list);
-        while (r < 0 && pickups.list) {
-                Pickup *pickup = pickups.list;
-
-                pickups.list = pickup->next;
-                pickup_free(pickup);
-        }
+                r = store_each_history(store, HISTORY_KEEP, take_history, manager);
+        if (r >= 0)
+                r = store_each_open_record(store, take_record, manager);
+        for (Pickup *p = manager->pickups; p; p = p->next)
+                p->superseded = owner_is_final(p->record.owner) && has_newer(p, manager->pickups);
+        if (r >= 0)
+                r = check_pickups(manager);
         if (r < 0)
                 return r;
         manager_look_at_files(manager);
         /* Not when the VMM has answered: it may be waiting for a device itself, and by then a job may have asked for them,
          * whose place this would take. */
         for (Vm *vm = manager->vms; vm; vm = vm->next)
-                if (vm->presence == PRESENCE_HERE && !is_picked_up(vm, pickups.list)) {
+                if (vm->presence == PRESENCE_HERE && !is_picked_up(vm, manager->pickups)) {
                         vm_open_devices(vm, false, NULL, NULL);
                         vmm_find(vm->vmm, on_here_vmm, vm);
                 }
-        while (pickups.list) {
-                Pickup *pickup = pickups.list;
-
-                pickups.list = pickup->next;
-                pick_up(pickup);
+        for (Pickup *p = manager->pickups; p; p = next) {
+                next = p->next;
+                pick_up(p);
         }
-        return manager->n_pickups > 0 || manager->n_listeners > 0 ? 0 : manager_listen(manager);
+        return manager->pickups || manager->n_listeners > 0 ? 0 : manager_listen(manager);
 }

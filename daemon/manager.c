@@ -413,6 +413,7 @@ json_object *manager_list_jobs(Manager *manager)
         for (History *h = manager->history; h; h = h->next)
                 if (!manager_find_job(manager, h->id))
                         json_append(array, summary_of_history(h));
+        manager_list_pickups(manager, array);
         json_object_array_sort(array, newest_first);
         return array;
 }
@@ -579,6 +580,7 @@ Manager *manager_free(Manager *manager)
         manager_free_peers(manager);
         while (manager->jobs)
                 manager_drop_job(manager, manager->jobs);
+        manager_free_pickups(manager);
         while (manager->vms)
                 manager_drop_vm(manager, manager->vms);
         while (manager->history) {

@@ -61,5 +61,8 @@ Vm *manager_find_uuid(Manager *manager, const char *uuid);
 Job *manager_find_job(Manager *manager, const char *id);
 Vm *manager_first_vm(Manager *manager);
 
-/* Those of this run and of earlier ones that are still known, newest first: [job_summary()]. */
+/* What its record says of a job that is not taken up again yet, as JSON; NULL: there is none of that UUID. */
+json_object *manager_show_pickup(Manager *manager, const char *job);
+
+/* Those of this run and of earlier ones that are still known, newest first: [job_summary()], or what a record says. */
 json_object *manager_list_jobs(Manager *manager);

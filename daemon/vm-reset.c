@@ -74,7 +74,7 @@ static void reset_it(VmReset *reset, const char *method)
 {
         log_warning(LOG_ABOUT(.vm = reset->vm->definition->name, .device = device_id(device_of(reset))),
                     "the device was reset, by %s: its state is lost", method);
-        device_set_quarantine(device_of(reset), "");
+        vm_set_quarantine(reset->vm, reset->device, "");
         end(reset, 0, method);
 }
 
@@ -84,7 +84,7 @@ static void give_up(VmReset *reset, int status)
 
         log_error(LOG_ABOUT(.vm = reset->vm->definition->name, .device = device_id(device_of(reset))),
                   "the device can't be reset, and no job takes it: %s", reset->text);
-        device_set_quarantine(device_of(reset), reset->text);
+        vm_set_quarantine(reset->vm, reset->device, reset->text);
         (void) snprintf(text, sizeof text, "%.380s; it is in quarantine", reset->text);
         end(reset, status, text);
 }
@@ -202,6 +202,14 @@ static void run(VmReset *reset, DeviceAct act)
         /* No job's: any UUID will do. */
         device_run(device, reset->vm->definition->uuid, &program, &(TransferLimits){}, usec, false, 0,
                    on_answered, reset);
+}
+
+void vm_set_quarantine(Vm *vm, uint32_t device, const char *text)
+{
+        if (streq(device_quarantine(vm->devices[device]), text))
+                return;
+        device_set_quarantine(vm->devices[device], text);
+        store_put_quarantine(vm->host->store, vm->definition->uuid, device_id(vm->devices[device]), text);
 }
 
 int vm_reset_device(Vm *vm, uint32_t device, VmResetDone done, void *userdata)

@@ -112,6 +112,9 @@ uint64_t vm_plugins_blackout_ms(const Vm *vm);
 /* vm-reset.c: resets a device of a VM that is not busy, and has it run again. Answers once, later or at once; until then
  * the VM is busy. -ENOMEM. */
 int vm_reset_device(Vm *vm, uint32_t device, VmResetDone done, void *userdata) _must_check_;
+
+/* Why no job may use the device from now on, also after a restart; empty: one may. */
+void vm_set_quarantine(Vm *vm, uint32_t device, const char *text);
 /* The device is gone: who waits for its reset hears so. */
 void vm_reset_gone(Vm *vm, uint32_t device, int status, const char *text);
 void vm_end_resets(Vm *vm);

@@ -274,7 +274,11 @@ static int method_get_job(sd_bus_message *m, void *userdata, sd_bus_error *error
         if (r < 0)
                 return r;
         job = manager_find_job(bus->manager, id);
-        if (job && !job->restored) {
+        json = manager_show_pickup(bus->manager, id);
+        if (json) {
+                json_add(json, "steps", json_new_array());
+                reply_job(bus, m, json);
+        } else if (job && !job->restored) {
                 json = job_to_json(job);
                 json_add(json, "steps", json_object_get(job->steps));
                 reply_job(bus, m, json);

@@ -41,7 +41,12 @@ static const char version_2[] = "DROP TABLE history";
 static const char version_3[] =
         "ALTER TABLE record RENAME COLUMN plan_hash TO policy; UPDATE record SET policy = ''";
 
-static const DbStep steps[] = {{version_1, NULL}, {version_2, history_take_old}, {version_3, NULL}};
+static const char version_4[] =
+        "CREATE TABLE quarantine (vm TEXT NOT NULL, device TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (vm, device))"
+        " WITHOUT ROWID";
+
+static const DbStep steps[] = {
+        {version_1, NULL}, {version_2, history_take_old}, {version_3, NULL}, {version_4, NULL}};
 
 const char *sql_error(const Sql *sql)
 {
@@ -62,7 +67,7 @@ static void fill_reserve(Sql *sql)
 typedef struct Write {
         int (*write)(Db *db, const void *userdata);
         const Record *record;
-        const char *uuid, *text;
+        const char *uuid, *device, *text;
         Presence presence;
         Side side;
         uint64_t usec;
@@ -78,6 +83,17 @@ static int transact(Sql *sql, const Write *w)
                 r = db_transact(&sql->db, w->write, w);
         }
         return r;
+}
+
+/* Not synced by itself: a record that is written for a VM that stands still does not wait for it, nor for its sync. */
+static int transact_unsynced(Sql *sql, const Write *w)
+{
+        int r = db_execute(&sql->db, "PRAGMA synchronous = NORMAL"), full;
+
+        if (r >= 0)
+                r = transact(sql, w);
+        full = db_execute(&sql->db, "PRAGMA synchronous = FULL");
+        return r < 0 ? r : full;
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------- */
@@ -153,8 +169,9 @@ int sql_put_vm(Sql *sql, const char *uuid, const char *definition, Presence pres
 static int write_delete_vm(Db *db, const void *userdata)
 {
         const Write *w = userdata;
+        int r = db_run(db, "DELETE FROM quarantine WHERE vm = ?", "s", w->uuid);
 
-        return db_run(db, "DELETE FROM vm WHERE uuid = ?", "s", w->uuid);
+        return r < 0 ? r : db_run(db, "DELETE FROM vm WHERE uuid = ?", "s", w->uuid);
 }
 
 int sql_delete_vm(Sql *sql, const char *uuid)
@@ -170,16 +187,28 @@ static int write_ack(Db *db, const void *userdata)
                       side_to_string(w->side));
 }
 
-/* Not synced by itself: should it be lost with the power, the other half is told once more. A record that is written for a
- * VM that stands still does not wait for it. */
+/* Should it be lost with the power, the other half is told once more. */
 int sql_ack(Sql *sql, const char *job, Side side)
 {
-        int r = db_execute(&sql->db, "PRAGMA synchronous = NORMAL"), full;
+        return transact_unsynced(sql, &(Write){.write = write_ack, .uuid = job, .side = side});
+}
 
-        if (r >= 0)
-                r = transact(sql, &(Write){.write = write_ack, .uuid = job, .side = side});
-        full = db_execute(&sql->db, "PRAGMA synchronous = FULL");
-        return r < 0 ? r : full;
+static int write_quarantine(Db *db, const void *userdata)
+{
+        const Write *w = userdata;
+
+        if (!w->text[0])
+                return db_run(db, "DELETE FROM quarantine WHERE vm = ? AND device = ?", "ss", w->uuid,
+                              w->device);
+        return db_run(db, "INSERT OR REPLACE INTO quarantine (vm, device, reason) VALUES (?, ?, ?)", "sss",
+                      w->uuid, w->device, w->text);
+}
+
+/* When the power goes the device loses what it holds, too. */
+int sql_put_quarantine(Sql *sql, const char *vm, const char *device, const char *reason)
+{
+        return transact_unsynced(
+                sql, &(Write){.write = write_quarantine, .uuid = vm, .device = device, .text = reason});
 }
 
 static int write_tidy(Db *db, const void *userdata)
@@ -232,6 +261,16 @@ int sql_each_vm(Sql *sql, StoreVm callback, void *userdata)
 
         while (r >= 0 && (code = sqlite3_step(stmt)) == SQLITE_ROW)
                 r = callback(userdata, db_column(stmt, 0), presence_from_string(db_column(stmt, 1)));
+        return r < 0 ? r : code == SQLITE_DONE ? 0 : db_fail(&sql->db, code);
+}
+
+int sql_each_quarantine(Sql *sql, StoreQuarantine callback, void *userdata)
+{
+        _cleanup_(db_finalizep) sqlite3_stmt *stmt = NULL;
+        int r = db_query(&sql->db, &stmt, "SELECT vm, device, reason FROM quarantine", ""), code = SQLITE_OK;
+
+        while (r >= 0 && (code = sqlite3_step(stmt)) == SQLITE_ROW)
+                r = callback(userdata, db_column(stmt, 0), db_column(stmt, 1), db_column(stmt, 2));
         return r < 0 ? r : code == SQLITE_DONE ? 0 : db_fail(&sql->db, code);
 }
 

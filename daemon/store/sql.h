@@ -20,10 +20,12 @@ int sql_put_record(Sql *sql, const Record *record, Presence presence) _must_chec
 int sql_put_vm(Sql *sql, const char *uuid, const char *definition, Presence presence) _must_check_;
 int sql_delete_vm(Sql *sql, const char *uuid) _must_check_;
 int sql_ack(Sql *sql, const char *job, Side side) _must_check_;
+int sql_put_quarantine(Sql *sql, const char *vm, const char *device, const char *reason) _must_check_;
 
 /* Drops acknowledged jobs but for the newest `keep`, and empties the write-ahead log into the database: when no VM is
  * moving here, which is then `ret_quiet`, for that takes several syncs. Else it does nothing, or what can't wait. */
 int sql_tidy(Sql *sql, uint32_t keep, bool *ret_quiet) _must_check_;
 
 int sql_each_vm(Sql *sql, StoreVm callback, void *userdata) _must_check_;
+int sql_each_quarantine(Sql *sql, StoreQuarantine callback, void *userdata) _must_check_;
 int sql_each_open_record(Sql *sql, StoreRecord callback, void *userdata) _must_check_;

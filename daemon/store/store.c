@@ -87,6 +87,11 @@ static int run_ack(Store *store, Request *request)
         return sql_ack(store->sql, request->record.job, request->record.side);
 }
 
+static int run_quarantine(Store *store, Request *request)
+{
+        return sql_put_quarantine(store->sql, request->record.vm, request->name, request->text);
+}
+
 /* ---- the workers: history ------------------------------------------------------------------------------------ */
 
 static int run_step(Store *store, Request *request)
@@ -296,7 +301,7 @@ static void on_ended(void *userdata)
                 else if (request->status < 0)
                         log_warning(
                                 LOG_ABOUT(.job = request->record.job),
-                                "history and acknowledgements cannot be written: %s; make room in the state directory",
+                                "history, acknowledgements and quarantines cannot be written: %s; make room in the state directory",
                                 request->error);
                 request_free(request);
         }
@@ -347,6 +352,16 @@ void store_ack(Store *store, const char *job, Side side)
 
         memcpy(request->record.job, job, sizeof request->record.job);
         request->record.side = side;
+        hand_over(&store->records, request);
+}
+
+void store_put_quarantine(Store *store, const char *vm, const char *device, const char *reason)
+{
+        Request *request = new_request(run_quarantine, NULL, NULL);
+
+        memcpy(request->record.vm, vm, sizeof request->record.vm);
+        request->name = copy(device);
+        request->text = copy(reason);
         hand_over(&store->records, request);
 }
 
@@ -414,6 +429,11 @@ const char *store_host_id(const Store *store)
 int store_each_vm(Store *store, StoreVm callback, void *userdata)
 {
         return sql_each_vm(store->sql, callback, userdata);
+}
+
+int store_each_quarantine(Store *store, StoreQuarantine callback, void *userdata)
+{
+        return sql_each_quarantine(store->sql, callback, userdata);
 }
 
 int store_each_open_record(Store *store, StoreRecord callback, void *userdata)

@@ -46,9 +46,11 @@ const char *store_host_id(const Store *store);
 
 /* Reading, before the loop runs. Negative results of callbacks end it. */
 typedef int (*StoreVm)(void *userdata, const char *definition, Presence presence);
+typedef int (*StoreQuarantine)(void *userdata, const char *vm, const char *device, const char *reason);
 typedef int (*StoreRecord)(void *userdata, const Record *record);
 typedef int (*StoreSummary)(void *userdata, const char *job, const char *summary, const char *report);
 int store_each_vm(Store *store, StoreVm callback, void *userdata) _must_check_;
+int store_each_quarantine(Store *store, StoreQuarantine callback, void *userdata) _must_check_;
 /* Records whose end was not acknowledged yet. */
 int store_each_open_record(Store *store, StoreRecord callback, void *userdata) _must_check_;
 /* The newest `max` ended jobs, oldest first. */
@@ -63,6 +65,9 @@ void store_put_vm(Store *store, const char *uuid, const char *definition, Presen
 void store_delete_vm(Store *store, const char *uuid, StoreDone done, void *userdata);
 /* Both ends know how the job ended. Nobody waits for this one. */
 void store_ack(Store *store, const char *job, Side side);
+
+/* Why no job may use a device of that VM; empty: one may. Nobody waits for this one either. */
+void store_put_quarantine(Store *store, const char *vm, const char *device, const char *reason);
 
 /* ---- history: nobody waits for it, and of what is handed over last a death may take some ------------------------- */
 

@@ -87,6 +87,11 @@ int store_each_vm(Store *store, StoreVm callback, void *userdata)
         return 0;
 }
 
+int store_each_quarantine(Store *store, StoreQuarantine callback, void *userdata)
+{
+        return 0;
+}
+
 int store_each_open_record(Store *store, StoreRecord callback, void *userdata)
 {
         return 0;
@@ -115,6 +120,10 @@ void store_delete_vm(Store *store, const char *uuid, StoreDone done, void *userd
 }
 
 void store_ack(Store *store, const char *job, Side side)
+{
+}
+
+void store_put_quarantine(Store *store, const char *vm, const char *device, const char *reason)
 {
 }
 

@@ -83,6 +83,7 @@ static void make_good(void)
         MUST(rig.host.store);
         store_put_vm(rig.host.store, VM, definition, PRESENCE_HERE, on_done, NULL);
         store_put_vm(rig.host.store, VM_2, definition_2, PRESENCE_AWAY, on_done, NULL);
+        store_put_quarantine(rig.host.store, VM, "nic", "it was left in ERROR");
         put_records(rig.host.store);
         store_put_step(rig.host.store, &(StoreStep){.job = JOB("3"), .usec = 7, .json = "{\"state\":\"x\"}"});
         store_put_job(rig.host.store, &(StoreJob){.job = JOB("3"),
@@ -255,7 +256,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 if (manager_start(manager) == 0) {
                         do
                                 rig_turn(&rig);
-                        while (manager->n_pickups > 0);
+                        while (manager->pickups);
                         look_at(manager);
                         ask_history(&rig);
                 }

@@ -108,6 +108,8 @@ def restart(host):
 def settled(world):
     """(all jobs,) when none moves any more. A destination that has everything waits for the source's word,
     however long the source is in doubt."""
+    if any(end.host.is_restoring() for end in world.ends):
+        return None
     jobs = [job for end in world.ends for job in end.host.jobs()]
     doubt = any(job["State"] == "in-doubt" for job in jobs)
     if any(job["State"] not in ("finished", "in-doubt") and not (doubt and job["Phase"] == "handover") for job in jobs):
@@ -177,16 +179,7 @@ class Crash:
             return self.judge_doubt(running, doubts)
         if running:
             return self.judge_running(running[0])
-        if not self.is_owned():
-            # A daemon that has just come back has not looked at everything yet.
-            time.sleep(2.5)
-            doubts = [job for end in self.w.ends for job in end.host.jobs() if job["State"] == "in-doubt"]
-            if doubts:
-                return self.judge_doubt(running, doubts)
         return self.judge_none(states)
-
-    def is_owned(self):
-        return any(presence(self.w, end) == "here" for end in self.w.ends)
 
     def say(self, outcome):
         if self.outcome == "-":
@@ -208,10 +201,16 @@ class Crash:
         owners = [end for end in self.w.ends if presence(self.w, end) == "here"]
         held = any(state not in ("none", "gone") for state in states.values())
         if held or any(states[end] != "gone" for end in owners) or not owners:
-            return f"it runs nowhere: {[states[end] for end in self.w.ends]}, owners {[e.host.name for e in owners]}"
+            return f"it runs nowhere: {self.told_of(states)}"
         if self.point.victim not in ("VMM", "host"):
             return f"exit {self.answer}, but it is lost"
         return ""
+
+    def told_of(self, states):
+        """What both hosts say, for who has to find out."""
+        return {end.host.name: {"VMM": states[end], "presence": presence(self.w, end),
+                                "jobs": [{k: j[k] for k in ("Half", "State", "Result", "Owner", "Error")} for j in end.host.jobs()][-2:]}
+                for end in self.w.ends}
 
     def judge_running(self, end):
         here = end is self.destination

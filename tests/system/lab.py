@@ -252,6 +252,11 @@ class Host:
                    for interfaces in json.loads(p.stdout)["data"][0].values() if "org.migmgr1.Job" in interfaces]
         return sorted(objects, key=lambda job: job.get("CreatedUsec", 0))
 
+    def is_restoring(self):
+        """A job of before its restart is not taken up again yet: then it is no object, but in the list."""
+        status, jobs = self.json("jobs")
+        return status == 0 and any(job["state"] == "restoring" for job in jobs)
+
     def agents(self):
         """Pids of the agents whose sockets are in our runtime directory."""
         sockets = unix_sockets(os.path.join(self.runtime, "agent"))
@@ -503,7 +508,7 @@ class Guest:
     def start(self, host):
         """As an operator would, on the host where it is first."""
         self.process = Process(self.lab, self.name + "-qemu", self.argv_at(host) + [
-            "-qmp", f"unix:{self.monitor(host)},server=on,wait=off"])
+            "-qmp", f"unix:{self.monitor(host)},server=on,wait=off"], env=host.env)
         self.wait_counts(5)
 
     def vmm(self, host, argv=None):

@@ -50,10 +50,11 @@ def case(name, *args):
 class Move:
     """The VM "vm" runs on host a with two devices, and is known on host b."""
 
-    def __init__(self, lab, arc_ms=0, relay=False, extra=(), incoming=None, guest=None, devices=None):
-        """`extra`: of QEMU's argv; `incoming`: makes the argv of the destination from that of the source."""
+    def __init__(self, lab, arc_ms=0, relay=False, extra=(), incoming=None, guest=None, devices=None, env=None):
+        """`extra`: of QEMU's argv; `incoming`: makes the argv of the destination from that of the source. `env`: of each host, by
+        name."""
         self.lab = lab
-        self.a, self.b = lab.host("a", config=CONFIG), lab.host("b", config=CONFIG)
+        self.a, self.b = (lab.host(name, config=CONFIG, env=env and env[name]) for name in "ab")
         self.guest = guest or Guest(lab, "vm", extra=extra)
         self.guest.start(self.a)
         self.uuid, self.devices = new_uuid(), DEVICES if devices is None else devices
@@ -168,6 +169,8 @@ class Move:
     def settled(self):
         """(result, hosts where the VM is) when nothing moves any more. A destination that has a whole copy keeps it while
         its source is in doubt."""
+        if self.a.is_restoring() or self.b.is_restoring():
+            return None
         jobs = [h.jobs()[-1:] for h in (self.a, self.b)]
         here = [h for h in (self.a, self.b) if h.vm("vm")["presence"] == "here"]
         if any(j["State"] == "in-doubt" for side in jobs for j in side):

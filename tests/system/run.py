@@ -130,6 +130,7 @@ STEPS = [
     Step("faults, sanitized", python("faults.py", "-j", "6", FAULTS), count_table, SANITIZED),
     Step("kills, sanitized", python("kills.py", "-j", "4", KILLS), count_table, SANITIZED),
     Step("crashes", python("crashes.py", "-t", "25"), count_table),
+    Step("crashes, QEMU", python("crashes_qemu.py", "-t", "12"), count_table),
     Step("fault loop", python("faultloop.py", "-t", "25"), count_table),
     Step("faults, TCP", python("faults.py", "-j", "6", TCP_FAULTS), count_table, env=TCP),
     Step("kills, TCP", python("kills.py", "-j", "4", TCP_KILLS), count_table, env=TCP),

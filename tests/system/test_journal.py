@@ -264,6 +264,27 @@ class History(unittest.TestCase):
             self.assertEqual(sorted(noted, key=noted.index), noted)
             self.assertIn("source-drain", a.migctl("show", job)[1])
 
+    def test_a_job_is_known_before_its_devices_are(self):
+        with Lab() as lab:
+            (a, b), servers = world(lab)
+            servers[0].fault("d", "read:hang")
+            p = a.migctl_start("migrate", "--no-wait", "vm0", b.dest)
+            job = p.communicate(timeout=20)[0].strip()
+            wait_for("the drain", lambda: a.json("show", job)[1]["steps"][-1]["step"] == "source-drain")
+            a.daemon.kill()
+            os.kill(servers[0].process.pid, signal.SIGSTOP)
+            a.start_daemon()
+            listed, shown = a.json("jobs")[1], a.json("show", job)[1]
+            self.assertEqual([(j["job"], j["name"], j["state"], j["owner"]) for j in listed],
+                             [(job, "vm0", "restoring", "source")])
+            self.assertEqual((shown["job"], shown["half"], shown["state"], shown["steps"]), (job, "source", "restoring", []))
+            self.assertIn("restoring", a.migctl("jobs")[1])
+            self.assertIn("ask again", a.migctl("show", job)[1])
+            os.kill(servers[0].process.pid, signal.SIGCONT)
+            servers[0].clear()
+            wait_for("its end", lambda: a.json("show", job)[1]["state"] == "finished", 20)
+            self.assertEqual([j["job"] for j in a.json("jobs")[1]], [job])
+
     def test_it_is_found_by_vm_time_and_result(self):
         with Lab() as lab:
             (a, b), _ = world(lab, vms=2)

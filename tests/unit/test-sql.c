@@ -347,6 +347,43 @@ static void test_a_vm_is_replaced_and_forgotten(void **state)
         rig_deinit(&rig);
 }
 
+static int see_quarantine(void *userdata, const char *vm, const char *device, const char *reason)
+{
+        char *seen = userdata;
+        size_t n = strlen(seen);
+
+        assert_string_equal(vm, VM);
+        (void) snprintf(seen + n, 256 - n, "%s=%s;", device, reason);
+        return 0;
+}
+
+static void check_quarantine(Rig *rig, const char *expected)
+{
+        char seen[256] = "";
+
+        assert_int_equal(sql_each_quarantine(rig->sql, see_quarantine, seen), 0);
+        assert_string_equal(seen, expected);
+}
+
+static void test_a_quarantine_outlives_a_restart_and_ends_with_the_vm(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(sql_put_vm(rig.sql, VM, "one", PRESENCE_HERE), 0);
+        assert_int_equal(sql_put_quarantine(rig.sql, VM, "a", "late"), 0);
+        assert_int_equal(sql_put_quarantine(rig.sql, VM, "a", "lies"), 0);
+        assert_int_equal(sql_put_quarantine(rig.sql, VM, "b", "dead"), 0);
+        rig_reopen(&rig);
+        check_quarantine(&rig, "a=lies;b=dead;");
+        assert_int_equal(sql_put_quarantine(rig.sql, VM, "a", ""), 0);
+        assert_int_equal(sql_put_quarantine(rig.sql, VM, "a", ""), 0);
+        check_quarantine(&rig, "b=dead;");
+        assert_int_equal(sql_delete_vm(rig.sql, VM), 0);
+        check_quarantine(&rig, "");
+        rig_deinit(&rig);
+}
+
 /* ---- tidying ----------------------------------------------------------------------------------------------------- */
 
 static bool tidy(Rig *rig, uint32_t keep)
@@ -593,7 +630,7 @@ static void test_a_database_of_a_newer_migmgr_is_left_alone(void **state)
                 rig.sql = sql_close(rig.sql);
                 assert_int_equal(sqlite3_open(scratch_path(&rig.scratch, "migmgr.db"), &db), SQLITE_OK);
                 assert_int_equal(sqlite3_exec(db,
-                                              newer ? "PRAGMA user_version = 4" : "PRAGMA user_version = 3",
+                                              newer ? "PRAGMA user_version = 5" : "PRAGMA user_version = 4",
                                               NULL, NULL, NULL),
                                  SQLITE_OK);
                 assert_int_equal(sqlite3_close(db), SQLITE_OK);
@@ -703,6 +740,25 @@ static void test_the_second_schema_becomes_this_one(void **state)
         rig_deinit(&rig);
 }
 
+/* It knew no quarantine. */
+static void test_the_third_schema_becomes_this_one(void **state)
+{
+        static const char vm[] = "5f6d7a52-5d4e-4a39-9a3c-0c1f6b3f1c11";
+        char seen[256] = "";
+        Rig rig;
+
+        rig_init_old(&rig, "records-3.sql", "");
+        rig_open(&rig);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.n, 0);
+        assert_int_equal(presence_of(&rig), PRESENCE_HERE);
+        assert_int_equal(sql_each_quarantine(rig.sql, see_quarantine, seen), 0);
+        assert_string_equal(seen, "");
+        assert_int_equal(sql_put_quarantine(rig.sql, vm, "nic", "late"), 0);
+        assert_int_equal(sql_delete_vm(rig.sql, vm), 0);
+        rig_deinit(&rig);
+}
+
 /* Of a text that a damaged database makes long no more is read than shows that it is too long. */
 static void test_a_records_policy_is_bounded_when_it_is_read(void **state)
 {
@@ -756,6 +812,7 @@ int main(void)
                 cmocka_unit_test(test_what_was_acknowledged_stays_so_and_is_not_open),
                 cmocka_unit_test(test_presence_changes_with_the_record_or_not_at_all),
                 cmocka_unit_test(test_a_vm_is_replaced_and_forgotten),
+                cmocka_unit_test(test_a_quarantine_outlives_a_restart_and_ends_with_the_vm),
                 cmocka_unit_test(test_nothing_is_tidied_while_a_vm_moves),
                 cmocka_unit_test(test_tidying_keeps_what_is_not_acknowledged),
                 cmocka_unit_test(test_a_reader_that_has_had_enough_ends_it),
@@ -771,6 +828,7 @@ int main(void)
                 cmocka_unit_test(test_a_version_that_cannot_be_is_damage),
                 cmocka_unit_test(test_the_first_schema_becomes_this_one),
                 cmocka_unit_test(test_the_second_schema_becomes_this_one),
+                cmocka_unit_test(test_the_third_schema_becomes_this_one),
                 cmocka_unit_test(test_a_records_policy_is_bounded_when_it_is_read),
                 cmocka_unit_test(test_an_upgrade_that_was_cut_off_is_made_again),
         };
