@@ -24,8 +24,8 @@ void fake_agent_hang_up(FakeAgent *agent)
 
 void fake_agent_say(FakeAgent *agent, AgentPacket *packet, int fd)
 {
-        if (agent->fd >= 0)
-                (void) agent_packet_send(agent->fd, packet, fd);
+        if (agent->fd >= 0 && agent_packet_send(agent->fd, packet, fd) < 0)
+                fake_agent_hang_up(agent);
 }
 
 static void say_hello(FakeAgent *agent)

@@ -131,8 +131,8 @@ static void say(World *w, uint8_t what, uint8_t how, const uint8_t *data, size_t
         w->asked += what == AGENT_OPEN || what == AGENT_RUN;
         if (how & HOW_RAW)
                 (void) send(w->fd, &packet, MIN(size + 4, sizeof packet), MSG_NOSIGNAL | MSG_DONTWAIT);
-        else if (agent_packet_size(what) > 0)
-                (void) agent_packet_send(w->fd, &packet, fd);
+        else if (agent_packet_size(what) > 0 && agent_packet_send(w->fd, &packet, fd) < 0)
+                close_end(&w->fd);
         close_end(&fd);
 }
 
