@@ -3,6 +3,7 @@
 /* What is kept of a job when it is over, and, should the daemon not live to see that, of how far it came. */
 
 #include "common/clock.h"
+#include "common/json.h"
 #include "core/half-table.h"
 #include "job.h"
 
@@ -64,4 +65,28 @@ void job_note_end(Job *job)
                                   .report = json_object_to_json_string_ext(report, JSON_C_TO_STRING_PLAIN)});
         if (job->vm)
                 measured_take(&job->vm->measured, report);
+}
+
+json_object *job_steps_of_history(const char *list)
+{
+        JsonReader reader = {.where = "history"};
+        json_object *steps = list ? json_parse(&reader, list, strlen(list)) : NULL;
+
+        if (json_object_is_type(steps, json_type_array))
+                return steps;
+        json_object_put(steps);
+        return json_new_array();
+}
+
+json_object *job_of_history(const char *report, const char *list)
+{
+        JsonReader reader = {.where = "history"};
+        json_object *json = json_parse(&reader, report, strlen(report));
+
+        if (!json_object_is_type(json, json_type_object)) {
+                json_object_put(json);
+                return NULL;
+        }
+        json_add(json, "steps", job_steps_of_history(list));
+        return json;
 }

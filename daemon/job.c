@@ -510,12 +510,20 @@ void job_start(Job *job, bool linked)
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */
 
+/* A check ends as soon as there is nobody to ask, whatever its devices are still doing. */
+static void forget_devices(Job *job)
+{
+        for (uint32_t i = 0; job->vm && i < job->vm->definition->n_devices; i++)
+                device_forget_asker(job->vm->devices[i], job);
+}
+
 Job *job_free(Job *job)
 {
         if (!job)
                 return NULL;
         if (job->vm && job->vm->job == job)
                 vm_set_job(job->vm, NULL, NULL);
+        forget_devices(job);
         job_forget_plugins(job);
         job_drop_data(job);
         fence_free(job->fence);

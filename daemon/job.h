@@ -240,6 +240,10 @@ uint64_t job_vmm_only_usec(const Job *job);
 /* job-history.c */
 void job_note_step(Job *job);
 void job_note_end(Job *job);
+/* What the store has of a job that is over (store_find_job()), which may be anything: as job_to_json() has it, with its steps, or
+ * NULL where the report is none; and the steps alone, none where they can't be read. `list` may be NULL. */
+json_object *job_of_history(const char *report, const char *list);
+json_object *job_steps_of_history(const char *list);
 /* job-check.c */
 /* How long the VM will stand still; 0: nobody knows. */
 uint64_t job_predict(const Job *job, const Manifest *manifest);

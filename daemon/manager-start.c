@@ -149,6 +149,12 @@ static int take_vm(void *userdata, const char *text, Presence presence)
                 log_error(NULL, "a registered VM is left out: %s; register it again", error);
                 return 0;
         }
+        if (r >= 0 &&
+            (manager_find_uuid(manager, definition->uuid) || manager_find_vm(manager, definition->name))) {
+                log_error(NULL, "a registered VM is left out: another one is VM %s or has its UUID %s",
+                          definition->name, definition->uuid);
+                return 0;
+        }
         if (r >= 0)
                 r = manager_add_vm(manager, definition, (int) presence < 0 ? PRESENCE_AWAY : presence, &vm);
         if (r < 0)
@@ -190,8 +196,15 @@ static int take_history(void *userdata, const char *job, const char *summary, co
 static int take_record(void *userdata, const Record *record)
 {
         Manager *manager = userdata;
-        Pickup *pickup = calloc(1, sizeof *pickup);
+        Pickup *pickup;
 
+        /* Damaged: no peer can ask about a job that has no such name. */
+        if (!uuid_is_valid(record->job)) {
+                log_error(LOG_ABOUT(.vm = record->vm), "a record is left out: its job \"%.40s\" is no UUID",
+                          record->job);
+                return 0;
+        }
+        pickup = calloc(1, sizeof *pickup);
         if (!pickup)
                 return -ENOMEM;
         *pickup = (Pickup){.manager = manager, .record = *record, .next = manager->pickups};
@@ -335,13 +348,32 @@ static void pick_up(Pickup *pickup)
         vm_open_devices(vm, true, on_pickup_devices, pickup);
 }
 
+/* By the clock, which may have been set back; but a job that has not ended is newer than one that has. */
 static bool has_newer(const Pickup *pickup, const Pickup *list)
 {
         for (const Pickup *p = list; p; p = p->next)
                 if (p != pickup && streq(p->record.vm, pickup->record.vm) &&
-                    p->record.created_usec > pickup->record.created_usec)
+                    (p->record.created_usec > pickup->record.created_usec ||
+                     !owner_is_final(p->record.owner)))
                         return true;
         return false;
+}
+
+/* Two jobs that both have a VM in hand nobody can have begun: what the database says of who runs it is worth nothing. */
+static int check_pickups(const Manager *manager)
+{
+        for (const Pickup *p = manager->pickups; p; p = p->next)
+                for (const Pickup *other = p->next; other; other = other->next) {
+                        if (p->superseded || other->superseded || !streq(p->record.vm, other->record.vm))
+                                continue;
+                        log_error(
+                                LOG_ABOUT(.vm = p->record.vm, .job = p->record.job),
+                                "the records say that job %s has the same VM in hand: the database in %s is "
+                                "damaged, put back a copy that is not",
+                                other->record.job, manager->host->config.state_dir);
+                        return -EUCLEAN;
+                }
+        return 0;
 }
 
 /* Jobs first: whose VMs are theirs. */
@@ -353,6 +385,8 @@ int manager_start(Manager *manager)
 
         for (Pickup *p = manager->pickups; p; p = p->next)
                 p->superseded = owner_is_final(p->record.owner) && has_newer(p, manager->pickups);
+        if (r >= 0)
+                r = check_pickups(manager);
         manager->n_finding = 1;
         if (r >= 0)
                 r = store_each_vm(store, take_vm, manager);

@@ -23,6 +23,12 @@ static bool is_text(const char *text, size_t max)
         return memchr(text, 0, max) != NULL;
 }
 
+/* 0 or a negative errno, of which there are so many: it can be negated, and has a text. */
+static bool is_status(int32_t status)
+{
+        return status <= 0 && status >= -4095;
+}
+
 static bool is_job(const char *job)
 {
         return job[0] == 0 || (is_text(job, UUID_TEXT_MAX + 1) && uuid_is_valid(job));
@@ -73,14 +79,14 @@ static bool is_sane(const AgentPacket *packet)
         case AGENT_RESULT:
                 return packet->result.state < DEVICE_STATE_MAX && packet->result.from < DEVICE_STATE_MAX &&
                        packet->result.to < DEVICE_STATE_MAX && packet->result.op <= DEVICE_PROGRAM_MAX &&
-                       packet->result.status <= 0 && is_text(packet->result.text, AGENT_TEXT_MAX);
+                       is_status(packet->result.status) && is_text(packet->result.text, AGENT_TEXT_MAX);
         case AGENT_DIRTY: return dirty_is_sane(&packet->dirty);
         case AGENT_FILES: return packet->files.first <= 1 && packet->files.n <= AGENT_FILES_MAX;
         case AGENT_BROKER:
                 return is_text(packet->broker.path, sizeof packet->broker.path) &&
                        socket_path_fits(packet->broker.path);
         case AGENT_IDENTITY: return identity_is_sane(&packet->identity.identity);
-        case AGENT_GONE: return packet->gone.status <= 0 && is_text(packet->gone.text, AGENT_TEXT_MAX);
+        case AGENT_GONE: return is_status(packet->gone.status) && is_text(packet->gone.text, AGENT_TEXT_MAX);
         }
         return false;
 }

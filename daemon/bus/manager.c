@@ -230,9 +230,8 @@ static void reply_history_error(Waiting *waiting, const char *text)
         bus_reply_error(waiting->bus, waiting->m, OUTCOME_STORE, full);
 }
 
-static void reply_job(Bus *bus, sd_bus_message *m, json_object *json, json_object *steps)
+static void reply_job(Bus *bus, sd_bus_message *m, json_object *json)
 {
-        json_add(json, "steps", steps ? steps : json_new_array());
         bus_reply(bus, m, "s", json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
 }
 
@@ -241,7 +240,6 @@ static void on_job_found(void *userdata, int status, const char *text, const cha
 {
         Waiting *waiting = userdata;
         _cleanup_(json_object_putp) json_object *json = NULL;
-        JsonReader reader = {.where = "history"};
         const char *id = "";
         Job *job;
 
@@ -251,12 +249,13 @@ static void on_job_found(void *userdata, int status, const char *text, const cha
         if (job)
                 json = job_to_json(job);
         else if (report)
-                json = json_parse(&reader, report, strlen(report));
+                json = job_of_history(report, list);
+        if (job)
+                json_add(json, "steps", job_steps_of_history(list));
         if (json)
-                reply_job(waiting->bus, waiting->m, json,
-                          list ? json_parse(&reader, list, strlen(list)) : NULL);
-        else if (status < 0)
-                reply_history_error(waiting, text);
+                reply_job(waiting->bus, waiting->m, json);
+        else if (status < 0 || report)
+                reply_history_error(waiting, status < 0 ? text : "what it has of this job is damaged");
         else
                 bus_reply_error(waiting->bus, waiting->m, OUTCOME_NO_SUCH_JOB,
                                 "no job of that UUID is known here; migctl history lists those that are");
@@ -277,10 +276,12 @@ static int method_get_job(sd_bus_message *m, void *userdata, sd_bus_error *error
         job = manager_find_job(bus->manager, id);
         json = manager_show_pickup(bus->manager, id);
         if (json) {
-                reply_job(bus, m, json, NULL);
+                json_add(json, "steps", json_new_array());
+                reply_job(bus, m, json);
         } else if (job && !job->restored) {
                 json = job_to_json(job);
-                reply_job(bus, m, json, json_object_get(job->steps));
+                json_add(json, "steps", json_object_get(job->steps));
+                reply_job(bus, m, json);
         } else {
                 store_find_job(bus->host->store, id, on_job_found, wait_for(bus, m));
         }

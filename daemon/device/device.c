@@ -354,6 +354,7 @@ static void on_opening_timer(void *userdata)
                 [OPENING_AGENT] = "no agent: migmgr-helper does not answer",
                 [OPENING_HELLO] = "its agent does not answer",
                 [OPENING_BUSY] = "its agent is still busy with what it was asked before the daemon restarted",
+                [OPENING_BROKER] = "no socket for its VMM: migmgr-helper does not answer",
                 [OPENING_CONNECT] = "migmgr-helper does not answer",
                 [OPENING_FIND] = "its VMM does not say where it is",
                 [OPENING_DEVICE] = "its server does not answer",
@@ -683,8 +684,8 @@ static void take_result(Device *device, const AgentResultPacket *result)
                 opening_done(device, result->status, result->text);
                 return;
         }
-        if (result->seq != device->run_seq)
-                return; /* of a command that was given up for a newer one */
+        if (device->run_seq == 0 || result->seq != device->run_seq)
+                return; /* of a command that was given up for a newer one, or of none */
         device->run_seq = 0;
         if (device->closing && result->status == 0)
                 agent_closed(device);
@@ -868,6 +869,15 @@ void device_forget(Device *device)
         device->run_seq = 0;
         device->answered = NULL;
         device->opened = NULL;
+        loop_timer_set(device->own_timer, 0);
+}
+
+void device_forget_asker(Device *device, const void *userdata)
+{
+        if (device->answered_userdata != userdata)
+                return;
+        device->run_seq = 0;
+        device->answered = NULL;
         loop_timer_set(device->own_timer, 0);
 }
 

@@ -61,6 +61,8 @@ void device_run(Device *device, const char *job, const DeviceProgram *program, c
 
 /* Nobody waits for answers any more. */
 void device_forget(Device *device);
+/* Whoever gave a command with that userdata is gone; what others have asked goes on. */
+void device_forget_asker(Device *device, const void *userdata);
 
 /* The data connection for the stream of `job`. Takes over `fd`. */
 void device_attach(Device *device, const char *job, int fd);

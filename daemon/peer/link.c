@@ -225,7 +225,9 @@ static void take_messages(Link *link)
                 destroy(link);
                 return;
         }
-        memmove(link->in, link->in + at, link->n_in - at);
+        /* A long message may come byte by byte: it is not moved for each of them. */
+        if (at > 0)
+                memmove(link->in, link->in + at, link->n_in - at);
         link->n_in -= at;
 }
 

@@ -149,6 +149,11 @@ int db_upgrade(Db *db, const char *dir, const DbStep *steps, int n)
                                 (int) version, n);
                 return -EPROTONOSUPPORT;
         }
+        if (r >= 0 && version < 0) {
+                (void) snprintf(db->error, sizeof db->error, "its version is %d: it is damaged",
+                                (int) version);
+                return -EUCLEAN;
+        }
         for (int v = (int) version; r >= 0 && v < n; v++) {
                 if (steps[v].before)
                         r = steps[v].before(db, dir);

@@ -122,7 +122,7 @@ int history_list(HistoryDb *history, const StoreFilter *filter, char **ret)
         int r = db_query(&history->db, &stmt,
                          "SELECT json_group_array(json(summary)) FROM (SELECT summary FROM job"
                          " WHERE ended_usec >= ?1 AND (?2 = '' OR vm = ?2 OR name = ?2)"
-                         " AND (?3 = '' OR result = ?3) ORDER BY ended_usec DESC)",
+                         " AND (?3 = '' OR result = ?3) AND json_valid(summary) ORDER BY ended_usec DESC)",
                          "iss", (int64_t) filter->since_usec, filter->vm, filter->result);
 
         return r < 0 ? r : take_text(history, stmt, ret);
@@ -139,10 +139,11 @@ int history_find(HistoryDb *history, const char *job, char **ret_report, char **
         if (r >= 0)
                 r = take_text(history, report, &text);
         if (r >= 0)
-                r = db_query(&history->db, &list,
-                             "SELECT json_group_array(json(json)) FROM"
-                             " (SELECT json FROM step WHERE job = ? ORDER BY usec, rowid)",
-                             "s", job);
+                r = db_query(
+                        &history->db, &list,
+                        "SELECT json_group_array(json(json)) FROM"
+                        " (SELECT json FROM step WHERE job = ? AND json_valid(json) ORDER BY usec, rowid)",
+                        "s", job);
         if (r >= 0)
                 r = take_text(history, list, ret_steps);
         if (r >= 0)

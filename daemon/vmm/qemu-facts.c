@@ -13,9 +13,11 @@
 
 static void next_fact(Qemu *q);
 
-/* Foreign text is cut and made printable; a list that is full says so by its count. */
+/* Foreign text, NULL where it says null, is cut and made printable; a list that is full says so by its count. */
 static void note(char (*list)[MANIFEST_TEXT_MAX], uint32_t *n, const char *text)
 {
+        if (!text)
+                text = "null";
         if (*n < MANIFEST_REASONS_MAX) {
                 size_t i = 0;
 

@@ -27,6 +27,7 @@ struct Qmp {
         void *userdata;
         char *in;
         size_t n_in, in_room;
+        size_t n_searched; /* of what is in: there is no end of a line */
         Pending *pending;
         int64_t next_id;
         uint64_t greeting_until;
@@ -283,22 +284,25 @@ static void take_line(Qmp *qmp, const char *text, size_t size)
 
 static void take_lines(Qmp *qmp)
 {
-        size_t at = 0;
+        size_t at = 0, from = qmp->n_searched;
         char *end;
 
         qmp->held++;
-        while (!qmp->dead && qmp->status == 0 && (end = memchr(qmp->in + at, '\n', qmp->n_in - at))) {
+        while (!qmp->dead && qmp->status == 0 && (end = memchr(qmp->in + from, '\n', qmp->n_in - from))) {
                 size_t size = (size_t) (end - qmp->in) - at;
 
                 if (size > LINE_MAX_BYTES)
                         break;
                 take_line(qmp, qmp->in + at, size);
-                at += size + 1;
+                from = at += size + 1;
         }
         if (!let_go(qmp))
                 return;
-        memmove(qmp->in, qmp->in + at, qmp->n_in - at);
+        /* A long line may come byte by byte: it is neither moved nor searched for each of them. */
+        if (at > 0)
+                memmove(qmp->in, qmp->in + at, qmp->n_in - at);
         qmp->n_in -= at;
+        qmp->n_searched = qmp->n_in;
         /* What is left has no end yet, or one that comes too late. */
         if (qmp->n_in > LINE_MAX_BYTES)
                 fail(qmp, -EMSGSIZE, "QEMU's monitor said too much in one line");

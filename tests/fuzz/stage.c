@@ -158,15 +158,18 @@ static void serve(Stage *stage)
                         serve_version(stage, &h);
                 } else if (h.command == VFIO_USER_DEVICE_FEATURE && (feature.flags & VFIO_USER_FEATURE_GET) &&
                            !(feature.flags & VFIO_USER_FEATURE_PROBE)) {
-                        /* STOP_COPY alone, or RUNNING */
+                        /* STOP_COPY alone, or where it was set to */
                         payload[8] = (feature.flags & VFIO_USER_FEATURE_MASK) == VFIO_USER_FEATURE_MIGRATION
                                              ? 1
-                                             : 2;
+                                             : stage->state;
                         stage_say(&stage->server, h.id, h.command, VFIO_USER_TYPE_REPLY, payload, 16);
                 } else if (h.command == VFIO_USER_REGION_READ) {
                         stage_say(&stage->server, h.id, h.command, VFIO_USER_TYPE_REPLY, zeros,
                                   MIN(sizeof access + access.count, sizeof zeros));
                 } else {
+                        if (h.command == VFIO_USER_DEVICE_FEATURE &&
+                            (feature.flags & VFIO_USER_FEATURE_MASK) == VFIO_USER_FEATURE_MIG_DEVICE_STATE)
+                                stage->state = payload[8];
                         stage_say(&stage->server, h.id, h.command, VFIO_USER_TYPE_REPLY, payload, size);
                 }
         }
@@ -192,6 +195,8 @@ void stage_run(Stage *stage, bool server)
 {
         for (int i = 0; i < ROUNDS; i++) {
                 (void) event_base_loop(stage->base, EVLOOP_NONBLOCK);
+                if (event_base_got_break(stage->base))
+                        return;
                 if (server)
                         serve(stage);
                 else
@@ -280,18 +285,24 @@ static void open_broker(Stage *stage)
         stage_run(stage, true);
 }
 
+void stage_prepare(Stage *stage)
+{
+        memset(stage, 0, sizeof *stage);
+        stage->server.fd = stage->server_twin.fd = stage->vmm.fd = stage->vmm_twin.fd = -1;
+        stage->state = DEVICE_STATE_RUNNING;
+        log_set_sink(no_log);
+        stage->base = event_base_new();
+        MUST(stage->base);
+}
+
 void stage_begin(Stage *stage, bool server_twin, bool greeted, bool vmm_twin)
 {
         static const char twin[] =
                 "\0\0\2\0{\"capabilities\":{\"max_msg_fds\":8,\"twin_socket\":{\"supported\":true}}}";
         static const char none[] = "\0\0\2\0";
 
-        memset(stage, 0, sizeof *stage);
-        stage->server.fd = stage->vmm.fd = stage->vmm_twin.fd = -1;
+        stage_prepare(stage);
         stage->server_twin.fd = server_twin ? -2 : -1;
-        log_set_sink(no_log);
-        stage->base = event_base_new();
-        MUST(stage->base);
         open_device(stage);
         open_broker(stage);
         if (!greeted)
@@ -303,7 +314,8 @@ void stage_begin(Stage *stage, bool server_twin, bool greeted, bool vmm_twin)
 
 void stage_end(Stage *stage)
 {
-        broker_set_device(stage->broker, NULL);
+        if (stage->broker)
+                broker_set_device(stage->broker, NULL);
         agent_device_free(stage->device);
         broker_free(stage->broker);
         event_base_free(stage->base);

@@ -23,8 +23,9 @@ typedef struct Stage {
         AgentDevice *device;
         Broker *broker;
         StageEnd server, server_twin, vmm, vmm_twin;
-        int opened; /* 0: not yet; 1: the device is open; negative: it can't be */
-        bool gone;  /* the broker's side has given up the server's connection */
+        uint8_t state; /* of the server's device */
+        int opened;    /* 0: not yet; 1: the device is open; negative: it can't be */
+        bool gone;     /* the broker's side has given up the server's connection */
 } Stage;
 
 /* A device that is open, with or without a twin socket, behind a broker to which a VMM has said VERSION (`greeted`), with a
@@ -32,9 +33,12 @@ typedef struct Stage {
 void stage_begin(Stage *stage, bool server_twin, bool greeted, bool vmm_twin);
 void stage_end(Stage *stage);
 
+/* Only what stands around them: the server end is there when somebody has given it a descriptor. */
+void stage_prepare(Stage *stage);
+
 /* Sends bytes as they are, a piece at a time; both other ends answer honestly. */
 void stage_send(Stage *stage, StageEnd *end, const uint8_t *data, size_t size);
-/* Lets everything that is due happen. `server`: whether the server answers, too. */
+/* Lets everything that is due happen, or until somebody breaks the loop. `server`: whether the server answers, too. */
 void stage_run(Stage *stage, bool server);
 
 /* One message. */

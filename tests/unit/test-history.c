@@ -188,6 +188,36 @@ static void test_a_damaged_file_is_put_aside(void **state)
         rig_deinit(&rig);
 }
 
+/* What can't be read is left out, and all else is there. */
+static void test_a_damaged_row_hides_no_other(void **state)
+{
+        static const char *const damaged[] = {"", "{", "\xff"};
+        _cleanup_(freep) char *report = NULL, *steps = NULL;
+        Rig rig;
+
+        rig_init(&rig);
+        put(&rig, 1, 10 * DAY, "done");
+        for (size_t i = 0; i < ARRAY_SIZE(damaged); i++) {
+                char job[16];
+
+                (void) snprintf(job, sizeof job, "damaged-%zu", i);
+                assert_int_equal(history_put_job(rig.history, &(StoreJob){.job = job,
+                                                                          .vm = "",
+                                                                          .name = "",
+                                                                          .result = "",
+                                                                          .ended_usec = (5 + i) * DAY,
+                                                                          .summary = damaged[i],
+                                                                          .report = ""}),
+                                 0);
+                assert_int_equal(
+                        history_put_step(rig.history, &(StoreStep){.job = "job-1", .json = damaged[i]}), 0);
+        }
+        check_list(&rig, (StoreFilter){}, "[{\"n\":1}]");
+        assert_int_equal(history_find(rig.history, "job-1", &report, &steps), 0);
+        assert_string_equal(steps, "[{\"step\":1}]");
+        rig_deinit(&rig);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -197,6 +227,7 @@ int main(void)
                 cmocka_unit_test(test_old_jobs_go_by_age_and_by_number),
                 cmocka_unit_test(test_the_steps_of_a_job_that_has_not_ended_stay),
                 cmocka_unit_test(test_a_damaged_file_is_put_aside),
+                cmocka_unit_test(test_a_damaged_row_hides_no_other),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -640,6 +640,25 @@ static void test_a_database_of_a_newer_migmgr_is_left_alone(void **state)
         rig_deinit(&rig);
 }
 
+/* It would be the number of the first step that is due. */
+static void test_a_version_that_cannot_be_is_damage(void **state)
+{
+        static const char *const pragmas[] = {"PRAGMA user_version = -1",
+                                              "PRAGMA user_version = -2147483648"};
+        sqlite3 *db;
+        Rig rig;
+
+        rig_init(&rig);
+        rig.sql = sql_close(rig.sql);
+        for (size_t i = 0; i < ARRAY_SIZE(pragmas); i++) {
+                assert_int_equal(sqlite3_open(scratch_path(&rig.scratch, "migmgr.db"), &db), SQLITE_OK);
+                assert_int_equal(sqlite3_exec(db, pragmas[i], NULL, NULL, NULL), SQLITE_OK);
+                assert_int_equal(sqlite3_close(db), SQLITE_OK);
+                assert_int_equal(sql_open(rig.scratch.dir, &rig.sql), -EUCLEAN);
+        }
+        rig_deinit(&rig);
+}
+
 /* ---- older schemas ----------------------------------------------------------------------------------------------- */
 
 /* A database that a migmgrd of the time wrote; `also` is done to it. */
@@ -806,6 +825,7 @@ int main(void)
                 cmocka_unit_test(test_a_damaged_page_is_never_read_as_something_else),
                 cmocka_unit_test(test_a_second_daemon_on_the_same_records_is_turned_away),
                 cmocka_unit_test(test_a_database_of_a_newer_migmgr_is_left_alone),
+                cmocka_unit_test(test_a_version_that_cannot_be_is_damage),
                 cmocka_unit_test(test_the_first_schema_becomes_this_one),
                 cmocka_unit_test(test_the_second_schema_becomes_this_one),
                 cmocka_unit_test(test_the_third_schema_becomes_this_one),
