@@ -289,7 +289,8 @@ static void world_begin(World *w, char who)
         manager_show_vm(w->manager, vm);
         MUST(manager_start(w->manager) == 0);
         if (w->dialed) {
-                rig_turn(&w->rig); /* its device is opened */
+                vm_open_devices(vm, false, NULL, NULL);
+                rig_turn(&w->rig);
                 MUST(device_is_open(vm->devices[0]));
                 manager_migrate(w->manager, vm, address, &(JobOptions){}, on_begun, w);
         }
