@@ -450,6 +450,8 @@ static void take_prepare(Caller *caller, const char *id, json_object *body)
                                 "the VM is not registered at the destination, or is there already");
         else if (vm_is_busy(vm))
                 (void) snprintf(text, sizeof text, "another job has this VM in hand at the destination");
+        else if (manager_find_job(manager, id)) /* of another host: its record would be overwritten */
+                (void) snprintf(text, sizeof text, "the destination knows a job of this UUID already");
         else if (all_open(vm, text) &&
                  job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
                                      id, body, text, &job) == 0) {

@@ -227,12 +227,14 @@ int pages_out_new(struct event_base *base, int fd, const Dirty *dirty, const Bro
 
 /* ---- in ------------------------------------------------------------------------------------------------------ */
 
+static const char not_mapped[] = "memory came that the VMM here has not mapped for the device";
+
 static void take_header(Pages *pages)
 {
         Frame *frame = &pages->frame;
 
-        if (frame_decode(pages->buffer, frame) < 0 || frame->type == FRAME_DATA ||
-            frame->type == FRAME_MARK) {
+        if (frame_decode(pages->buffer, frame) < 0 ||
+            (frame->type != FRAME_PAGES && frame->type != FRAME_END && frame->type != FRAME_ERROR)) {
                 end(pages, -EBADMSG, "the other side sent a frame that makes no sense where memory was due");
                 return;
         }
@@ -248,7 +250,7 @@ static void take_header(Pages *pages)
                 return;
         }
         if (!find_map(pages, frame->offset, frame->length)) {
-                end(pages, -ENXIO, "memory came that the VMM here has not mapped for the device");
+                end(pages, -ENXIO, not_mapped);
                 return;
         }
         pages->size = FRAME_HEADER_SIZE + frame->length;
@@ -258,13 +260,18 @@ static void take_payload(Pages *pages)
 {
         Frame *frame = &pages->frame;
         uint8_t *payload = pages->buffer + FRAME_HEADER_SIZE;
+        const BrokerMap *map = find_map(pages, frame->offset, frame->length);
         int r;
 
+        if (!map) { /* the VMM has taken it away since the header came */
+                end(pages, -ENXIO, not_mapped);
+                return;
+        }
         if (crc32c(payload, frame->length) != frame->crc) {
                 end(pages, -EBADMSG, "a frame's checksum is wrong: memory was damaged on the way");
                 return;
         }
-        r = copy(find_map(pages, frame->offset, frame->length), frame->offset, payload, frame->length, false);
+        r = copy(map, frame->offset, payload, frame->length, false);
         if (r < 0) {
                 end(pages, r, "the VM's memory cannot be written");
                 return;

@@ -8,6 +8,7 @@
  *     *data     a data connection, with the token that it gave us
  *     *memory   one for the VMM's memory
  *     *cut      the control connection ends, and comes again
+ *     *other    the same, and it is another host that comes
  *     *gone     the agent's connection ends
  *     *cancel   somebody cancels all jobs
  *     *run, *discard   a person decides so of all jobs
@@ -24,18 +25,23 @@
 #include "fuzz.h"
 #include "rig.h"
 
-#define HELLO "{\"type\":\"HELLO\",\"version\":1,\"host\":\"b0000000-0000-4000-8000-000000000001\"}"
+#define HELLO "{\"type\":\"HELLO\",\"version\":1,\"host\":\"b0000000-0000-4000-8000-00000000000%c\"}"
 #define VM    "0f0e0d0c-0b0a-4908-8706-050403020100"
+#define VM_2  "0f0e0d0c-0b0a-4908-8706-050403020101"
 
 static const char definition_text[] =
         "{\"uuid\":\"" VM "\",\"name\":\"vm\",\"vmm\":{\"type\":\"none\"},"
         "\"devices\":[{\"id\":\"nic\",\"type\":\"vfio-user\",\"socket\":\"/nic\"}]}";
+
+static const char second_text[] =
+        "{\"uuid\":\"" VM_2 "\",\"name\":\"2\",\"vmm\":{\"type\":\"none\"},\"devices\":[]}";
 
 typedef struct World {
         Rig rig;
         Manager *manager;
         FakeAgent agent;
         bool dialed; /* they dial us */
+        bool other;  /* host */
         int fd;
         char job[UUID_TEXT_MAX + 1];
         uint8_t token[HELLO_TOKEN_SIZE], memory_token[HELLO_TOKEN_SIZE];
@@ -172,10 +178,13 @@ static int dial(World *w)
 
 static void connect_control(World *w)
 {
+        char hello[sizeof HELLO];
+
+        (void) snprintf(hello, sizeof hello, HELLO, w->other ? '2' : '1');
         w->n_in = 0;
         w->fd = w->dialed ? -1 : dial(w);
         turn(w);
-        say(w, HELLO, strlen(HELLO));
+        say(w, hello, strlen(hello));
         turn(w);
 }
 
@@ -221,7 +230,8 @@ static void obey(World *w, const char *order)
                 each_job(w, RESOLVE_RUN_HERE);
         else if (streq(order, "discard"))
                 each_job(w, RESOLVE_DISCARD_HERE);
-        else if (streq(order, "cut") && w->fd >= 0) {
+        else if ((streq(order, "cut") || streq(order, "other")) && w->fd >= 0) {
+                w->other ^= streq(order, "other");
                 (void) close(w->fd);
                 connect_control(w);
         }
@@ -256,6 +266,7 @@ static void look_at_jobs(World *w)
                 json_object_put(job_report(job));
                 json_object_put(job_summary(job));
                 (void) job_error(job, text, sizeof text);
+                MUST(manager_find_job(w->manager, job->id) == job); /* nobody else is called so */
                 MUST(job_state_to_string(job_state(job)) && job_result_to_string(job_result(job)));
         }
         json_object_put(manager_list_jobs(w->manager));
@@ -269,10 +280,21 @@ static void on_begun(void *userdata, Outcome outcome, const char *text, Job *job
         memcpy(w->job, job->id, sizeof w->job);
 }
 
+static Vm *add_vm(World *w, const char *text, Presence presence)
+{
+        char error[JSON_TEXT_MAX];
+        Definition *definition;
+        Vm *vm;
+
+        MUST(definition_parse(text, strlen(text), &definition, error) == 0);
+        MUST(manager_add_vm(w->manager, definition, presence, &vm) == 0);
+        manager_show_vm(w->manager, vm);
+        return vm;
+}
+
 static void world_begin(World *w, char who)
 {
-        char path[SOCKET_PATH_MAX + 1], address[SOCKET_PATH_MAX + 8], error[JSON_TEXT_MAX];
-        Definition *definition;
+        char path[SOCKET_PATH_MAX + 1], address[SOCKET_PATH_MAX + 8];
         Vm *vm;
 
         *w = (World){.fd = -1, .dialed = who == 's'};
@@ -284,9 +306,8 @@ static void world_begin(World *w, char who)
         MUST(our_listener >= 0);
         fake_agent_begin(&w->agent, w->rig.host.loop, w->rig.dir, true, DEVICE_STATE_RUNNING);
         MUST(manager_new(&w->rig.host, &w->manager) == 0);
-        MUST(definition_parse(definition_text, strlen(definition_text), &definition, error) == 0);
-        MUST(manager_add_vm(w->manager, definition, w->dialed ? PRESENCE_HERE : PRESENCE_AWAY, &vm) == 0);
-        manager_show_vm(w->manager, vm);
+        vm = add_vm(w, definition_text, w->dialed ? PRESENCE_HERE : PRESENCE_AWAY);
+        (void) add_vm(w, second_text, PRESENCE_AWAY);
         MUST(manager_start(w->manager) == 0);
         if (w->dialed) {
                 vm_open_devices(vm, false, NULL, NULL);

@@ -615,6 +615,11 @@ static void test_a_damaged_or_short_connection_is_an_error(void **state)
         assert_int_equal(take(bytes, size, &m).status, -EBADMSG);
         n = put(bytes, FRAME_DATA, BASE, payload, sizeof payload); /* state where memory is due */
         assert_int_equal(take(bytes, n, &m).status, -EBADMSG);
+        for (FrameType type = FRAME_MEMORY; type <= FRAME_SLOT; type++) { /* what belongs to state, too */
+                frame_encode(&(Frame){.type = type, .offset = BASE, .length = type == FRAME_SLOT ? 1 : 0},
+                             bytes);
+                assert_int_equal(take(bytes, FRAME_HEADER_SIZE + 4, &m).status, -EBADMSG);
+        }
         n = put(bytes, FRAME_END, 1, NULL, 0); /* a page is missing */
         assert_int_equal(take(bytes, n, &m).status, -EBADMSG);
         n = put(bytes, FRAME_ERROR, 0, NULL, 0);
@@ -622,6 +627,36 @@ static void test_a_damaged_or_short_connection_is_an_error(void **state)
         memset(bytes, 0xa5, sizeof bytes);
         assert_int_equal(take(bytes, sizeof bytes, &m).status, -EBADMSG);
         memory_deinit(&m);
+}
+
+/* The VMM here says at any time what is mapped: also between a page's header and the page. */
+static void test_memory_that_goes_while_it_comes_is_an_error(void **state)
+{
+        struct event_base *base = event_base_new();
+        uint8_t payload[4096] = {7}, bytes[8192];
+        size_t n = put(bytes, FRAME_PAGES, BASE, payload, sizeof payload);
+        Pages *taker;
+        End in = {};
+        Memory m;
+        int s[2];
+
+        memory_init(&m, 'd');
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+        assert_int_equal(pages_in_new(base, s[1], &m.broker, on_end, &in, &taker), 0);
+        assert_int_equal(send(s[0], bytes, n - 1, 0), n - 1);
+        for (int i = 0; i < 10; i++)
+                assert_true(event_base_loop(base, EVLOOP_NONBLOCK) >= 0);
+        assert_false(in.told);
+        m.broker.n = 0;
+        assert_int_equal(send(s[0], bytes + n - 1, 1, 0), 1);
+        run(base, &in, NULL);
+        assert_int_equal(in.status, -ENXIO);
+        assert_int_equal(page(&m, 0)[0], 'd');
+        pages_free(taker);
+        (void) close(s[0]);
+        (void) close(s[1]);
+        memory_deinit(&m);
+        event_base_free(base);
 }
 
 static void test_memory_that_is_gone_is_an_error(void **state)
@@ -674,6 +709,7 @@ int main(void)
                 cmocka_unit_test(test_a_flood_of_pages_leaves_room_for_others),
                 cmocka_unit_test(test_what_is_not_mapped_is_not_written),
                 cmocka_unit_test(test_a_damaged_or_short_connection_is_an_error),
+                cmocka_unit_test(test_memory_that_goes_while_it_comes_is_an_error),
                 cmocka_unit_test(test_memory_that_is_gone_is_an_error),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
