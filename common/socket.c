@@ -178,6 +178,20 @@ int socket_peer(int fd, pid_t *ret_pid, uid_t *ret_uid)
         return 0;
 }
 
+int socket_peer_path(int fd, char ret[SOCKET_PATH_MAX + 1])
+{
+        struct sockaddr_un sa = {};
+        socklen_t size = sizeof sa;
+
+        if (getpeername(fd, (struct sockaddr *) &sa, &size) < 0)
+                return -errno;
+        if (sa.sun_family != AF_UNIX || sa.sun_path[0] != '/' || size > sizeof sa)
+                return -ENOTCONN;
+        memcpy(ret, sa.sun_path, SOCKET_PATH_MAX);
+        ret[SOCKET_PATH_MAX] = 0;
+        return 0;
+}
+
 size_t socket_grow_send_buffer(int fd, size_t size)
 {
         int value = (int) size;

@@ -9,7 +9,7 @@
 #include "macros.h"
 
 #define SOCKET_PATH_MAX 107 /* bytes, without the final NUL */
-#define SOCKET_FDS_MAX  4   /* files with one packet */
+#define SOCKET_FDS_MAX  32  /* files with one packet */
 
 /* Whether a path fits a UNIX socket's address. */
 bool socket_path_fits(const char *path);
@@ -41,6 +41,9 @@ size_t socket_take_fds(struct msghdr *msg, int *ret_fds, size_t max);
 
 /* Who listens at, or connected from, the other end. */
 int socket_peer(int fd, pid_t *ret_pid, uid_t *ret_uid) _must_check_;
+
+/* The path at which the other end listens, of a socket that was connected to one. -ENOTCONN: it is none. */
+int socket_peer_path(int fd, char ret[SOCKET_PATH_MAX + 1]) _must_check_;
 
 /* Asks for a send buffer of so many bytes; beyond the administrator's limit only with privilege. Returns what there is, as
  * the kernel counts it (its own bookkeeping included), or 0 when it can't be told. */

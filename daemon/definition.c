@@ -24,6 +24,7 @@ Definition *definition_free(Definition *definition)
                 free(*arg);
         free(definition->argv);
         free(definition->devices);
+        free(definition->labels);
         free(definition->text);
         free(definition);
         return NULL;
@@ -363,6 +364,10 @@ static void read_labels(JsonReader *reader, json_object *root, Definition *defin
                 return;
         if (json_object_object_length(labels) > MANIFEST_LABELS_MAX)
                 json_fail(reader, "more than %d labels", MANIFEST_LABELS_MAX);
+        definition->labels =
+                calloc((size_t) json_object_object_length(labels) + 1, sizeof *definition->labels);
+        if (!definition->labels)
+                json_fail(reader, "out of memory");
         json_object_object_foreach (labels, key, value) {
                 if (reader->failed)
                         return;

@@ -32,7 +32,7 @@ typedef struct Definition {
         char object_path[BUS_NAME_MAX + 1];
         char **argv; /* qmp: how to start the VM's process; NULL when not given */
         uint32_t n_labels;
-        ManifestLabel labels[MANIFEST_LABELS_MAX];
+        ManifestLabel *labels;
         uint32_t n_devices;
         DeviceDefinition *devices;
 } Definition;

@@ -6,6 +6,7 @@
 #include "config.h"
 #include "helper-client.h"
 #include "loop.h"
+#include "parking.h"
 #include "plugin/plugins.h"
 #include "policy-files.h"
 #include "store/store.h"
@@ -14,6 +15,7 @@ typedef struct Host {
         Config config;
         Loop *loop;
         HelperClient *helper;
+        Parking *parking;
         Store *store;
         Plugins *plugins;
         PolicyFiles *

@@ -155,7 +155,7 @@ static void log_risks(const Job *job, const Findings *findings)
                                     "%s: %s", findings->items[i].property, findings->items[i].remedy);
 }
 
-/* The source's own findings, and what the destination found. */
+/* The source's own findings, its plugins' among them, and what the destination found: any of them refuses. */
 static bool take_checked(Job *job, JsonReader *reader, json_object *body)
 {
         json_object *report = json_member(reader, body, "report", json_type_object, true);
@@ -169,9 +169,10 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
                 abort();
         judge_theirs(job, reader, body, &manifest, &findings);
         findings_to_json(&findings, job->findings);
+        job_add_plugin_findings(job);
         findings_take(theirs, job->findings);
         job->more_findings = (uint32_t) json_number(reader, report, "more", 0, INT32_MAX, 0);
-        ok &= !findings_refuse(&findings);
+        ok &= !findings_json_first_refusal(job->findings);
         if (ok && !job->half->check_only)
                 log_risks(job, &findings);
         findings_deinit(&findings);

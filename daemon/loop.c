@@ -3,6 +3,7 @@
 
 #include <event2/event.h>
 #include <poll.h>
+#include <stddef.h>
 
 #include "common/clock.h"
 
@@ -24,10 +25,12 @@ struct Loop {
         void *bus_userdata;
 };
 
+/* One allocation with its event: there are several for each of thousands of devices. */
 struct LoopTimer {
         struct event *event;
         LoopCallback callback;
         void *userdata;
+        _Alignas(max_align_t) unsigned char space[];
 };
 
 struct LoopIo {
@@ -130,12 +133,14 @@ static void on_timer(evutil_socket_t fd, short what, void *userdata)
 
 int loop_timer_new(Loop *loop, LoopCallback callback, void *userdata, LoopTimer **ret)
 {
-        LoopTimer *timer = calloc(1, sizeof *timer);
+        LoopTimer *timer = malloc(sizeof *timer + event_get_struct_event_size());
 
         if (!timer)
                 return -ENOMEM;
-        *timer = (LoopTimer){event_new(loop->base, -1, 0, on_timer, timer), callback, userdata};
-        if (!timer->event) {
+        timer->event = (struct event *) (void *) timer->space;
+        timer->callback = callback;
+        timer->userdata = userdata;
+        if (event_assign(timer->event, loop->base, -1, 0, on_timer, timer) < 0) {
                 free(timer);
                 return -ENOMEM;
         }
@@ -147,7 +152,7 @@ LoopTimer *loop_timer_free(LoopTimer *timer)
 {
         if (!timer)
                 return NULL;
-        event_free(timer->event);
+        (void) event_del(timer->event);
         free(timer);
         return NULL;
 }

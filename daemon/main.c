@@ -173,6 +173,11 @@ static int start(Daemon *d)
                           strerror(errno));
                 return -errno;
         }
+        r = parking_new(host->loop, &host->parking);
+        if (r < 0) {
+                log_error(NULL, "cannot start: %s", strerror(-r));
+                return r;
+        }
         r = store_open(host->loop, host->config.state_dir, &host->config.history, &host->store);
         if (r < 0) {
                 log_error(NULL, "the state directory %s cannot be used: %s; is another migmgrd running?",
@@ -205,11 +210,14 @@ static int start(Daemon *d)
 
 static void stop(Daemon *d)
 {
+        if (d->host.parking)
+                parking_settle(d->host.parking);
         manager_free(d->manager);
         bus_free(d->bus);
         helper_client_free(d->host.helper);
         plugins_free(d->host.plugins);
         store_close(d->host.store);
+        parking_free(d->host.parking);
         loop_io_free(d->signal_io);
         if (d->signal_fd >= 0)
                 (void) close(d->signal_fd);

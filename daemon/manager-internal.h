@@ -60,7 +60,8 @@ struct Manager {
         Callee *callees;
         Listener *listeners[1 + CONFIG_LISTEN_MAX]; /* peer.sock, and what migmgrd.json lists */
         uint32_t n_listeners;
-        Pickup *pickups; /* records of jobs that are not taken up again yet */
+        Pickup *pickups;    /* records of jobs that are not taken up again yet */
+        uint32_t n_finding; /* VMs whose devices are looked for after the start */
         Check *checks;
         Wait *waits;
         History *history; /* newest first */

@@ -10,6 +10,15 @@
 #include "common/log.h"
 #include "manager-internal.h"
 
+struct Pickup {
+        Manager *manager;
+        Record record;
+        char *policy; /* the record's */
+        bool superseded;
+        VmmSight sight;
+        Pickup *next;
+};
+
 /* ---- files in vms.d ------------------------------------------------------------------------------------------ */
 
 static void on_file_stored(void *userdata, int status, const char *text)
@@ -71,6 +80,60 @@ void manager_look_at_files(Manager *manager)
         free(names);
 }
 
+/* ---- VMs that are here ---------------------------------------------------------------------------------------- */
+
+static void on_here_vmm(void *userdata, int status, const char *text)
+{
+        Vm *vm = userdata;
+
+        if (status < 0)
+                log_warning(LOG_ABOUT(.vm = vm->definition->name),
+                            "the VM should be here, but its VMM at %s: %s", definition_place(vm->definition),
+                            text);
+}
+
+static void say_found(Manager *manager)
+{
+        uint32_t n = 0, n_open = 0;
+
+        for (const Vm *vm = manager->vms; vm; vm = vm->next)
+                for (uint32_t i = 0; vm->presence == PRESENCE_HERE && i < vm->definition->n_devices; i++) {
+                        n++;
+                        n_open += device_is_open(vm->devices[i]);
+                }
+        log_info(NULL, "%u of %u devices found again", n_open, n);
+}
+
+static void on_found(void *userdata, Vm *vm)
+{
+        Manager *manager = userdata;
+
+        if (--manager->n_finding > 0)
+                return;
+        say_found(manager);
+        if (manager->hooks)
+                manager->hooks->started(manager->hooks_userdata);
+}
+
+static bool is_picked_up(const Vm *vm, const Pickup *list)
+{
+        for (const Pickup *p = list; p; p = p->next)
+                if (streq(p->record.vm, vm->definition->uuid) && !p->superseded)
+                        return true;
+        return false;
+}
+
+/* At once: agents answer while the next VMs are read. And not when the VMM has answered: it may be waiting for a device itself, and
+ * by then a job may have asked for them, whose place this would take. */
+static void find_again(Manager *manager, Vm *vm)
+{
+        if (vm->presence != PRESENCE_HERE || is_picked_up(vm, manager->pickups))
+                return;
+        manager->n_finding++;
+        vm_find_devices(vm, on_found, manager);
+        vmm_find(vm->vmm, on_here_vmm, vm);
+}
+
 /* ---- what the store knows ------------------------------------------------------------------------------------ */
 
 static int take_vm(void *userdata, const char *text, Presence presence)
@@ -98,6 +161,7 @@ static int take_vm(void *userdata, const char *text, Presence presence)
                 return r;
         definition = NULL; /* the VM's now */
         manager_show_vm(manager, vm);
+        find_again(manager, vm);
         return 0;
 }
 
@@ -128,15 +192,6 @@ static int take_history(void *userdata, const char *job, const char *summary, co
 }
 
 /* ---- jobs that had not ended --------------------------------------------------------------------------------- */
-
-struct Pickup {
-        Manager *manager;
-        Record record;
-        char *policy; /* the record's */
-        bool superseded;
-        VmmSight sight;
-        Pickup *next;
-};
 
 static int take_record(void *userdata, const Record *record)
 {
@@ -321,53 +376,32 @@ static int check_pickups(const Manager *manager)
         return 0;
 }
 
-static void on_here_vmm(void *userdata, int status, const char *text)
-{
-        Vm *vm = userdata;
-
-        if (status < 0)
-                log_warning(LOG_ABOUT(.vm = vm->definition->name),
-                            "the VM should be here, but its VMM at %s: %s", definition_place(vm->definition),
-                            text);
-}
-
-static bool is_picked_up(const Vm *vm, const Pickup *list)
-{
-        for (const Pickup *p = list; p; p = p->next)
-                if (streq(p->record.vm, vm->definition->uuid) && !p->superseded)
-                        return true;
-        return false;
-}
-
+/* Jobs first: whose VMs are theirs. */
 int manager_start(Manager *manager)
 {
         Store *store = manager->host->store;
         Pickup *next;
-        int r = store_each_vm(store, take_vm, manager);
+        int r = store_each_open_record(store, take_record, manager);
 
-        if (r >= 0)
-                r = store_each_quarantine(store, take_quarantine, manager);
-        if (r >= 0)
-                r = store_each_history(store, HISTORY_KEEP, take_history, manager);
-        if (r >= 0)
-                r = store_each_open_record(store, take_record, manager);
         for (Pickup *p = manager->pickups; p; p = p->next)
                 p->superseded = owner_is_final(p->record.owner) && has_newer(p, manager->pickups);
         if (r >= 0)
                 r = check_pickups(manager);
+        manager->n_finding = 1;
+        if (r >= 0)
+                r = store_each_vm(store, take_vm, manager);
+        if (r >= 0)
+                r = store_each_quarantine(store, take_quarantine, manager);
+        if (r >= 0)
+                r = store_each_history(store, HISTORY_KEEP, take_history, manager);
         if (r < 0)
                 return r;
         manager_look_at_files(manager);
-        /* Not when the VMM has answered: it may be waiting for a device itself, and by then a job may have asked for them,
-         * whose place this would take. */
-        for (Vm *vm = manager->vms; vm; vm = vm->next)
-                if (vm->presence == PRESENCE_HERE && !is_picked_up(vm, manager->pickups)) {
-                        vm_open_devices(vm, false, NULL, NULL);
-                        vmm_find(vm->vmm, on_here_vmm, vm);
-                }
         for (Pickup *p = manager->pickups; p; p = next) {
                 next = p->next;
                 pick_up(p);
         }
+        on_found(manager, NULL);
+        parking_clear(manager->host->parking);
         return manager->pickups || manager->n_listeners > 0 ? 0 : manager_listen(manager);
 }

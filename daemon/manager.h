@@ -15,6 +15,8 @@ typedef struct ManagerHooks {
         void (*vm_added)(void *userdata, Vm *vm);
         void (*vm_removed)(void *userdata, Vm *vm);
         void (*vm_changed)(void *userdata, Vm *vm, int32_t device);
+        /* Once: what was there before the start is found, or given up. */
+        void (*started)(void *userdata);
         void (*job_added)(void *userdata, Job *job);
         void (*job_removed)(void *userdata, Job *job);
         void (*job_changed)(void *userdata, Job *job, bool entered);

@@ -209,11 +209,21 @@ int32_t vm_find_device(const Vm *vm, const char *id)
         return -1;
 }
 
+static void tell_found(Vm *vm)
+{
+        VmOpened found = vm->found;
+
+        vm->found = NULL;
+        if (found)
+                found(vm->found_userdata, vm);
+}
+
 static void on_all_opened(void *userdata)
 {
         Vm *vm = userdata;
         VmOpened opened = vm->opened;
 
+        tell_found(vm);
         vm->opened = NULL;
         if (opened)
                 opened(vm->opened_userdata, vm);
@@ -280,9 +290,17 @@ void vm_open_devices(Vm *vm, bool supervised, VmOpened opened, void *userdata)
         open_next(vm);
 }
 
+void vm_find_devices(Vm *vm, VmOpened found, void *userdata)
+{
+        vm->found = found;
+        vm->found_userdata = userdata;
+        vm_open_devices(vm, false, NULL, NULL);
+}
+
 void vm_close_devices(Vm *vm)
 {
         vm_keep_devices(vm);
+        tell_found(vm);
         loop_timer_set(vm->again_timer, 0);
         vm->n_opening = 0;
         vm->opened = NULL;
@@ -344,7 +362,8 @@ int vm_manifest(const Vm *vm, Manifest *ret)
         if (statvfs(vm->host->config.state_dir, &disk) == 0)
                 manifest.free_bytes = (int64_t) MIN((uint64_t) disk.f_bavail * disk.f_frsize, INT64_MAX);
         manifest.n_labels = definition->n_labels;
-        memcpy(manifest.labels, definition->labels, sizeof manifest.labels);
+        if (definition->n_labels > 0)
+                memcpy(manifest.labels, definition->labels, definition->n_labels * sizeof manifest.labels[0]);
         manifest.vmm = vm->vmm->facts;
         /* One that does not live yet will have what it is started with. */
         if (!manifest.vmm.machine[0])
@@ -413,6 +432,7 @@ static int make_devices(Vm *vm)
                              vm->vmm,
                              vm->host->loop,
                              vm->host->helper,
+                             vm->host->parking,
                              vm->host->config.runtime_dir,
                              vm->host->config.connect_usec};
         uint32_t n = vm->definition->n_devices;

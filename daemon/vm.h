@@ -61,6 +61,8 @@ struct Vm {
         bool opens_supervised;
         VmOpened opened;
         void *opened_userdata;
+        VmOpened found; /* as `opened`, of vm_find_devices(): whatever else is asked meanwhile */
+        void *found_userdata;
         VmReset *resets; /* devices that are being reset */
         VmClearing *clearing;
         VmChanged changed;
@@ -75,6 +77,8 @@ Vm *vm_free(Vm *vm);
 /* Opens every device that is not; those that its VMM drives only if `supervised`, else one that a daemon before us has left open
  * is let go. */
 void vm_open_devices(Vm *vm, bool supervised, VmOpened opened, void *userdata);
+/* The same, those that its VMM drives left alone, after a start: nobody waits for it, and a job that wants the VM need not. */
+void vm_find_devices(Vm *vm, VmOpened found, void *userdata);
 /* Lets go of all of them. */
 void vm_close_devices(Vm *vm);
 /* Lets go of them after a while, unless a job has taken them. */

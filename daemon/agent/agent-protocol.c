@@ -10,7 +10,7 @@ static const size_t sizes[] = {
         [AGENT_PROGRESS] = sizeof(AgentProgress), [AGENT_GONE] = sizeof(AgentGone),
         [AGENT_DIRTY] = sizeof(AgentDirty),       [AGENT_BROKER] = sizeof(AgentBroker),
         [AGENT_WANTED] = sizeof(AgentWanted),     [AGENT_IDENTITY] = sizeof(AgentIdentity),
-        [AGENT_FILES] = sizeof(AgentFiles),
+        [AGENT_FILES] = sizeof(AgentFiles),       [AGENT_GREET] = sizeof(AgentGreet),
 };
 
 size_t agent_packet_size(AgentPacketType type)
@@ -58,6 +58,11 @@ static bool dirty_is_sane(const AgentDirty *dirty)
                dirty->n_pages <= (UINT64_MAX - dirty->address) / dirty->page_size;
 }
 
+static bool identity_is_sane(const DeviceIdentity *identity)
+{
+        return identity->n_config <= DEVICE_CONFIG_MAX && identity->windows < DEVICE_WINDOWS_MAX;
+}
+
 static bool is_sane(const AgentPacket *packet)
 {
         switch ((AgentPacketType) packet->head.type) {
@@ -67,7 +72,10 @@ static bool is_sane(const AgentPacket *packet)
         case AGENT_WANTED: return true;
         case AGENT_ATTACH: return is_job(packet->attach.job) && packet->attach.job[0] != 0;
         case AGENT_RUN: return run_is_sane(&packet->run);
-        case AGENT_HELLO: return is_job(packet->hello.job) && packet->hello.state < DEVICE_STATE_MAX;
+        case AGENT_HELLO:
+                return is_job(packet->hello.job) && packet->hello.state < DEVICE_STATE_MAX &&
+                       identity_is_sane(&packet->hello.identity);
+        case AGENT_GREET: return packet->greet.greeting != 0;
         case AGENT_RESULT:
                 return packet->result.state < DEVICE_STATE_MAX && packet->result.from < DEVICE_STATE_MAX &&
                        packet->result.to < DEVICE_STATE_MAX && packet->result.op <= DEVICE_PROGRAM_MAX &&
@@ -77,9 +85,7 @@ static bool is_sane(const AgentPacket *packet)
         case AGENT_BROKER:
                 return is_text(packet->broker.path, sizeof packet->broker.path) &&
                        socket_path_fits(packet->broker.path);
-        case AGENT_IDENTITY:
-                return packet->identity.identity.n_config <= DEVICE_CONFIG_MAX &&
-                       packet->identity.identity.windows < DEVICE_WINDOWS_MAX;
+        case AGENT_IDENTITY: return identity_is_sane(&packet->identity.identity);
         case AGENT_GONE: return is_status(packet->gone.status) && is_text(packet->gone.text, AGENT_TEXT_MAX);
         }
         return false;

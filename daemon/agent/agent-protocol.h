@@ -4,11 +4,12 @@
 /* Between migmgrd (the commander) and an agent: packets on a SOCK_SEQPACKET socket, both on one host, of one version.
  *
  * The agent listens. A new commander displaces the old one and is greeted with HELLO, which says all that a daemon
- * which has just started must know. A commander sends OPEN (with the connected socket of the device's server, or the file
+ * which has just started must know. One that has the connection of a daemon before it asks for that with GREET; what came
+ * before the answer was for that other daemon. A commander sends OPEN (with the connected socket of the device's server, or the file
  * of a kernel VFIO device), ATTACH
  * (with a data connection), RUN and STOP; OPEN and RUN are answered by one RESULT each, in order. A RUN that comes while
- * another runs waits for it. Between them PROGRESS, DIRTY, FILES and GONE may come at any time. What a device is, IDENTITY says: right
- * before the RESULT of the OPEN that has opened it, and right before HELLO. An agent whose device a VMM uses
+ * another runs waits for it. Between them PROGRESS, DIRTY, FILES and GONE may come at any time. What a device is, HELLO says, and IDENTITY
+ * right before the RESULT of the OPEN that has opened it. An agent whose device a VMM uses
  * is told so with BROKER, before OPEN; it then says WANTED when that VMM waits and there is no connection to the device.
  *
  * Structs are sent as they are; agent-protocol.c checks those that arrive, because neither side trusts the other.
@@ -54,6 +55,8 @@ typedef enum AgentPacketType {
         AGENT_IDENTITY,
         /* both ways */
         AGENT_FILES,
+        /* commander to agent */
+        AGENT_GREET,
 } AgentPacketType;
 
 typedef struct AgentHead {
@@ -105,7 +108,13 @@ typedef struct AgentStop {
         AgentHead head;
 } AgentStop;
 
-/* Where the agent is: the answer to being connected to. */
+/* Say HELLO, as if this connection were a new one. */
+typedef struct AgentGreet {
+        AgentHead head;
+        uint64_t greeting; /* not 0, and none that a daemon before has used */
+} AgentGreet;
+
+/* Where the agent is: the answer to being connected to, and to GREET. */
 typedef struct AgentHelloPacket {
         AgentHead head;
         char job[UUID_TEXT_MAX + 1]; /* of the last RUN; empty before the first */
@@ -114,11 +123,13 @@ typedef struct AgentHelloPacket {
         uint8_t loaded; /* this job's state was taken in whole and accepted, and the device has not run since */
         uint8_t broker; /* it has been given a socket for the VMM */
         uint8_t reserved[3];
-        uint32_t flags;      /* DEVICE_FLAGS_MASK */
-        uint32_t state;      /* DeviceState, as last read */
-        uint32_t last_seq;   /* number of the last command that ended, */
-        int32_t last_status; /* and how */
-        uint64_t offset;     /* bytes of the last stream */
+        uint32_t flags;          /* DEVICE_FLAGS_MASK */
+        uint32_t state;          /* DeviceState, as last read */
+        uint32_t last_seq;       /* number of the last command that ended, */
+        int32_t last_status;     /* and how */
+        uint64_t offset;         /* bytes of the last stream */
+        uint64_t greeting;       /* which GREET this answers; 0: a new connection */
+        DeviceIdentity identity; /* of the device, if opened */
 } AgentHelloPacket;
 
 /* The end of an OPEN or RUN. */
@@ -210,6 +221,7 @@ typedef union AgentPacket {
         AgentWanted wanted;
         AgentIdentity identity;
         AgentFiles files;
+        AgentGreet greet;
         uint8_t bytes[AGENT_PACKET_MAX];
 } AgentPacket;
 

@@ -92,7 +92,7 @@ static void say_identity(Agent *agent)
         say(agent, &packet);
 }
 
-static void say_hello(Agent *agent)
+static void say_hello(Agent *agent, uint64_t greeting)
 {
         AgentPacket packet = {
                 .hello = {
@@ -106,10 +106,12 @@ static void say_hello(Agent *agent)
                         .last_seq = agent->last_seq,
                         .last_status = agent->last_status,
                         .offset = agent->program ? program_bytes(agent->program) : agent->bytes,
+                        .greeting = greeting,
                 }};
 
         memcpy(packet.hello.job, agent->job, sizeof packet.hello.job);
-        say_identity(agent);
+        if (agent->place.device)
+                packet.hello.identity = agent_device_facts(agent->place.device)->identity;
         say(agent, &packet);
 }
 
@@ -125,6 +127,14 @@ static void say_files(Agent *agent)
         agent->said = packet.files;
         packet.head.type = AGENT_FILES;
         say(agent, &packet);
+}
+
+/* All that whoever commands from now on has to know. */
+static void greet(Agent *agent, uint64_t greeting)
+{
+        agent->said = (AgentFiles){};
+        say_hello(agent, greeting);
+        say_files(agent);
 }
 
 static void take_files(Agent *agent, const AgentFiles *files)
@@ -599,6 +609,7 @@ static void obey(Agent *agent, const AgentPacket *packet, int fd)
         case AGENT_ATTACH: attach(agent, &packet->attach, fd); return;
         case AGENT_BROKER: start_broker(agent, &packet->broker, fd); return;
         case AGENT_FILES: take_files(agent, &packet->files); break;
+        case AGENT_GREET: greet(agent, packet->greet.greeting); break;
         case AGENT_STOP:
                 if (agent->program)
                         program_stop(agent->program);
@@ -660,9 +671,7 @@ static void on_accept(evutil_socket_t socket, short what, void *userdata)
                 drop_commander(agent);
                 return;
         }
-        agent->said = (AgentFiles){};
-        say_hello(agent);
-        say_files(agent);
+        greet(agent, 0);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */

@@ -271,11 +271,28 @@ static int connect_bus(Bus *bus)
         return r;
 }
 
+/* Thousands of devices are found again after a start, and nobody can have asked for them before his first call: whoever
+ * followed the daemon before has seen its name go, and has to ask anew. */
+static int on_any_message(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        Bus *bus = userdata;
+
+        bus->heard |= sd_bus_message_is_method_call(m, NULL, NULL) > 0;
+        return 0;
+}
+
+void bus_started(void *userdata)
+{
+        Bus *bus = userdata;
+
+        bus->heard = true;
+}
+
 int bus_new(const Host *host, Manager *manager, LoopCallback on_end, void *userdata, Bus **ret)
 {
-        static const ManagerHooks hooks = {bus_vm_added,          bus_vm_removed,  bus_vm_changed,
-                                           bus_job_added,         bus_job_removed, bus_job_changed,
-                                           bus_job_device_changed};
+        static const ManagerHooks hooks = {bus_vm_added,    bus_vm_removed,        bus_vm_changed,
+                                           bus_started,     bus_job_added,         bus_job_removed,
+                                           bus_job_changed, bus_job_device_changed};
         _cleanup_(bus_freep) Bus *bus = calloc(1, sizeof *bus);
         int r;
 
@@ -284,6 +301,8 @@ int bus_new(const Host *host, Manager *manager, LoopCallback on_end, void *userd
         bus->host = host;
         bus->manager = manager;
         r = connect_bus(bus);
+        if (r >= 0)
+                r = sd_bus_add_filter(bus->bus, NULL, on_any_message, bus);
         if (r >= 0)
                 r = sd_bus_add_object_manager(bus->bus, NULL, BUS_ROOT);
         if (r >= 0)

@@ -29,6 +29,7 @@ struct Bus {
         Manager *manager;
         sd_bus *bus;
         struct JobView *views; /* job.c */
+        bool heard;            /* somebody may know what there was a moment ago: changes of VMs are told */
 };
 
 /* A method whose caller may do it. Replies, or lets reply later; holds a reference as long as it needs one. */
@@ -74,3 +75,4 @@ void bus_job_device_changed(void *userdata, Job *job, uint32_t device);
 void bus_vm_added(void *userdata, Vm *vm);
 void bus_vm_removed(void *userdata, Vm *vm);
 void bus_vm_changed(void *userdata, Vm *vm, int32_t device);
+void bus_started(void *userdata);

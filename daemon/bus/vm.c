@@ -300,6 +300,8 @@ static void each_object(Bus *bus, Vm *vm, int (*emit)(sd_bus *, const char *))
 {
         char path[BUS_PATH_MAX];
 
+        if (!bus->heard)
+                return;
         bus_vm_path(vm->definition->uuid, path);
         (void) emit(bus->bus, path);
         for (uint32_t i = 0; i < vm->definition->n_devices; i++) {
@@ -324,6 +326,8 @@ void bus_vm_changed(void *userdata, Vm *vm, int32_t device)
         Bus *bus = userdata;
         char path[BUS_PATH_MAX];
 
+        if (!bus->heard)
+                return;
         if (device < 0) {
                 bus_vm_path(vm->definition->uuid, path);
                 (void) sd_bus_emit_properties_changed(bus->bus, path, BUS_NAME ".VM", "Presence", "Job",

@@ -15,7 +15,8 @@
 
 /* Starting an agent and hearing its HELLO; the device's server has its own time. */
 #define AGENT_USEC (3 * USEC_PER_SEC)
-/* A kernel device's agent that was killed lives on, deaf, for as long as its call hangs in the kernel: with its sockets. */
+/* A kernel device's agent that was killed lives on, deaf, for as long as its call hangs in the kernel: with its sockets. And a
+ * connection that was parked may lead to anything. */
 #define HELLO_USEC USEC_PER_SEC
 /* Whoever had the device before lets it go in a moment: an agent that ends, or a VMM. */
 #define BUSY_USEC  (50 * USEC_PER_MSEC)
@@ -43,11 +44,15 @@ struct Device {
         char agent_path[SOCKET_PATH_MAX + 1];
         int agent_fd;
         LoopIo *agent_io;
+        int parked_fd; /* a connection that a daemon before us has left; -1: none, or it is in use */
+        uint64_t
+                greeting; /* the GREET whose answer is waited for; 0: it is a new connection, and greets us */
         Opening opening;
-        bool tried_agent;       /* in this opening one was started already */
-        LoopTimer *timer;       /* of the opening */
-        LoopTimer *hello_timer; /* kernel: until an agent that was found says something */
-        LoopTimer *busy_timer;  /* kernel: until it is tried again */
+        bool tried_agent; /* in this opening one was started already */
+        LoopTimer *timer; /* of the opening */
+        LoopTimer *
+                hello_timer; /* until an agent that was found says something: kernel, or a parked connection */
+        LoopTimer *busy_timer; /* kernel: until it is tried again */
         uint32_t busy_tries;
         LoopTimer *already_timer; /* it was open when somebody asked for it */
         DeviceOpened opened;
@@ -209,7 +214,7 @@ static void drop_agent(Device *device)
 {
         device->agent_io = loop_io_free(device->agent_io);
         if (device->agent_fd >= 0)
-                (void) close(device->agent_fd);
+                parking_end(device->place.parking, device->agent_fd);
         device->agent_fd = -1;
         device->is_open = device->has_broker = false;
         device->loaded_job[0] = 0;
@@ -218,19 +223,40 @@ static void drop_agent(Device *device)
                 loop_timer_set(device->hello_timer, 0);
 }
 
-static int connect_agent(Device *device)
+static int take_connection(Device *device, int fd)
 {
-        int fd = socket_connect(device->agent_path, SOCK_SEQPACKET), r;
+        int r = loop_io_new(device->place.loop, fd, on_agent, NULL, device, &device->agent_io);
 
-        if (fd < 0)
-                return fd;
-        r = loop_io_new(device->place.loop, fd, on_agent, NULL, device, &device->agent_io);
         if (r < 0) {
-                (void) close(fd);
+                parking_end(device->place.parking, fd);
                 return r;
         }
         device->agent_fd = fd;
         return 0;
+}
+
+/* On a connection that is not new. What is on its way there was said to somebody else: only the answer to this is for us. */
+static int greet_agent(Device *device)
+{
+        AgentPacket packet = {.greet = {.head.type = AGENT_GREET}};
+
+        packet.greet.greeting = device->greeting = parking_number(device->place.parking);
+        return agent_packet_send(device->agent_fd, &packet, -1);
+}
+
+/* By the connection that was parked, or by a new one. */
+static int connect_agent(Device *device)
+{
+        int fd = TAKE_FD(device->parked_fd);
+
+        if (fd >= 0 && take_connection(device, fd) == 0) {
+                if (greet_agent(device) == 0)
+                        return 0;
+                drop_agent(device);
+        }
+        fd = socket_connect(device->agent_path, SOCK_SEQPACKET);
+        device->greeting = 0;
+        return fd < 0 ? fd : take_connection(device, fd);
 }
 
 /* A command that was under way is not answered: `gone` says it all. */
@@ -351,7 +377,10 @@ static void on_hello_timer(void *userdata)
 
         if (device->opening != OPENING_HELLO)
                 return;
-        leave_agent(device);
+        if (device->greeting != 0)
+                drop_agent(device);
+        else
+                leave_agent(device);
         open_step(device);
 }
 
@@ -540,7 +569,8 @@ static void open_step(Device *device)
                 if (connect_agent(device) == 0) {
                         device->opening = OPENING_HELLO;
                         /* One that was started just now may take its time. */
-                        if (device->definition.type == DEVICE_TYPE_VFIO && !device->tried_agent)
+                        if (device->greeting != 0 ||
+                            (device->definition.type == DEVICE_TYPE_VFIO && !device->tried_agent))
                                 loop_timer_set(device->hello_timer, HELLO_USEC);
                         return;
                 }
@@ -613,8 +643,12 @@ void device_open(Device *device, DeviceOpened opened, void *userdata)
 
 static void take_hello(Device *device, const AgentHelloPacket *hello)
 {
-        if (device->opening != OPENING_HELLO)
+        if (device->opening != OPENING_HELLO || hello->greeting != device->greeting)
                 return;
+        loop_timer_set(device->hello_timer, 0);
+        if (hello->greeting == 0)
+                parking_put(device->place.parking, device->agent_fd);
+        device->identity = hello->identity;
         device->files.n = 0;
         if (hello->busy) {
                 /* Whatever it does was asked by a daemon that is no more: nothing can be decided before it has ended, and
@@ -639,8 +673,9 @@ static void take_result(Device *device, const AgentResultPacket *result)
 {
         if (device->opening == OPENING_BUSY) {
                 /* An old command has ended. A new greeting tells what came of it. */
-                drop_agent(device);
-                open_step(device);
+                device->opening = OPENING_HELLO;
+                if (greet_agent(device) < 0)
+                        agent_gone(device, -EIO, "its agent does not take commands");
                 return;
         }
         if (device->opening == OPENING_DEVICE && result->seq == device->open_seq) {
@@ -662,6 +697,9 @@ static void take_result(Device *device, const AgentResultPacket *result)
 
 static void take_packet(Device *device, const AgentPacket *packet, int *fd)
 {
+        /* Whatever comes before it was said to a daemon before us. */
+        if (device->opening == OPENING_HELLO && packet->head.type != AGENT_HELLO)
+                return;
         switch ((AgentPacketType) packet->head.type) {
         case AGENT_HELLO: take_hello(device, &packet->hello); break;
         case AGENT_RESULT: take_result(device, &packet->result); break;
@@ -684,6 +722,7 @@ static void take_packet(Device *device, const AgentPacket *packet, int *fd)
         case AGENT_WANTED: device->listener->wanted(device->userdata, device->index); break;
         case AGENT_FILES: device->files = packet->files; break;
         case AGENT_BROKER:
+        case AGENT_GREET:
         case AGENT_OPEN:
         case AGENT_ATTACH:
         case AGENT_RUN:
@@ -857,7 +896,8 @@ void device_close(Device *device)
         if (device->opening != OPENING_NOT)
                 opening_done(device, -ECANCELED, "closed");
         if (device->agent_fd >= 0 ||
-            (device->definition.type == DEVICE_TYPE_VFIO && connect_agent(device) == 0))
+            ((device->definition.type == DEVICE_TYPE_VFIO || device->parked_fd >= 0) &&
+             connect_agent(device) == 0))
                 tell_to_close(device);
         agent_closed(device);
 }
@@ -880,13 +920,23 @@ static int agent_path(char ret[SOCKET_PATH_MAX + 1], const char *runtime_dir, co
         return 0;
 }
 
+/* For the next daemon, if they are parked. */
+static void leave_connections(Device *device)
+{
+        loop_io_free(device->agent_io);
+        if (device->agent_fd >= 0)
+                parking_leave(device->place.parking, device->agent_fd);
+        if (device->parked_fd >= 0)
+                parking_leave(device->place.parking, device->parked_fd);
+}
+
 Device *device_free(Device *device)
 {
         if (!device)
                 return NULL;
         helper_client_forget(device->place.helper, device);
         vmm_forget_device(device->place.vmm, device);
-        drop_agent(device);
+        leave_connections(device);
         loop_timer_free(device->hello_timer);
         loop_timer_free(device->busy_timer);
         loop_timer_free(device->timer);
@@ -913,6 +963,7 @@ int device_new(const DevicePlace *place, const DeviceDefinition *definition, uin
                            .listener = listener,
                            .userdata = userdata,
                            .agent_fd = -1,
+                           .parked_fd = -1,
                            .supervised = definition_supervises(place->vm, definition),
                            .state = DEVICE_STATE_UNKNOWN};
         memcpy(device->vm, place->vm->uuid, sizeof device->vm);
@@ -922,6 +973,8 @@ int device_new(const DevicePlace *place, const DeviceDefinition *definition, uin
                 memcpy(device->sysfs, definition->sysfs, sizeof device->sysfs);
         device_look(device);
         r = agent_path(device->agent_path, place->runtime_dir, device->vm, definition->id);
+        if (r >= 0)
+                device->parked_fd = parking_take(place->parking, device->agent_path);
         if (r >= 0)
                 r = loop_timer_new(place->loop, on_opening_timer, device, &device->timer);
         if (r >= 0)

@@ -11,6 +11,7 @@
 #include "daemon/definition.h"
 #include "daemon/helper-client.h"
 #include "daemon/loop.h"
+#include "daemon/parking.h"
 #include "daemon/vmm/vmm.h"
 
 typedef struct Device Device;
@@ -38,6 +39,7 @@ typedef struct DevicePlace {
         Vmm *vmm;             /* ... and so does this */
         Loop *loop;
         HelperClient *helper;
+        Parking *parking;
         const char *runtime_dir;
         uint64_t connect_usec;
 } DevicePlace;

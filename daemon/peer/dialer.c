@@ -5,8 +5,10 @@
 
 #include "address.h"
 
+/* A VM may stand still for want of an answer, and be settled as soon as the peer is back: it is not waited for much longer than
+ * it takes. */
 #define FIRST_USEC (50 * USEC_PER_MSEC)
-#define LAST_USEC  (2 * USEC_PER_SEC)
+#define LAST_USEC  (250 * USEC_PER_MSEC)
 
 struct Dialer {
         Loop *loop;

@@ -52,6 +52,7 @@ struct Plugin {
 
         /* The first `n_sent` have been sent; the host is at work on the first. */
         Request *requests;
+        Request *ending; /* those that tell_all() has still to tell */
         uint32_t n_requests, n_sent, next_id;
         uint64_t first_since_usec; /* the host works on the first since then */
         uint32_t n_logs;           /* in this call */
@@ -98,19 +99,23 @@ static Request *pop(Plugin *plugin)
         return request;
 }
 
-/* All that wait, of which none will be answered any more. What they cause may be asked meanwhile, and is not of these. */
+/* All that wait, of which none will be answered any more. What they cause may be asked meanwhile, and is not of these; and who is
+ * told may have others of these forgotten. */
 static void tell_all(Plugin *plugin, PluginEnd end)
 {
-        Request *requests = plugin->requests;
+        Request **last = &plugin->ending;
         char text[sizeof plugin->text];
 
         memcpy(text, plugin->text, sizeof text);
+        while (*last)
+                last = &(*last)->next;
+        *last = plugin->requests;
         plugin->requests = NULL;
         plugin->n_requests = plugin->n_sent = 0;
-        while (requests) {
-                Request *request = requests;
+        while (plugin->ending) {
+                Request *request = plugin->ending;
 
-                requests = request->next;
+                plugin->ending = request->next;
                 tell(plugin, request, end, NULL, text);
                 free(request);
         }
@@ -448,11 +453,17 @@ void plugin_ask(Plugin *plugin, PluginPacket *packet, uint64_t budget_usec, bool
                 loop_timer_soon(plugin->soon);
 }
 
-void plugin_forget(Plugin *plugin, const void *userdata)
+static void forget(Request *requests, const void *userdata)
 {
-        for (Request *request = plugin->requests; request; request = request->next)
+        for (Request *request = requests; request; request = request->next)
                 if (request->userdata == userdata)
                         request->answered = NULL;
+}
+
+void plugin_forget(Plugin *plugin, const void *userdata)
+{
+        forget(plugin->requests, userdata);
+        forget(plugin->ending, userdata);
 }
 
 /* ---- in ------------------------------------------------------------------------------------------------------- */

@@ -28,13 +28,14 @@ void fake_agent_say(FakeAgent *agent, AgentPacket *packet, int fd)
                 fake_agent_hang_up(agent);
 }
 
-static void say_hello(FakeAgent *agent)
+static void say_hello(FakeAgent *agent, uint64_t greeting)
 {
         fake_agent_say(agent,
                        &(AgentPacket){.hello = {.head.type = AGENT_HELLO,
                                                 .opened = agent->opened,
                                                 .flags = FAKE_AGENT_FLAGS,
-                                                .state = (uint32_t) agent->state}},
+                                                .state = (uint32_t) agent->state,
+                                                .greeting = greeting}},
                        -1);
 }
 
@@ -79,6 +80,8 @@ static void on_command(void *userdata)
                 fake_agent_hang_up(agent);
                 return;
         }
+        if (packet.head.type == AGENT_GREET && agent->honest)
+                say_hello(agent, packet.greet.greeting);
         if (packet.head.type != AGENT_OPEN && packet.head.type != AGENT_RUN)
                 return;
         agent->seq = packet.head.type == AGENT_OPEN ? packet.open.seq : packet.run.seq;
@@ -103,7 +106,7 @@ static void on_commander(void *userdata)
         agent->fd = fd;
         MUST(loop_io_new(agent->loop, fd, on_command, NULL, agent, &agent->io) == 0);
         if (agent->honest)
-                say_hello(agent);
+                say_hello(agent, 0);
 }
 
 static void start_agent(FakeAgent *agent, const char *path)

@@ -143,8 +143,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         MUST(definition_parse(definition_text, strlen(definition_text), &definition, error) == 0);
         fake_agent_begin(&w.agent, w.rig.host.loop, w.rig.dir, false, DEVICE_STATE_RUNNING);
         MUST(vmm_new(w.rig.host.loop, w.rig.host.helper, definition, NULL, NULL, &w.vmm) == 0);
-        MUST(device_new(&(DevicePlace){definition, w.vmm, w.rig.host.loop, w.rig.host.helper, w.rig.dir,
-                                       USEC_PER_SEC},
+        MUST(device_new(&(DevicePlace){definition, w.vmm, w.rig.host.loop, w.rig.host.helper,
+                                       w.rig.host.parking, w.rig.dir, USEC_PER_SEC},
                         &definition->devices[0], 0, &listener, &w, &w.device) == 0);
         device_open(w.device, on_opened, &w);
         rig_turn(&w.rig);

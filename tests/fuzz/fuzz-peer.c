@@ -310,7 +310,8 @@ static void world_begin(World *w, char who)
         (void) add_vm(w, second_text, PRESENCE_AWAY);
         MUST(manager_start(w->manager) == 0);
         if (w->dialed) {
-                rig_turn(&w->rig); /* its device is opened */
+                vm_open_devices(vm, false, NULL, NULL);
+                rig_turn(&w->rig);
                 MUST(device_is_open(vm->devices[0]));
                 manager_migrate(w->manager, vm, address, &(JobOptions){}, on_begun, w);
         }

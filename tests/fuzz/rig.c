@@ -50,6 +50,7 @@ void rig_begin_loop(Rig *rig)
         rig->host.config.runtime_dir = rig->dir;
         MUST(loop_new(&rig->host.loop) == 0);
         MUST(loop_timer_new(rig->host.loop, on_turn, rig, &rig->turn) == 0);
+        MUST(parking_new(rig->host.loop, &rig->host.parking) == 0);
         MUST(helper_client_new(rig->host.loop, rig->dir, &rig->host.helper) == 0);
 }
 
@@ -74,6 +75,7 @@ void rig_end(Rig *rig)
         plugins_free(rig->host.plugins);
         store_close(rig->host.store);
         policy_files_deinit(&rig->policies);
+        parking_free(rig->host.parking);
         loop_timer_free(rig->turn);
         loop_free(rig->host.loop);
 }

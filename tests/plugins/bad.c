@@ -269,7 +269,9 @@ MIGMGR_PLUGIN = {
         .match = match,
 #endif
         .describe = describe,
+#ifndef NO_CHECK
         .check = check,
+#endif
         .before = before,
         .after = after,
         .on_error = on_error,

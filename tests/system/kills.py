@@ -100,7 +100,7 @@ class Case:
         self.precopy = "(pre-copy)" in name
         extra = ",pre-copy=on,read-delay=400" if self.precopy else ""
         self.hit, self.killed = threading.Event(), []
-        self.a, self.b = lab.host("a", config=CONFIG), lab.host("b", config=CONFIG)
+        self.a, self.b = self.make_host("a"), self.make_host("b")
         self.relay = Relay(os.path.join(lab.dir, "relay.sock"), self.b.dest)
         self.servers = {}
         for side in ("a", "b"):
@@ -114,6 +114,9 @@ class Case:
         if fault:
             self.servers["b", "d0"].fault("d0", fault)
         self.error = None
+
+    def make_host(self, name):
+        return self.lab.host(name, config=CONFIG)
 
     def definition(self, side):
         return {"name": "set", "uuid": self.uuid, "vmm": {"type": "none"}, "devices": [

@@ -182,12 +182,13 @@ class Host:
         wait_for("helper of " + self.name,
                  lambda: connects(os.path.join(self.runtime, "helper.sock"), socket.SOCK_SEQPACKET))
 
+    def daemon_argv(self):
+        return self.wrap + [self.daemon_program, "--runtime-dir=" + self.runtime, "--state-dir=" + self.state,
+                            "--config=" + self.config, "--bus-address=" + self.bus_address,
+                            "--plugin-host=" + program("migmgr-plugin-host")]
+
     def start_daemon(self, wait=True):
-        self.daemon = Process(self.lab, self.name + "-migmgrd",
-                              self.wrap + [self.daemon_program, "--runtime-dir=" + self.runtime,
-                                           "--state-dir=" + self.state, "--config=" + self.config,
-                                           "--bus-address=" + self.bus_address,
-                                           "--plugin-host=" + program("migmgr-plugin-host")], env=self.env)
+        self.daemon = Process(self.lab, self.name + "-migmgrd", self.daemon_argv(), env=self.env)
         if wait:
             self.wait_ready()
 

@@ -86,6 +86,9 @@ KILLS = ("^(source-daemon in source-(precopy|drain|go)|destination-daemon in des
          "destination-device in destination-(take-in|run-devices)|link in source-(precopy|intake|go)|source-helper in "
          "source-drain|source-daemon in source-back-run|link in destination-promise|destination-daemon in "
          r"destination-promised)( \(.*\))?$")
+# Where the daemon that comes back has most to do, on either way; all states of the blackout are in tests/bench/restarts.
+RESTARTS = ("^(source-daemon in source-(halt|drain|go|back-run)|destination-daemon in destination-(take-in|ready|run-devices)"
+            r"|destination-daemon in (destination-promised|source-go))( \(.*\)|, for long)?$")
 # Under load with sanitizers: what breaks a connection, and agents that copy pages.
 LOAD = "pages by agents: source device"
 # What may be another thing over TCP: connections that are made, that break, and what is under way on them.
@@ -132,6 +135,7 @@ STEPS = [
     Step("crashes", python("crashes.py", "-t", "25"), count_table),
     Step("crashes, QEMU", python("crashes_qemu.py", "-t", "12"), count_table),
     Step("fault loop", python("faultloop.py", "-t", "25"), count_table),
+    Step("restarts", python("restarts.py", RESTARTS), count_table),
     Step("faults, TCP", python("faults.py", "-j", "6", TCP_FAULTS), count_table, env=TCP),
     Step("kills, TCP", python("kills.py", "-j", "4", TCP_KILLS), count_table, env=TCP),
     Step("QEMU, TCP", python("qemu.py", "-j", "4", TCP_QEMU), count_table, env=TCP),
@@ -147,6 +151,7 @@ STEPS = [
     Step("broker, sanitized", python("test_broker.py"), count_unittest, SANITIZED),
     Step("journal", python("test_journal.py"), count_unittest),
     Step("resolve", python("test_resolve.py"), count_unittest),
+    Step("parking, sanitized", python("test_parking.py"), count_unittest, SANITIZED),
     Step("service, sanitized", python("test_service.py"), count_unittest, SANITIZED),
     Step("VFIO guest", python("test_vfio_guest.py"), count_unittest),
     Step("VFIO owned", python("test_vfio_owned.py", "ByHand", "Moves", "Delegated", "Resets", "Kills"), count_unittest),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A host with many VMs: how long it takes to register them, to list them and to start migmgrd anew, what wakes up while
-nothing happens, and what a VM costs in memory.
+nothing happens, and what a VM costs in memory. It is started anew RESTARTS times with its connections to agents parked, and as often
+with none of them: `ready` is when VMs can be listed, `found` when all agents have said how they are, from exec on; medians.
 
 Arguments: number of VMs (1000), devices of each (4). The devices are emulated, a thousand in one process. The last line is
 one JSON object; `holds`: the list takes at most LIST_MSEC, nothing of ours wakes up, and one more VM is registered at the
@@ -14,13 +15,15 @@ import sys
 import time
 
 from bus import Bus
-from lab import Lab, PACE, definition, new_uuid, wait_for
+from keeper import KeptHost
+from lab import Lab, PACE, new_uuid, wait_for
 
 LIST_MSEC = 200
 IDLE_SECONDS = 5
 LAST_TO_FIRST = 3
 DEVICES_IN_A_SERVER = 1000
 SAMPLE = 50  # VMs at either end
+RESTARTS = 5
 
 
 def switches(pid):
@@ -44,12 +47,25 @@ def milliseconds(call):
     return (time.monotonic() - start) * 1000
 
 
+def restart(host, n_open, parked):
+    """Milliseconds until it was ready, and until all devices were found."""
+    wait_for("all connections to be parked", lambda: len(host.daemon.store.names()) == n_open, 60)
+    if not parked:
+        host.daemon.store.close()
+    host.daemon.kill()
+
+    def says(text):
+        wait_for(text, lambda: text in host.daemon.output(), 60)
+        return (time.monotonic() - host.started) * 1000
+    return says("ready, "), says(f"{n_open} of {n_open} devices found again")
+
+
 def measure(n_vms, n_devices, out):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     figures = {"vms": n_vms, "devices": n_devices}
     with Lab() as lab:
-        host = lab.host("host")
+        host = KeptHost(lab, "host", n_vms * n_devices).start()
         ids = [f"d{i}" for i in range(n_devices)]
         a_server = max(1, DEVICES_IN_A_SERVER // n_devices)
         servers = [lab.server(f"s{k}", {f"v{v}{d}": "size=4K" for v in range(k, min(k + a_server, n_vms)) for d in ids})
@@ -92,19 +108,13 @@ def measure(n_vms, n_devices, out):
         figures["idle_wakeups"] = {name: sum(map(switches, pids)) - before[name] for name, pids in ours.items()}
         print(f"woken up in {IDLE_SECONDS} idle seconds: {figures['idle_wakeups']}", file=out, flush=True)
 
-        host.daemon.kill()
-        start = time.monotonic()
-        host.start_daemon(wait=False)
-        wait_for("migmgrd to be ready", lambda: "\nready, " in "\n" + host.daemon.output(), 60)
-        figures["restart_ready_msec"] = round((time.monotonic() - start) * 1000)
-
-        def all_open():
-            status, devices = host.json("devices", f"vm{n_vms - 1:04}")
-            return status == 0 and all(d["Open"] for d in devices) and host.json("devices", "vm0000")[1][0]["Open"]
-        wait_for("all devices to be found again", all_open, 120)
-        figures["restart_found_msec"] = round((time.monotonic() - start) * 1000)
-        print(f"started anew: ready after {figures['restart_ready_msec']} ms, its agents found again after "
-              f"{figures['restart_found_msec']} ms", file=out, flush=True)
+        for parked, name in ((True, "parked"), (False, "by_path")):
+            ready, found = zip(*[restart(host, n_vms * n_devices, parked) for _ in range(RESTARTS)])
+            for what, values in (("ready", ready), ("found", found)):
+                figures[f"restart_{what}_{name}_msec"] = round(statistics.median(values))
+            print(f"started anew, {name}: ready after {figures[f'restart_ready_{name}_msec']} ms, all agents found after "
+                  f"{figures[f'restart_found_{name}_msec']} ms, at best {min(found):.0f}", file=out, flush=True)
+        listed()
         for server in servers:
             server.s.close()
     figures["holds"] = (figures["list_msec"] <= LIST_MSEC * PACE and not any(figures["idle_wakeups"].values())

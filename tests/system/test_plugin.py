@@ -452,6 +452,16 @@ class Bad(Case):
                     self.assertEqual(destination.daemon.output().count("plugin bad (bad.so): "), 1,
                                      destination.daemon.output())
 
+    def test_at_the_source_only_they_refuse_too(self):
+        for where, what in (("match", "crash"), ("describe", "hang"), ("estimate", "wrong-value")):
+            with self.subTest(where=where, what=what):
+                source, destination = self.restart(source=[build(self.lab, "bad", IN=where, DO=what, NO_CHECK=1)])
+                self.assertTrue(self.assert_refused_by("bad")["source"])
+                job = source.migrate("vm", destination)[1]
+                self.assertEqual((job["result"], source.vm("vm")["presence"]), ("refused", "here"), job)
+        self.restart(source=[build(self.lab, "bad", ABI=2)])
+        self.assert_refused_by("bad", "its ABI is 2")
+
     def test_what_can_not_be_loaded(self):
         for defines, text in UNUSABLE:
             with self.subTest(defines=defines):

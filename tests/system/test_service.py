@@ -86,7 +86,7 @@ class Service(unittest.TestCase):
             self.agents = self.host.agents()
 
     def test_a_daemon_without_its_bus_fails(self):
-        """So that it is started again: Restart=on-failure."""
+        """So that it shows in the journal as what it is; it is started again: Restart=always."""
         self.host.bus.kill()
         self.assertEqual(self.host.daemon.p.wait(20 * PACE), 1)
         self.assertTrue(all(is_alive(pid) for pid in self.agents))

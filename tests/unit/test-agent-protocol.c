@@ -11,9 +11,9 @@
 
 #define UUID "01234567-89ab-cdef-0123-456789abcdef"
 
-static const AgentPacketType types[] = {AGENT_OPEN,   AGENT_ATTACH,   AGENT_RUN,  AGENT_STOP,  AGENT_HELLO,
-                                        AGENT_RESULT, AGENT_PROGRESS, AGENT_GONE, AGENT_DIRTY, AGENT_BROKER,
-                                        AGENT_WANTED, AGENT_IDENTITY, AGENT_FILES};
+static const AgentPacketType types[] = {AGENT_OPEN,   AGENT_ATTACH,   AGENT_RUN,   AGENT_STOP,  AGENT_HELLO,
+                                        AGENT_RESULT, AGENT_PROGRESS, AGENT_GONE,  AGENT_DIRTY, AGENT_BROKER,
+                                        AGENT_WANTED, AGENT_IDENTITY, AGENT_FILES, AGENT_GREET};
 
 static void make(AgentPacket *p, AgentPacketType type)
 {
@@ -37,7 +37,10 @@ static void make(AgentPacket *p, AgentPacketType type)
         case AGENT_HELLO:
                 memcpy(p->hello.job, UUID, sizeof UUID);
                 p->hello.state = DEVICE_STATE_MAX - 1;
+                p->hello.identity.n_config = DEVICE_CONFIG_MAX;
+                p->hello.identity.windows = DEVICE_WINDOWS_MAX - 1;
                 break;
+        case AGENT_GREET: p->greet.greeting = 1; break;
         case AGENT_RESULT:
                 p->result.status = -EIO;
                 p->result.from = p->result.to = p->result.state = DEVICE_STATE_MAX - 1;
@@ -110,9 +113,9 @@ static void test_every_packet_comes_as_it_was_sent(void **state)
         }
 }
 
-static void test_there_are_thirteen_types(void **state)
+static void test_there_are_fourteen_types(void **state)
 {
-        static const uint32_t outside[] = {0, AGENT_FILES + 1, 100, INT32_MAX, 0x80000000, UINT32_MAX};
+        static const uint32_t outside[] = {0, AGENT_GREET + 1, 100, INT32_MAX, 0x80000000, UINT32_MAX};
         AgentPacket p, got;
 
         for (size_t i = 0; i < ARRAY_SIZE(outside); i++) {
@@ -176,6 +179,13 @@ static const struct {
         {"a config space that is too long", AGENT_IDENTITY, AT(AgentIdentity, identity.n_config),
          DEVICE_CONFIG_MAX + 1, false},
         {"no such windows", AGENT_IDENTITY, AT(AgentIdentity, identity.windows), DEVICE_WINDOWS_MAX, false},
+        {"greeting without config space", AGENT_HELLO, AT(AgentHelloPacket, identity.n_config), 0, true},
+        {"greeting with too much config space", AGENT_HELLO, AT(AgentHelloPacket, identity.n_config),
+         DEVICE_CONFIG_MAX + 1, false},
+        {"greeting with no such windows", AGENT_HELLO, AT(AgentHelloPacket, identity.windows),
+         DEVICE_WINDOWS_MAX, false},
+        {"asked for a greeting with no number", AGENT_GREET, AT(AgentGreet, greeting), 0, false},
+        {"asked for a greeting", AGENT_GREET, AT(AgentGreet, greeting), UINT64_MAX, true},
         {"no operations", AGENT_RUN, AT(AgentRun, n_ops), 0, false},
         {"one operation", AGENT_RUN, AT(AgentRun, n_ops), 1, true},
         {"most operations", AGENT_RUN, AT(AgentRun, n_ops), DEVICE_PROGRAM_MAX, true},
@@ -293,7 +303,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_packet_comes_as_it_was_sent),
-                cmocka_unit_test(test_there_are_thirteen_types),
+                cmocka_unit_test(test_there_are_fourteen_types),
                 cmocka_unit_test(test_a_packet_of_any_other_length_is_refused),
                 cmocka_unit_test(test_a_packet_that_is_larger_than_any_is_refused),
                 cmocka_unit_test(test_the_magic_is_as_written),

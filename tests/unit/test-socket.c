@@ -52,6 +52,7 @@ static void test_who_listens_is_found_and_named(void **state)
                 const char *path = scratch_path(&scratch, "s");
                 int listener = socket_listen(path, types[i]), near, far;
                 struct stat st;
+                char peer[SOCKET_PATH_MAX + 1];
                 pid_t pid = 0;
                 uid_t uid = (uid_t) -1;
 
@@ -65,6 +66,9 @@ static void test_who_listens_is_found_and_named(void **state)
                 assert_int_equal(socket_peer(far, &pid, &uid), 0);
                 assert_int_equal(pid, getpid());
                 assert_int_equal(uid, getuid());
+                assert_int_equal(socket_peer_path(near, peer), 0);
+                assert_string_equal(peer, path);
+                assert_int_equal(socket_peer_path(far, peer), -ENOTCONN);
                 (void) close(near);
                 (void) close(far);
                 (void) close(listener);
