@@ -295,8 +295,7 @@ class FullDisk(unittest.TestCase):
                 host.daemon.stop()
                 host.start_daemon()
                 self.assertNotIn("history.db cannot be used", host.daemon.output())
-                status, job = a.migrate("vm0", b)
-                self.assertEqual((status, job["result"]), (0, "done"), job)
+                wait_for("another move", lambda: a.migrate("vm0", b)[1].get("result") == "done", 20)
 
 
 class History(unittest.TestCase):
