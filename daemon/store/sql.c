@@ -63,6 +63,15 @@ static void fill_reserve(Sql *sql)
                 (void) unlink(sql->reserve);
 }
 
+/* Whether `r` says that the disk is full, and there is room now. One that is full may say so as an I/O error of the log. */
+static bool give_reserve(const Sql *sql, int r)
+{
+        if ((r != -ENOSPC && r != -EIO) || unlink(sql->reserve) < 0)
+                return false;
+        log_error(NULL, "the state directory's disk is full; a reserve was used up: make room");
+        return true;
+}
+
 /* Runs `write` in a transaction, a second time with the reserve given free when the disk was full. */
 typedef struct Write {
         int (*write)(Db *db, const void *userdata);
@@ -77,12 +86,7 @@ static int transact(Sql *sql, const Write *w)
 {
         int r = db_transact(&sql->db, w->write, w);
 
-        /* A disk that is full may say so as an I/O error of the log. */
-        if ((r == -ENOSPC || r == -EIO) && unlink(sql->reserve) == 0) {
-                log_error(NULL, "the state directory's disk is full; a reserve was used up: make room");
-                r = db_transact(&sql->db, w->write, w);
-        }
-        return r;
+        return give_reserve(sql, r) ? db_transact(&sql->db, w->write, w) : r;
 }
 
 /* Not synced by itself: a record that is written for a VM that stands still does not wait for it, nor for its sync. */
@@ -323,22 +327,40 @@ static int on_commit(void *userdata, sqlite3 *db, const char *name, int pages)
         return SQLITE_OK;
 }
 
+/* What is in the log is read from there as well: a disk without room for it in the database keeps nobody from his VM. */
+static int empty_log(Sql *sql)
+{
+        static const char checkpoint[] = "PRAGMA wal_checkpoint(TRUNCATE)";
+        int r = db_execute(&sql->db, checkpoint);
+
+        if (give_reserve(sql, r))
+                r = db_execute(&sql->db, checkpoint);
+        if (r != -ENOSPC && r != -EIO)
+                return r;
+        log_error(
+                NULL,
+                "the log of the database of records cannot be emptied: %s; make room in the state directory",
+                sql->db.error);
+        return 0;
+}
+
 static int set_up(Sql *sql, const char *dir)
 {
-        /* Nothing is checkpointed behind our back: that would be done by the write that happens to come next, and
-         * that may be one for which a VM stands still. */
+        /* Locked before anything is read: then the log's index is in memory, and needs no file, for which a full disk
+         * has no room. Nothing is checkpointed behind our back: that would be done by the write that happens to come
+         * next, and that may be one for which a VM stands still. */
         int r = db_execute(
                 &sql->db,
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;"
-                "PRAGMA busy_timeout = 2000; PRAGMA main.locking_mode = EXCLUSIVE");
+                "PRAGMA busy_timeout = 2000; PRAGMA main.locking_mode = EXCLUSIVE;"
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0");
 
         (void) sqlite3_wal_hook(sql->db.db, on_commit, sql);
         if (r >= 0)
                 r = db_upgrade(&sql->db, dir, steps, ARRAY_SIZE(steps));
         /* What could be read only, because somebody else writes, is of no use. */
         if (r >= 0)
-                r = db_execute(&sql->db, "BEGIN IMMEDIATE; COMMIT; PRAGMA wal_checkpoint(TRUNCATE)");
-        return r;
+                r = db_execute(&sql->db, "BEGIN IMMEDIATE; COMMIT");
+        return r < 0 ? r : empty_log(sql);
 }
 
 int sql_host_id(Sql *sql, char ret[UUID_TEXT_MAX + 1])
@@ -384,6 +406,12 @@ int sql_open(const char *dir, Sql **ret)
         (void) snprintf(path, sizeof path, "%s/migmgr.db", dir);
         (void) snprintf(sql->reserve, sizeof sql->reserve, "%.4000s/reserve", dir);
         r = db_open(&sql->db, path);
+        if (r >= 0 && sqlite3_db_readonly(sql->db.db, "main") == 1) {
+                /* Its lock would be an I/O error. */
+                (void) snprintf(sql->db.error, sizeof sql->db.error,
+                                "it is readonly: migmgrd may not write to it");
+                r = -EROFS;
+        }
         if (r >= 0)
                 r = set_up(sql, dir);
         if (r < 0) {

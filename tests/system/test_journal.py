@@ -245,6 +245,59 @@ class Start(unittest.TestCase):
         self.assertEqual([j["result"] for j in self.a.json("history")[1]], ["done"])
 
 
+@unittest.skipUnless(os.geteuid() == 0, "only root mounts a disk that can be filled")
+class FullDisk(unittest.TestCase):
+    """A daemon that died, and a disk that has been filled meanwhile."""
+
+    @staticmethod
+    def fill(path):
+        with open(path, "wb", buffering=0) as f:
+            size = 65536
+            while size:
+                try:
+                    f.write(b"\0" * size)
+                except OSError:
+                    size //= 2
+
+    def put_on_full_disk(self, host):
+        """All but the index of a log, which a host that comes up again has not. The name of what fills it."""
+        kept = host.state + ".kept"
+        os.rename(host.state, kept)
+        os.mkdir(host.state)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", host.state], check=True)
+        self.addCleanup(subprocess.run, ["umount", "--lazy", host.state], check=True)
+        for name in os.listdir(kept):
+            if not name.endswith("-shm"):
+                with open(os.path.join(kept, name), "rb") as f, open(os.path.join(host.state, name), "wb") as to:
+                    to.write(f.read())
+        self.fill(os.path.join(host.state, "filler"))
+        return os.path.join(host.state, "filler")
+
+    def test_what_is_in_transit_is_settled_at_start(self):
+        for side in "ab":
+            with self.subTest(side=side), Lab() as lab:
+                (a, b), servers = world(lab)
+                host = a if side == "a" else b
+                servers[0].fault("d", "read:hang")
+                job = a.migctl_start("migrate", "--no-wait", "vm0", b.dest).communicate(timeout=20)[0].strip()
+                wait_for("the drain", lambda: any(j["Phase"] == "drain" for j in a.jobs()))
+                host.daemon.kill()
+                filler = self.put_on_full_disk(host)
+                servers[0].clear()
+                host.start_daemon()
+                self.assertIn("history.db cannot be used", host.daemon.output())
+                wait_for("its end", lambda: a.json("show", job)[1]["state"] == "finished", 20)
+                self.assertEqual(a.json("show", job)[1]["result"], "failed")
+                self.assertEqual(servers[0].states(), {"d": "running"})
+                self.assertEqual((a.vm("vm0")["presence"], b.vm("vm0")["presence"]), ("here", "away"))
+                # What a person does who was told so.
+                os.unlink(filler)
+                host.daemon.stop()
+                host.start_daemon()
+                self.assertNotIn("history.db cannot be used", host.daemon.output())
+                wait_for("another move", lambda: a.migrate("vm0", b)[1].get("result") == "done", 20)
+
+
 class History(unittest.TestCase):
     def test_what_a_dead_daemon_noted_is_told(self):
         with Lab() as lab:

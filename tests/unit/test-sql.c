@@ -64,6 +64,18 @@ static int on_open(const char *path, int flags, int mode)
         return open(path, flags | O_CLOEXEC, mode);
 }
 
+/* SQLite tells of each database that is opened: here is that of records. */
+static sqlite3 *opened;
+
+static int on_opened(sqlite3 *db, const char **ret_error, const struct sqlite3_api_routines *routines)
+{
+        const char *path = sqlite3_db_filename(db, "main");
+
+        if (path && strstr(path, "/migmgr.db"))
+                opened = db;
+        return SQLITE_OK;
+}
+
 static void silent(LogLevel level, const LogAbout *about, const char *text)
 {
 }
@@ -73,7 +85,7 @@ static int set_up_disk(void **state)
         sqlite3_vfs *vfs = sqlite3_vfs_find("unix");
 
         log_set_sink(silent);
-        if (!vfs)
+        if (!vfs || sqlite3_auto_extension((void (*)(void)) on_opened) != SQLITE_OK)
                 return -1;
         (void) vfs->xSetSystemCall(vfs, "open", (sqlite3_syscall_ptr) on_open);
         (void) vfs->xSetSystemCall(vfs, "pread", (sqlite3_syscall_ptr) on_pread);
@@ -548,6 +560,57 @@ static void test_without_any_room_nothing_is_written_and_nothing_lost(void **sta
         rig_deinit(&rig);
 }
 
+/* What a daemon that was killed leaves: records in the log, and no room to bring them into the database. */
+static void test_on_a_full_disk_the_records_are_there_at_start(void **state)
+{
+        char reserve[512];
+
+        for (int room = 0; room < 2; room++) {
+                Rig rig;
+
+                rig_init(&rig);
+                (void) snprintf(reserve, sizeof reserve, "%s", scratch_path(&rig.scratch, "reserve"));
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_NOBODY, false), 0);
+                assert_int_equal(sqlite3_db_config(opened, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL),
+                                 SQLITE_OK);
+                rig.sql = sql_close(rig.sql);
+                rig.history = history_close(rig.history);
+                assert_int_equal(access(scratch_path(&rig.scratch, "migmgr.db-shm"), F_OK), -1);
+                disk.full = room == 0;
+                memcpy(disk.full_until_gone, reserve, sizeof reserve);
+                rig_open(&rig);
+                assert_int_equal(owner_of(&rig, 1), OWNER_NOBODY);
+                disk.full_until_gone[0] = 0;
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), room ? 0 : -ENOSPC);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_on_a_full_disk_history_is_kept_in_memory(void **state)
+{
+        _cleanup_(freep) char *list = NULL, *later = NULL;
+        StoreJob job = {
+                .job = "a", .vm = "", .name = "", .result = "", .summary = "{\"n\":1}", .report = "{}"};
+        Rig rig;
+
+        rig_init(&rig);
+        rig.history = history_close(rig.history);
+        disk.full = true;
+        assert_int_equal(history_open(rig.scratch.dir, &rig.history), 0);
+        assert_int_equal(history_put_job(rig.history, &job), 0);
+        assert_int_equal(history_prune(rig.history, &(StoreLimits){.jobs = 10}, 0), 0);
+        assert_int_equal(history_checkpoint(rig.history, true), 0);
+        assert_int_equal(history_list(rig.history, &(StoreFilter){}, &list), 0);
+        assert_string_equal(list, "[{\"n\":1}]");
+        disk.full = false;
+        rig.history = history_close(rig.history);
+        assert_int_equal(history_open(rig.scratch.dir, &rig.history), 0);
+        assert_int_equal(history_list(rig.history, &(StoreFilter){}, &later), 0);
+        assert_string_equal(later, "[]");
+        rig_deinit(&rig);
+}
+
 static void test_a_disk_that_cannot_be_written_is_said_at_start(void **state)
 {
         Rig rig;
@@ -820,6 +883,8 @@ int main(void)
                 cmocka_unit_test(test_a_name_that_cannot_be_read_is_not_replaced),
                 cmocka_unit_test(test_on_a_full_disk_a_record_takes_the_reserve),
                 cmocka_unit_test(test_without_any_room_nothing_is_written_and_nothing_lost),
+                cmocka_unit_test(test_on_a_full_disk_the_records_are_there_at_start),
+                cmocka_unit_test(test_on_a_full_disk_history_is_kept_in_memory),
                 cmocka_unit_test(test_a_disk_that_cannot_be_written_is_said_at_start),
                 cmocka_unit_test(test_a_file_that_is_no_database_is_said_to_be_damaged),
                 cmocka_unit_test(test_a_damaged_page_is_never_read_as_something_else),
