@@ -30,7 +30,7 @@ static void test_who_judges_is_missing(void **state)
                 json_object_to_json_string_ext(findings,
                                                JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE),
                 "[{\"weight\":\"refusal\",\"device\":\"\",\"property\":\"plugin judge\",\"source\":\"loaded\","
-                "\"destination\":\"not loaded\",\"remedy\":\"install that plugin at the destination too, and start "
+                "\"destination\":\"not loaded\",\"remedy\":\"install that plugin at the destination too, of that version, and start "
                 "migmgrd there anew; or take it out at the source\"}]");
         manifest_deinit(&m);
         json_object_put(findings);
