@@ -200,6 +200,10 @@ bool job_ask_after(Job *job, const HalfEvent *event)
 
 void job_add_plugin_findings(Job *job)
 {
+        json_object *all = json_new_array();
+
         for (uint32_t i = 0; vm_asks_plugins(job->vm) && i < job->n_devices; i++)
-                findings_take(job->vm->views[job->devices[i].vm_index].findings, job->findings);
+                findings_join(job->vm->views[job->devices[i].vm_index].findings, all);
+        findings_take(all, job->findings);
+        json_object_put(all);
 }

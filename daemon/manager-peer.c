@@ -206,14 +206,12 @@ static void inquiry_free(Inquiry *inquiry)
 static void answer_inquiry(Inquiry *inquiry, json_object *findings, const Manifest *mine)
 {
         json_object *message = link_message(MESSAGE_CHECKED, inquiry->job), *report = json_new_object();
-        size_t n = json_object_array_length(findings), more = n > FINDINGS_SENT ? n - FINDINGS_SENT : 0;
-        bool refused = findings_json_first_refusal(findings);
+        size_t n = json_object_array_length(findings);
 
-        if (more > 0)
-                (void) json_object_array_del_idx(findings, FINDINGS_SENT, more);
-        json_add_bool(report, "ok", !refused);
-        json_add(report, "findings", findings);
-        json_add_number(report, "more", (int64_t) more);
+        json_add_bool(report, "ok", !findings_json_first_refusal(findings));
+        json_add(report, "findings", findings_json_first(findings, FINDINGS_SENT));
+        json_add_number(report, "more", n > FINDINGS_SENT ? (int64_t) n - FINDINGS_SENT : 0);
+        json_object_put(findings);
         if (mine)
                 json_add(message, "manifest", manifest_to_json(mine));
         json_add(message, "report", report);
@@ -277,7 +275,7 @@ static void on_plugins_looked(void *userdata)
                 manifest_find(&inquiry->source, device_id(look->vm->devices[look->device]));
         VmDescription description;
 
-        findings_take(view->findings, inquiry->from_them);
+        findings_join(view->findings, inquiry->from_them);
         if (!theirs) {
                 on_plugins_checked(userdata);
                 return;

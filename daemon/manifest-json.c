@@ -383,14 +383,6 @@ void findings_to_json(const Findings *findings, json_object *array)
                                 json_append(array, finding_to_json(&findings->items[i]));
 }
 
-static bool is_among_first(json_object *array, size_t n, json_object *o)
-{
-        for (size_t i = 0; i < n; i++)
-                if (json_object_equal(json_object_array_get_idx(array, i), o))
-                        return true;
-        return false;
-}
-
 static FindingWeight weight_of(json_object *finding)
 {
         JsonReader reader = {.where = "findings"};
@@ -421,27 +413,84 @@ bool findings_json_refuse_for_p2p(json_object *array)
         return findings_json_first_refusal(array);
 }
 
-void findings_take(json_object *from, json_object *array)
+json_object *findings_json_first(json_object *array, size_t most)
+{
+        json_object *first = json_new_array();
+
+        for (FindingWeight weight = 0; weight < FINDING_MAX; weight++)
+                for (size_t i = 0; i < json_object_array_length(array); i++) {
+                        json_object *o = json_object_array_get_idx(array, i);
+
+                        if (weight_of(o) == weight && json_object_array_length(first) < most)
+                                json_append(first, json_object_get(o));
+                }
+        return first;
+}
+
+/* What is in `seen` from then on. */
+static bool was_seen(json_object *seen, json_object *finding)
+{
+        const char *text = json_object_to_json_string_ext(finding, JSON_C_TO_STRING_PLAIN);
+
+        if (json_object_object_get_ex(seen, text, NULL))
+                return true;
+        json_add_bool(seen, text, true);
+        return false;
+}
+
+/* Made printable; NULL: it has not the right form. */
+static json_object *take_finding(json_object *in)
 {
         static const char *const keys[] = {"weight", "device", "property", "source", "destination", "remedy"};
+        JsonReader reader = {.where = "findings"};
+        json_object *o = json_new_object();
+        char text[FINDING_VALUE_MAX * 2];
 
-        size_t ours = json_object_array_length(array);
+        for (size_t k = 0; k < ARRAY_SIZE(keys); k++) {
+                const char *value = json_string(&reader, in, keys[k], true);
 
-        if (!json_object_is_type(from, json_type_array))
-                return;
-        for (size_t i = 0; i < json_object_array_length(from) && i < FINDINGS_MAX; i++) {
-                JsonReader reader = {.where = "findings"};
-                json_object *o = json_new_object(), *in = json_object_array_get_idx(from, i);
-                char text[FINDING_VALUE_MAX * 2];
-
-                for (size_t k = 0; k < ARRAY_SIZE(keys); k++) {
-                        const char *value = json_string(&reader, in, keys[k], true);
-
-                        json_add_string(o, keys[k], log_printable(value ? value : "", text, sizeof text));
-                }
-                if (reader.failed || (int) weight_of(o) < 0 || is_among_first(array, ours, o))
-                        json_object_put(o);
-                else
-                        json_append(array, o);
+                json_add_string(o, keys[k], log_printable(value ? value : "", text, sizeof text));
         }
+        if (!reader.failed)
+                return o;
+        json_object_put(o);
+        return NULL;
+}
+
+/* Those of one weight, of at most `left`, which becomes less. */
+static void take_weight(json_object *from, FindingWeight weight, json_object *seen, uint32_t *left,
+                        json_object *array)
+{
+        for (size_t i = 0; i < json_object_array_length(from) && *left > 0; i++) {
+                json_object *in = json_object_array_get_idx(from, i);
+                json_object *o = weight_of(in) == weight ? take_finding(in) : NULL;
+
+                if (!o || was_seen(seen, o)) {
+                        json_object_put(o);
+                        continue;
+                }
+                json_append(array, o);
+                --*left;
+        }
+}
+
+void findings_take(json_object *from, json_object *array)
+{
+        json_object *seen;
+        uint32_t left = FINDINGS_MAX;
+
+        if (!json_object_is_type(from, json_type_array) || json_object_array_length(from) == 0)
+                return;
+        seen = json_new_object();
+        for (size_t i = 0; i < json_object_array_length(array); i++)
+                (void) was_seen(seen, json_object_array_get_idx(array, i));
+        for (FindingWeight weight = 0; weight < FINDING_MAX; weight++)
+                take_weight(from, weight, seen, &left, array);
+        json_object_put(seen);
+}
+
+void findings_join(json_object *from, json_object *array)
+{
+        for (size_t i = 0; from && i < json_object_array_length(from); i++)
+                json_append(array, json_object_get(json_object_array_get_idx(from, i)));
 }

@@ -28,6 +28,12 @@ json_object *findings_json_first_refusal(json_object *array);
 /* Whether all that is more than a notice, and there is some, is about devices that may write to each other. */
 bool findings_json_refuse_for_p2p(json_object *array);
 
-/* Appends another host's findings, as far as they have the right form; their text made printable. What is in the array
- * already is not said twice: both hosts judge the same manifests. */
+/* At most `most` of an array, in a new one that shares them: what refuses comes first. */
+json_object *findings_json_first(json_object *array, size_t most);
+
+/* Appends another host's findings, as far as they have the right form, at most 4096, what refuses first; their text made printable.
+ * What is in the array already is not said twice: both hosts judge the same manifests. */
 void findings_take(json_object *from, json_object *array);
+
+/* Appends findings of this host's plugins about one device, as they are; NULL: there are none. */
+void findings_join(json_object *from, json_object *array);

@@ -136,6 +136,9 @@ int manifest_add_plugin(ManifestDevice *device, const char *name)
 
         if (!fact_key_is_valid(name))
                 return -EINVAL;
+        for (uint32_t i = 0; i < device->n_plugins; i++)
+                if (streq(device->plugins[i], name))
+                        return 0;
         if (device->n_plugins >= MANIFEST_FACTS_MAX)
                 return -E2BIG;
         plugins = realloc(device->plugins, (device->n_plugins + 1) * sizeof *plugins);

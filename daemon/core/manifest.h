@@ -163,7 +163,7 @@ int manifest_add_fact(ManifestDevice *device, const char *key, const char *value
 /* The value, or NULL when it is not known. */
 const char *manifest_fact(const ManifestDevice *device, const char *key);
 
-/* A plugin says that the device is its. -E2BIG above MANIFEST_FACTS_MAX; -ENOMEM. */
+/* A plugin says that the device is its; said twice it counts once. -E2BIG above MANIFEST_FACTS_MAX; -ENOMEM. */
 int manifest_add_plugin(ManifestDevice *device, const char *name) _must_check_;
 
 /* Whether `text` may be the id of a device: 1 to DEVICE_ID_MAX of [A-Za-z0-9._-]. */

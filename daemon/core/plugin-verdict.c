@@ -72,9 +72,16 @@ PluginVerdict plugin_advice(Side side, Phase phase, PluginEnd end, bool tried)
         return PLUGIN_GO_ON;
 }
 
+/* There is no way back, and what is tried again here is reset when it fails: nobody's word may cost a device its state. */
+static bool is_last_try(HalfState state)
+{
+        return state == DESTINATION_ARRIVE_AGAIN || state == DESTINATION_RUN_AGAIN;
+}
+
 bool plugin_half_asks(const Half *half)
 {
-        return half_job_state(half) == JOB_STATE_RUNNING && acts[half_states[half->state].device];
+        return half_job_state(half) == JOB_STATE_RUNNING && acts[half_states[half->state].device] &&
+               !is_last_try(half->state);
 }
 
 /* What was sent or taken in before it failed can't be sent or taken in again. */

@@ -48,7 +48,8 @@ PluginVerdict plugin_verdict(Phase phase, PluginEnd end);
  * told as it is, and the tables decide. */
 PluginVerdict plugin_advice(Side side, Phase phase, PluginEnd end, bool tried);
 
-/* Whether plugins are asked about what devices do in the half's state: they change their states, and the way is forward. */
+/* Whether plugins are asked about what devices do in the half's state: they change their states, the way is forward, and a device
+ * that fails is not reset for it. */
 bool plugin_half_asks(const Half *half);
 
 /* How a plugin's `advice` is followed: what is asked of a device in the half's state, planned anew from where it is now.

@@ -9,14 +9,18 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+/* Of one CHECK. One would do; all of a thousand devices, with as many names as another host likes, would be told to nobody. */
+#define MISSING_MAX 256
+
 /* A match, with what is known then, and a check. */
 #define LOOK_USEC PLUGIN_HANG_USEC
 
 #define REMEDY_BROKEN                                                                               \
         "see what migmgrd's journal says of it; mend it, or take it out of the plugins' folder on " \
         "that host"
-#define REMEDY_MISSING \
-        "install that plugin at the destination too, and start migmgrd there anew; or take it out at the source"
+#define REMEDY_MISSING                                                                                \
+        "install that plugin at the destination too, of that version, and start migmgrd there anew; " \
+        "or take it out at the source"
 
 /* One plugin in one asking. */
 typedef struct Item {
@@ -319,28 +323,32 @@ static bool has_plugin(const ManifestDevice *device, const char *name)
         return false;
 }
 
-static bool is_loaded(const Plugins *plugins, const char *name)
+/* What keeps the plugin of that name from judging here; NULL: nothing. */
+static const char *why_mute(const Plugins *plugins, const char *name)
 {
-        for (uint32_t i = 0; plugins && i < plugins->n; i++)
-                if (streq(plugin_name(plugins->plugins[i]), name) &&
-                    plugin_hello(plugins->plugins[i])->name[0])
-                        return true;
-        return false;
+        for (uint32_t i = 0; plugins && i < plugins->n; i++) {
+                const PluginHello *hello = plugin_hello(plugins->plugins[i]);
+
+                if (streq(plugin_name(plugins->plugins[i]), name) && hello->name[0])
+                        return hello->functions & PLUGIN_HAS_CHECK ? NULL : "loaded, but it has no check()";
+        }
+        return "not loaded";
 }
 
 void plugins_find_missing(const Plugins *plugins, const ManifestDevice *source, json_object *findings)
 {
-        for (uint32_t i = 0; i < source->n_plugins; i++) {
+        for (uint32_t i = 0; i < source->n_plugins && json_object_array_length(findings) < MISSING_MAX; i++) {
                 char key[FACT_KEY_MAX + 1];
-                const char *judges, *version;
+                const char *judges, *version, *mute;
 
                 (void) snprintf(key, sizeof key, "%.*s.judges", MIGMGR_NAME_MAX, source->plugins[i]);
                 judges = manifest_fact(source, key);
                 (void) snprintf(key, sizeof key, "%.*s.plugin", MIGMGR_NAME_MAX, source->plugins[i]);
                 version = manifest_fact(source, key);
-                if (judges && streq(judges, "yes") && !is_loaded(plugins, source->plugins[i]))
+                mute = judges && streq(judges, "yes") ? why_mute(plugins, source->plugins[i]) : NULL;
+                if (mute)
                         add_finding(findings, source->id, PLUGIN_REFUSE, source->plugins[i],
-                                    version ? version : "loaded", "not loaded", REMEDY_MISSING);
+                                    version ? version : "loaded", mute, REMEDY_MISSING);
         }
 }
 

@@ -185,6 +185,11 @@ class Good(Case):
         self.assert_refused_by("bad", "not loaded")
         self.restart(destination=[plugin])
         self.assertEqual(self.check()[0], 0)
+        mute = build(self.lab, "mute", NO_CHECK=1)
+        self.restart(source=[plugin], destination=[mute])
+        self.assert_refused_by("bad", "it has no check()")
+        self.restart(mute)
+        self.assertEqual(self.check()[0], 0)
 
     def test_who_does_not_judge_need_not(self):
         self.restart(source=["plugins/recorder.so"])

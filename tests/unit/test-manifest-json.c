@@ -4,6 +4,7 @@
  * depth, is taken away or replaced by something of another type, and nothing of the result may be taken. */
 
 #include <stdio.h>
+#include <time.h>
 
 #include "daemon/manifest-json.h"
 #include "test.h"
@@ -565,18 +566,71 @@ static void test_findings_of_another_form_are_left_out_and_text_is_made_printabl
         json_object_put(from);
 }
 
+/* Only the last of what it says tells it from others. */
+static json_object *make_finding(FindingWeight weight, int n)
+{
+        json_object *o = json_new_object();
+        char remedy[FINDING_VALUE_MAX];
+
+        fill(remedy, sizeof remedy, 'r');
+        (void) snprintf(remedy + 100, 32, "%d", n);
+        json_add_string(o, "weight", finding_weight_to_string(weight));
+        json_add_string(o, "device", "d");
+        json_add_string(o, "property", "p");
+        json_add_string(o, "source", "s");
+        json_add_string(o, "destination", "t");
+        json_add_string(o, "remedy", remedy);
+        return o;
+}
+
+/* As many as one may send, beside as many that are known: it takes no time to see that none is said twice. */
 static void test_findings_have_an_end(void **state)
 {
-        json_object *from = json_new_array(), *got = json_new_array(), *one = json_new_array();
-        Finding item = {FINDING_REFUSAL, "d", "p", "s", "t", "r"};
+        json_object *from = json_new_array(), *got = json_new_array();
+        struct timespec begin, now;
 
-        findings_to_json(&(Findings){1, &item}, one);
+        for (int i = 0; i < 4096; i++)
+                json_append(got, make_finding(FINDING_REFUSAL, -1 - i));
         for (int i = 0; i < 5000; i++)
-                json_append(from, json_object_get(json_object_array_get_idx(one, 0)));
+                json_append(from, make_finding(FINDING_REFUSAL, i));
+        assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &begin), 0);
+        findings_take(from, got);
+        assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &now), 0);
+        assert_in_range(now.tv_sec - begin.tv_sec, 0, 2);
+        assert_int_equal(json_object_array_length(got), 2 * 4096);
+        json_object_put(got);
+        json_object_put(from);
+}
+
+static void test_a_finding_said_twice_is_taken_once(void **state)
+{
+        json_object *from = json_new_array(), *got = json_new_array();
+
+        json_append(got, make_finding(FINDING_REFUSAL, 1));
+        for (int i = 0; i < 6; i++)
+                json_append(from, make_finding(FINDING_REFUSAL, i % 3));
+        findings_take(from, got);
+        assert_int_equal(json_object_array_length(got), 3);
+        json_object_put(got);
+        json_object_put(from);
+}
+
+/* However many notices are before it. */
+static void test_a_refusal_is_never_cut_off(void **state)
+{
+        json_object *from = json_new_array(), *got = json_new_array(), *first;
+
+        for (int i = 0; i < 5000; i++)
+                json_append(from, make_finding(FINDING_NOTICE, i));
+        json_append(from, make_finding(FINDING_REFUSAL, 0));
         findings_take(from, got);
         assert_int_equal(json_object_array_length(got), 4096);
-        json_object_put(one);
+        assert_non_null(findings_json_first_refusal(got));
         json_object_put(got);
+        first = findings_json_first(from, 100);
+        assert_int_equal(json_object_array_length(first), 100);
+        assert_ptr_equal(findings_json_first_refusal(first), json_object_array_get_idx(first, 0));
+        json_object_put(first);
         json_object_put(from);
 }
 
@@ -597,6 +651,8 @@ int main(void)
                 cmocka_unit_test(test_findings_of_another_form_are_left_out_and_text_is_made_printable),
                 cmocka_unit_test(test_a_refusal_for_p2p_alone_is_known_as_such),
                 cmocka_unit_test(test_findings_have_an_end),
+                cmocka_unit_test(test_a_finding_said_twice_is_taken_once),
+                cmocka_unit_test(test_a_refusal_is_never_cut_off),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
