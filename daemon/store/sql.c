@@ -17,6 +17,7 @@
 
 struct Sql {
         Db db;
+        bool synced; /* it is known that what is committed is */
         int log_pages;
         char reserve[4096];
 };
@@ -82,22 +83,29 @@ typedef struct Write {
         uint64_t usec;
 } Write;
 
-static int transact(Sql *sql, const Write *w)
+static int transact_now(Sql *sql, const Write *w)
 {
         int r = db_transact(&sql->db, w->write, w);
 
         return give_reserve(sql, r) ? db_transact(&sql->db, w->write, w) : r;
 }
 
+/* Synced, or it fails. */
+static int transact(Sql *sql, const Write *w)
+{
+        int r = sql->synced ? 0 : db_execute(&sql->db, "PRAGMA synchronous = FULL");
+
+        sql->synced = r >= 0;
+        return r < 0 ? r : transact_now(sql, w);
+}
+
 /* Not synced by itself: a record that is written for a VM that stands still does not wait for it, nor for its sync. */
 static int transact_unsynced(Sql *sql, const Write *w)
 {
-        int r = db_execute(&sql->db, "PRAGMA synchronous = NORMAL"), full;
+        int r = db_execute(&sql->db, "PRAGMA synchronous = NORMAL");
 
-        if (r >= 0)
-                r = transact(sql, w);
-        full = db_execute(&sql->db, "PRAGMA synchronous = FULL");
-        return r < 0 ? r : full;
+        sql->synced = false;
+        return r < 0 ? r : transact_now(sql, w);
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------- */
