@@ -296,6 +296,8 @@ class FullDisk(unittest.TestCase):
                 host.start_daemon()
                 self.assertNotIn("history.db cannot be used", host.daemon.output())
                 wait_for("another move", lambda: a.migrate("vm0", b)[1].get("result") == "done", 20)
+
+
 class Contradictions(unittest.TestCase):
     """Records of one VM's jobs of which not all can be the last."""
 
