@@ -67,6 +67,9 @@ static void say(Agent *agent, AgentPacket *packet)
         if (agent->commander_fd < 0)
                 return;
         r = agent_packet_send(agent->commander_fd, packet, -1);
+        /* It has gone. What it said before is read first, to its end: CLOSE may be the last word of one that did not wait. */
+        if (r == -EPIPE || r == -ECONNRESET)
+                return;
         if (r < 0) {
                 log_warning(NULL, "commander does not take a packet: %s", strerror(-r));
                 drop_commander(agent);
@@ -633,7 +636,7 @@ static void on_command(evutil_socket_t socket, short what, void *userdata)
         int fd = -1, r;
 
         r = agent_packet_recv(agent->commander_fd, &packet, &fd);
-        if (r == -EAGAIN)
+        if (r == -EAGAIN || r == -ECONNRESET) /* it has gone, and not read all; what it said is still there */
                 return;
         if (r <= 0) {
                 if (r < 0)

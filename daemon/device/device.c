@@ -895,9 +895,7 @@ void device_close(Device *device)
         device_forget(device);
         if (device->opening != OPENING_NOT)
                 opening_done(device, -ECANCELED, "closed");
-        if (device->agent_fd >= 0 ||
-            ((device->definition.type == DEVICE_TYPE_VFIO || device->parked_fd >= 0) &&
-             connect_agent(device) == 0))
+        if (device->agent_fd >= 0 || connect_agent(device) == 0)
                 tell_to_close(device);
         agent_closed(device);
 }

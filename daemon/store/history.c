@@ -170,14 +170,11 @@ HistoryDb *history_close(HistoryDb *history)
 
 DEFINE_CLEANUP(HistoryDb *, history_close);
 
-/* Not locked for us alone: whoever wants may look at it with other programs. */
-static int open_file(const char *dir, HistoryDb *history)
+static int open_path(const char *dir, const char *path, HistoryDb *history)
 {
-        char path[4096];
         int64_t n;
         int r;
 
-        (void) snprintf(path, sizeof path, "%s/history.db", dir);
         r = db_open(&history->db, path);
         if (r >= 0)
                 r = db_execute(&history->db, "PRAGMA busy_timeout = 2000; PRAGMA journal_mode = WAL;"
@@ -190,6 +187,15 @@ static int open_file(const char *dir, HistoryDb *history)
                 r = db_number(&history->db, "SELECT count(*) FROM (SELECT ended_usec FROM job LIMIT 100)",
                               &n);
         return r;
+}
+
+/* Not locked for us alone: whoever wants may look at it with other programs. */
+static int open_file(const char *dir, HistoryDb *history)
+{
+        char path[4096];
+
+        (void) snprintf(path, sizeof path, "%s/history.db", dir);
+        return open_path(dir, path, history);
 }
 
 /* Under a name that says what it is; the one that was there before makes room. */
@@ -222,9 +228,16 @@ int history_open(const char *dir, HistoryDb **ret)
                 r = open_file(dir, history);
         }
         if (r < 0) {
-                log_error(NULL, "%s/history.db cannot be used: %s", dir, history->db.error);
-                return r;
+                log_error(
+                        NULL,
+                        "%s/history.db cannot be used: %s; what jobs do is kept in memory until migmgrd ends: make "
+                        "room in %s, see that migmgrd may write there, and start it again",
+                        dir, history->db.error, dir);
+                db_close(&history->db);
+                r = open_path(dir, ":memory:", history);
         }
+        if (r < 0)
+                return r;
         *ret = TAKE_PTR(history);
         return 0;
 }

@@ -10,7 +10,8 @@
 
 typedef struct HistoryDb HistoryDb;
 
-/* Opens or makes it in `dir`. One that is damaged is put aside, and begun anew: nobody's VM depends on it. */
+/* Opens or makes it in `dir`. Nobody's VM depends on it: one that is damaged is put aside, and begun anew, and where none can
+ * be used, the disk being full, there is one in memory. Both are logged. */
 int history_open(const char *dir, HistoryDb **ret) _must_check_;
 HistoryDb *history_close(HistoryDb *history);
 const char *history_error(const HistoryDb *history);

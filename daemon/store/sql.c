@@ -17,6 +17,7 @@
 
 struct Sql {
         Db db;
+        bool synced; /* it is known that what is committed is */
         int log_pages;
         char reserve[4096];
 };
@@ -63,6 +64,15 @@ static void fill_reserve(Sql *sql)
                 (void) unlink(sql->reserve);
 }
 
+/* Whether `r` says that the disk is full, and there is room now. One that is full may say so as an I/O error of the log. */
+static bool give_reserve(const Sql *sql, int r)
+{
+        if ((r != -ENOSPC && r != -EIO) || unlink(sql->reserve) < 0)
+                return false;
+        log_error(NULL, "the state directory's disk is full; a reserve was used up: make room");
+        return true;
+}
+
 /* Runs `write` in a transaction, a second time with the reserve given free when the disk was full. */
 typedef struct Write {
         int (*write)(Db *db, const void *userdata);
@@ -73,27 +83,29 @@ typedef struct Write {
         uint64_t usec;
 } Write;
 
-static int transact(Sql *sql, const Write *w)
+static int transact_now(Sql *sql, const Write *w)
 {
         int r = db_transact(&sql->db, w->write, w);
 
-        /* A disk that is full may say so as an I/O error of the log. */
-        if ((r == -ENOSPC || r == -EIO) && unlink(sql->reserve) == 0) {
-                log_error(NULL, "the state directory's disk is full; a reserve was used up: make room");
-                r = db_transact(&sql->db, w->write, w);
-        }
-        return r;
+        return give_reserve(sql, r) ? db_transact(&sql->db, w->write, w) : r;
+}
+
+/* Synced, or it fails. */
+static int transact(Sql *sql, const Write *w)
+{
+        int r = sql->synced ? 0 : db_execute(&sql->db, "PRAGMA synchronous = FULL");
+
+        sql->synced = r >= 0;
+        return r < 0 ? r : transact_now(sql, w);
 }
 
 /* Not synced by itself: a record that is written for a VM that stands still does not wait for it, nor for its sync. */
 static int transact_unsynced(Sql *sql, const Write *w)
 {
-        int r = db_execute(&sql->db, "PRAGMA synchronous = NORMAL"), full;
+        int r = db_execute(&sql->db, "PRAGMA synchronous = NORMAL");
 
-        if (r >= 0)
-                r = transact(sql, w);
-        full = db_execute(&sql->db, "PRAGMA synchronous = FULL");
-        return r < 0 ? r : full;
+        sql->synced = false;
+        return r < 0 ? r : transact_now(sql, w);
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------- */
@@ -217,8 +229,11 @@ static int write_tidy(Db *db, const void *userdata)
 
         return db_run(
                 db,
+                /* the VM's last stays, too, as long as there is an open one that was before it */
                 "DELETE FROM record WHERE peer_acked = 1 AND (job, half) NOT IN"
-                " (SELECT job, half FROM record WHERE peer_acked = 1 ORDER BY created_usec DESC LIMIT ?)",
+                " (SELECT job, half FROM record WHERE peer_acked = 1 ORDER BY created_usec DESC LIMIT ?) AND"
+                " (NOT EXISTS (SELECT 1 FROM record o WHERE o.vm = record.vm AND o.peer_acked = 0) OR"
+                " EXISTS (SELECT 1 FROM record n WHERE n.vm = record.vm AND n.created_usec > record.created_usec))",
                 "i", (int64_t) w->usec);
 }
 
@@ -289,7 +304,9 @@ static void read_record(sqlite3_stmt *stmt, Record *rec)
                         .vmm.start = (uint64_t) sqlite3_column_int64(stmt, 8),
                         .created_usec = (uint64_t) sqlite3_column_int64(stmt, 10),
                         .ended_usec = (uint64_t) sqlite3_column_int64(stmt, 11),
-                        .peer_acked = sqlite3_column_int64(stmt, 12) != 0};
+                        .peer_acked = sqlite3_column_int64(stmt, 12) != 0,
+                        .has_newer = sqlite3_column_int64(stmt, 14) != 0,
+                        .presence = presence_from_string(db_column(stmt, 15))};
         copy(rec->job, sizeof rec->job, db_column(stmt, 0));
         copy(rec->vm, sizeof rec->vm, db_column(stmt, 2));
         copy(rec->peer, sizeof rec->peer, db_column(stmt, 3));
@@ -306,7 +323,9 @@ int sql_each_open_record(Sql *sql, StoreRecord callback, void *userdata)
         r = db_query(
                 &sql->db, &stmt,
                 "SELECT job, half, vm, peer, substr(policy, 1, ?), owner, noway, vmm_pid, vmm_start, boot_id, created_usec,"
-                " ended_usec, peer_acked, reason FROM record WHERE peer_acked = 0 ORDER BY created_usec",
+                " ended_usec, peer_acked, reason, EXISTS (SELECT 1 FROM record n WHERE n.vm = record.vm AND n.job <> record.job AND"
+                " n.created_usec > record.created_usec), (SELECT presence FROM vm WHERE uuid = record.vm) FROM record"
+                " WHERE peer_acked = 0 ORDER BY created_usec",
                 "i", (int64_t) RECORD_POLICY_MAX + 1);
         while (r >= 0 && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
                 read_record(stmt, &rec);
@@ -323,22 +342,40 @@ static int on_commit(void *userdata, sqlite3 *db, const char *name, int pages)
         return SQLITE_OK;
 }
 
+/* What is in the log is read from there as well: a disk without room for it in the database keeps nobody from his VM. */
+static int empty_log(Sql *sql)
+{
+        static const char checkpoint[] = "PRAGMA wal_checkpoint(TRUNCATE)";
+        int r = db_execute(&sql->db, checkpoint);
+
+        if (give_reserve(sql, r))
+                r = db_execute(&sql->db, checkpoint);
+        if (r != -ENOSPC && r != -EIO)
+                return r;
+        log_error(
+                NULL,
+                "the log of the database of records cannot be emptied: %s; make room in the state directory",
+                sql->db.error);
+        return 0;
+}
+
 static int set_up(Sql *sql, const char *dir)
 {
-        /* Nothing is checkpointed behind our back: that would be done by the write that happens to come next, and
-         * that may be one for which a VM stands still. */
+        /* Locked before anything is read: then the log's index is in memory, and needs no file, for which a full disk
+         * has no room. Nothing is checkpointed behind our back: that would be done by the write that happens to come
+         * next, and that may be one for which a VM stands still. */
         int r = db_execute(
                 &sql->db,
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;"
-                "PRAGMA busy_timeout = 2000; PRAGMA main.locking_mode = EXCLUSIVE");
+                "PRAGMA busy_timeout = 2000; PRAGMA main.locking_mode = EXCLUSIVE;"
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0");
 
         (void) sqlite3_wal_hook(sql->db.db, on_commit, sql);
         if (r >= 0)
                 r = db_upgrade(&sql->db, dir, steps, ARRAY_SIZE(steps));
         /* What could be read only, because somebody else writes, is of no use. */
         if (r >= 0)
-                r = db_execute(&sql->db, "BEGIN IMMEDIATE; COMMIT; PRAGMA wal_checkpoint(TRUNCATE)");
-        return r;
+                r = db_execute(&sql->db, "BEGIN IMMEDIATE; COMMIT");
+        return r < 0 ? r : empty_log(sql);
 }
 
 int sql_host_id(Sql *sql, char ret[UUID_TEXT_MAX + 1])
@@ -384,6 +421,12 @@ int sql_open(const char *dir, Sql **ret)
         (void) snprintf(path, sizeof path, "%s/migmgr.db", dir);
         (void) snprintf(sql->reserve, sizeof sql->reserve, "%.4000s/reserve", dir);
         r = db_open(&sql->db, path);
+        if (r >= 0 && sqlite3_db_readonly(sql->db.db, "main") == 1) {
+                /* Its lock would be an I/O error. */
+                (void) snprintf(sql->db.error, sizeof sql->db.error,
+                                "it is readonly: migmgrd may not write to it");
+                r = -EROFS;
+        }
         if (r >= 0)
                 r = set_up(sql, dir);
         if (r < 0) {

@@ -9,7 +9,7 @@ import struct
 import unittest
 
 from keeper import KeptHost
-from lab import TOP, Lab, definition, new_uuid, socket_inodes, wait_for
+from lab import TOP, Lab, definition, is_alive, new_uuid, socket_inodes, wait_for
 
 AGENT_MAGIC = 0x3147414D
 AGENT_HELLO, AGENT_RESULT, AGENT_GREET = 5, 6, 14
@@ -116,6 +116,24 @@ class Parked(Case):
         self.host.wait_ready()
         wait_for("the devices", lambda: all(d["Open"] for d in self.host.devices("vm").values()))
         self.parked(2)
+
+    def test_one_that_nobody_wants_any_more_ends(self):
+        """A check has opened the devices where the VM is to come; that daemon dies before it lets them go."""
+        b = KeptHost(self.lab, "b", self.room).start()
+        server = self.lab.server("there", {"d0": "size=64K", "d1": "size=64K"})
+        self.addCleanup(server.stop)
+        for parked in (True, False):
+            b.register(definition("vm", self.host.vm("vm")["uuid"], server, ["d0", "d1"]), incoming=True)
+            self.assertEqual(self.host.migctl("check", "vm", b.dest)[0], 0)
+            agents = b.agents()
+            self.assertEqual(len(agents), 2)
+            wait_for("parked connections", lambda: len(b.daemon.store.names()) == 2)
+            if not parked:
+                b.daemon.store.close()
+            b.daemon.kill()
+            b.wait_ready()
+            self.assertEqual(b.migctl("unregister", "vm")[0], 0)
+            wait_for("their end", lambda: not any(map(is_alive, agents)))
 
     def test_garbage_is_closed_and_the_agent_found_by_its_path(self):
         for packet in (b"x", b"\0" * 1024, struct.pack("II", AGENT_MAGIC, 99), struct.pack("II", AGENT_MAGIC, 5)):

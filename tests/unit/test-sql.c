@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/syscall.h>
 
 #include "common/file.h"
 #include "common/log.h"
@@ -19,6 +20,7 @@
 static struct {
         bool full, read_only;
         int fail_reads;            /* so many */
+        int syncs;                 /* so many were asked for */
         char full_until_gone[512]; /* a file; there is room when it is not there */
 } disk;
 
@@ -64,6 +66,31 @@ static int on_open(const char *path, int flags, int mode)
         return open(path, flags | O_CLOEXEC, mode);
 }
 
+/* Not among the calls that SQLite lets be replaced, so these are found in the place of the C library's. */
+__attribute__((visibility("default"))) int fsync(int fd)
+{
+        disk.syncs++;
+        return (int) syscall(SYS_fsync, fd);
+}
+
+__attribute__((visibility("default"))) int fdatasync(int fd)
+{
+        disk.syncs++;
+        return (int) syscall(SYS_fdatasync, fd);
+}
+
+/* SQLite tells of each database that is opened: here is that of records. */
+static sqlite3 *opened;
+
+static int on_opened(sqlite3 *db, const char **ret_error, const struct sqlite3_api_routines *routines)
+{
+        const char *path = sqlite3_db_filename(db, "main");
+
+        if (path && strstr(path, "/migmgr.db"))
+                opened = db;
+        return SQLITE_OK;
+}
+
 static void silent(LogLevel level, const LogAbout *about, const char *text)
 {
 }
@@ -73,7 +100,7 @@ static int set_up_disk(void **state)
         sqlite3_vfs *vfs = sqlite3_vfs_find("unix");
 
         log_set_sink(silent);
-        if (!vfs)
+        if (!vfs || sqlite3_auto_extension((void (*)(void)) on_opened) != SQLITE_OK)
                 return -1;
         (void) vfs->xSetSystemCall(vfs, "open", (sqlite3_syscall_ptr) on_open);
         (void) vfs->xSetSystemCall(vfs, "pread", (sqlite3_syscall_ptr) on_pread);
@@ -307,6 +334,39 @@ static void test_what_was_acknowledged_stays_so_and_is_not_open(void **state)
         assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), 0); /* said again, late */
         assert_int_equal(owner_of(&rig, 1), OWNER_UNRECORDED);
         assert_int_equal(owner_of(&rig, 2), OWNER_SOURCE);
+        rig_deinit(&rig);
+}
+
+/* Whoever asks for syncs is turned away. */
+static int allow_no_syncs(void *userdata, int action, const char *pragma, const char *value, const char *name,
+                          const char *trigger)
+{
+        return action == SQLITE_PRAGMA && streq(pragma, "synchronous") && value && streq(value, "FULL")
+                       ? SQLITE_DENY
+                       : SQLITE_OK;
+}
+
+/* An acknowledgement is not synced; should it be impossible to go back from that, no record is said to be durable. */
+static void test_no_record_is_written_unsynced(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        disk.syncs = 0;
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_NOBODY, false), 0);
+        assert_int_equal(disk.syncs, 1);
+        assert_int_equal(sqlite3_set_authorizer(opened, allow_no_syncs, NULL), SQLITE_OK);
+        (void) !sql_ack(rig.sql, make(2, 0, 0).job, SIDE_SOURCE);
+        assert_int_equal(disk.syncs, 1);
+        for (int i = 0; i < 2; i++) {
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), -EIO);
+                assert_true(sql_error(rig.sql)[0] != 0);
+                assert_int_equal(owner_of(&rig, 1), OWNER_NOBODY);
+        }
+        assert_int_equal(sqlite3_set_authorizer(opened, NULL, NULL), SQLITE_OK);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        assert_int_equal(disk.syncs, 2);
         rig_deinit(&rig);
 }
 
@@ -548,6 +608,57 @@ static void test_without_any_room_nothing_is_written_and_nothing_lost(void **sta
         rig_deinit(&rig);
 }
 
+/* What a daemon that was killed leaves: records in the log, and no room to bring them into the database. */
+static void test_on_a_full_disk_the_records_are_there_at_start(void **state)
+{
+        char reserve[512];
+
+        for (int room = 0; room < 2; room++) {
+                Rig rig;
+
+                rig_init(&rig);
+                (void) snprintf(reserve, sizeof reserve, "%s", scratch_path(&rig.scratch, "reserve"));
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_NOBODY, false), 0);
+                assert_int_equal(sqlite3_db_config(opened, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL),
+                                 SQLITE_OK);
+                rig.sql = sql_close(rig.sql);
+                rig.history = history_close(rig.history);
+                assert_int_equal(access(scratch_path(&rig.scratch, "migmgr.db-shm"), F_OK), -1);
+                disk.full = room == 0;
+                memcpy(disk.full_until_gone, reserve, sizeof reserve);
+                rig_open(&rig);
+                assert_int_equal(owner_of(&rig, 1), OWNER_NOBODY);
+                disk.full_until_gone[0] = 0;
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), room ? 0 : -ENOSPC);
+                rig_deinit(&rig);
+        }
+}
+
+static void test_on_a_full_disk_history_is_kept_in_memory(void **state)
+{
+        _cleanup_(freep) char *list = NULL, *later = NULL;
+        StoreJob job = {
+                .job = "a", .vm = "", .name = "", .result = "", .summary = "{\"n\":1}", .report = "{}"};
+        Rig rig;
+
+        rig_init(&rig);
+        rig.history = history_close(rig.history);
+        disk.full = true;
+        assert_int_equal(history_open(rig.scratch.dir, &rig.history), 0);
+        assert_int_equal(history_put_job(rig.history, &job), 0);
+        assert_int_equal(history_prune(rig.history, &(StoreLimits){.jobs = 10}, 0), 0);
+        assert_int_equal(history_checkpoint(rig.history, true), 0);
+        assert_int_equal(history_list(rig.history, &(StoreFilter){}, &list), 0);
+        assert_string_equal(list, "[{\"n\":1}]");
+        disk.full = false;
+        rig.history = history_close(rig.history);
+        assert_int_equal(history_open(rig.scratch.dir, &rig.history), 0);
+        assert_int_equal(history_list(rig.history, &(StoreFilter){}, &later), 0);
+        assert_string_equal(later, "[]");
+        rig_deinit(&rig);
+}
+
 static void test_a_disk_that_cannot_be_written_is_said_at_start(void **state)
 {
         Rig rig;
@@ -656,6 +767,35 @@ static void test_a_version_that_cannot_be_is_damage(void **state)
                 assert_int_equal(sqlite3_close(db), SQLITE_OK);
                 assert_int_equal(sql_open(rig.scratch.dir, &rig.sql), -EUCLEAN);
         }
+        rig_deinit(&rig);
+}
+
+/* A VM's last job, which nobody asks about any more, says that an open one was before it, however long that stays open. */
+static void test_an_open_record_knows_of_a_newer_job(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(sql_put_vm(rig.sql, VM, "{}", PRESENCE_HERE), 0);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_false(rig.records[0].has_newer);
+        assert_int_equal(put(&rig, 2, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_true(rig.records[0].has_newer);
+        assert_false(rig.records[1].has_newer);
+        assert_int_equal(rig.records[1].presence, PRESENCE_HERE);
+        assert_int_equal(put(&rig, 2, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        assert_int_equal(sql_ack(rig.sql, make(2, 0, 0).job, SIDE_SOURCE), 0);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        tidy(&rig, 0);
+        rig_reopen(&rig);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.n, 1);
+        assert_true(rig.records[0].has_newer);
+        assert_int_equal(sql_delete_vm(rig.sql, VM), 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.records[0].presence, PRESENCE_INVALID);
         rig_deinit(&rig);
 }
 
@@ -810,6 +950,7 @@ int main(void)
                 cmocka_unit_test(test_the_halves_of_a_job_are_two_records),
                 cmocka_unit_test(test_a_record_is_the_same_after_a_restart),
                 cmocka_unit_test(test_what_was_acknowledged_stays_so_and_is_not_open),
+                cmocka_unit_test(test_no_record_is_written_unsynced),
                 cmocka_unit_test(test_presence_changes_with_the_record_or_not_at_all),
                 cmocka_unit_test(test_a_vm_is_replaced_and_forgotten),
                 cmocka_unit_test(test_a_quarantine_outlives_a_restart_and_ends_with_the_vm),
@@ -820,12 +961,15 @@ int main(void)
                 cmocka_unit_test(test_a_name_that_cannot_be_read_is_not_replaced),
                 cmocka_unit_test(test_on_a_full_disk_a_record_takes_the_reserve),
                 cmocka_unit_test(test_without_any_room_nothing_is_written_and_nothing_lost),
+                cmocka_unit_test(test_on_a_full_disk_the_records_are_there_at_start),
+                cmocka_unit_test(test_on_a_full_disk_history_is_kept_in_memory),
                 cmocka_unit_test(test_a_disk_that_cannot_be_written_is_said_at_start),
                 cmocka_unit_test(test_a_file_that_is_no_database_is_said_to_be_damaged),
                 cmocka_unit_test(test_a_damaged_page_is_never_read_as_something_else),
                 cmocka_unit_test(test_a_second_daemon_on_the_same_records_is_turned_away),
                 cmocka_unit_test(test_a_database_of_a_newer_migmgr_is_left_alone),
                 cmocka_unit_test(test_a_version_that_cannot_be_is_damage),
+                cmocka_unit_test(test_an_open_record_knows_of_a_newer_job),
                 cmocka_unit_test(test_the_first_schema_becomes_this_one),
                 cmocka_unit_test(test_the_second_schema_becomes_this_one),
                 cmocka_unit_test(test_the_third_schema_becomes_this_one),
