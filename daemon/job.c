@@ -207,6 +207,7 @@ static void on_recorded(void *userdata, int status, const char *text)
         Write *write = userdata;
         Job *job = write->job;
 
+        job->n_writes--;
         if (status < 0) {
                 (void) snprintf(job->record_text, sizeof job->record_text, "%s", text);
                 log_error(LOG_ABOUT(.vm = job->vm_name, .job = job->id),
@@ -280,6 +281,7 @@ static void write_record(Job *job, const HalfEffect *effect)
         }
         if (effect->owner == OWNER_DONE)
                 presence = job_side(job) == SIDE_SOURCE ? PRESENCE_AWAY : PRESENCE_HERE;
+        job->n_writes++;
         store_put_record(job->host->store, &record, presence, on_recorded, write);
 }
 
@@ -429,7 +431,8 @@ static void finish(Job *job)
         /* A VM that is in doubt, or still ends, stays in hand: see vm_set_job() in the states behind this one. */
         if (!job->half->check_only)
                 job_note_end(job);
-        if (job->vm)
+        /* A newer one of the VM may be about to be taken up. */
+        if (job->vm && job->vm->job == job)
                 vm_end_job(job->vm);
         job->hooks->finished(job->userdata, job);
 }

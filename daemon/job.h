@@ -115,6 +115,7 @@ struct Job {
         uint64_t vmm_done_bytes, vmm_total_bytes;
         Fence *fence; /* that runs, or has run last */
         uint32_t fence_step;
+        uint32_t n_writes; /* of its record, that have not ended */
         char fence_text[JSON_TEXT_MAX];
         char vmm_text[JSON_TEXT_MAX], peer_text[JSON_TEXT_MAX], record_text[JSON_TEXT_MAX];
         json_object *findings;               /* of check, from both sides */

@@ -462,9 +462,11 @@ static void take_prepare(Caller *caller, const char *id, json_object *body)
 
 /* ---- messages to the destination ----------------------------------------------------------------------------- */
 
-/* About a job that nobody here has a record of, nothing can be said. */
-static void take_unknown(Link *link, Message type, const char *job)
+/* About a job that nobody here has a record of, nothing can be said; of one that is left alone, not even that. */
+static void take_unknown(const Manager *manager, Link *link, Message type, const char *job)
 {
+        if (manager_has_pickup(manager, job))
+                return;
         if (type == MESSAGE_ASK || type == MESSAGE_GO || type == MESSAGE_ABORT || type == MESSAGE_END ||
             type == MESSAGE_DONE)
                 link_send(link, link_message(MESSAGE_UNKNOWN, job));
@@ -484,7 +486,7 @@ static void on_caller_message(void *userdata, Link *link, Message type, const ch
         else if (type == MESSAGE_PREPARE)
                 take_prepare(caller, id, body);
         else
-                take_unknown(link, type, id);
+                take_unknown(caller->manager, link, type, id);
 }
 
 static void on_control(void *userdata, int fd)

@@ -14,7 +14,7 @@ struct Pickup {
         Manager *manager;
         Record record;
         char *policy; /* the record's */
-        bool superseded;
+        bool superseded, contradicted;
         VmmSight sight;
         Pickup *next;
 };
@@ -223,6 +223,14 @@ static void pickup_free(Pickup *pickup)
         free(pickup);
 }
 
+static bool are_all_known(const Manager *manager)
+{
+        for (const Pickup *p = manager->pickups; p; p = p->next)
+                if (!p->contradicted)
+                        return false;
+        return true;
+}
+
 /* Only when every job is known again may a peer ask about one: "never heard of it" would be a lie. */
 static void pickup_done(Pickup *pickup)
 {
@@ -233,7 +241,7 @@ static void pickup_done(Pickup *pickup)
                 p = &(*p)->next;
         *p = pickup->next;
         pickup_free(pickup);
-        if (!manager->pickups && manager_listen(manager) < 0)
+        if (are_all_known(manager) && manager_listen(manager) < 0)
                 log_error(NULL, "no VM can come here; start migmgrd again when that has been put right");
 }
 
@@ -262,8 +270,12 @@ static json_object *pickup_to_json(const Pickup *pickup)
         json_add_string(o, "state", "restoring");
         json_add_string(o, "owner", owner_to_string(record->owner));
         json_add_number(o, "created_usec", (int64_t) record->created_usec);
-        json_add_string(error, "text",
-                        "migmgrd was started again, and is finding out where devices and VMM are; ask again");
+        json_add_string(
+                error, "text",
+                pickup->contradicted
+                        ? "another job's record says that it has the same VM in hand: this one is left alone, "
+                          "see docs/in-doubt.md"
+                        : "migmgrd was started again, and is finding out where devices and VMM are; ask again");
         json_add(o, "error", error);
         return o;
 }
@@ -274,12 +286,24 @@ void manager_list_pickups(const Manager *manager, json_object *array)
                 json_append(array, pickup_to_json(p));
 }
 
-json_object *manager_show_pickup(Manager *manager, const char *job)
+static const Pickup *find_pickup(const Manager *manager, const char *job)
 {
         for (const Pickup *p = manager->pickups; p; p = p->next)
                 if (streq(p->record.job, job))
-                        return pickup_to_json(p);
+                        return p;
         return NULL;
+}
+
+json_object *manager_show_pickup(Manager *manager, const char *job)
+{
+        const Pickup *pickup = find_pickup(manager, job);
+
+        return pickup ? pickup_to_json(pickup) : NULL;
+}
+
+bool manager_has_pickup(const Manager *manager, const char *job)
+{
+        return find_pickup(manager, job) != NULL;
 }
 
 static void take_up(void *userdata)
@@ -307,10 +331,12 @@ static void take_up(void *userdata)
                          !sight->lives ? "is gone"
                          : sight->runs ? "runs"
                                        : "stands");
+                Dialer *dialer = NULL;
+
                 manager_add_job(manager, job);
-                job_start(job, false);
                 if (job_side(job) == SIDE_SOURCE)
-                        (void) manager_dialer(manager, job->peer);
+                        dialer = manager_dialer(manager, job->peer);
+                job_start(job, dialer && dialer_is_up(dialer));
         }
         pickup_done(pickup);
 }
@@ -348,32 +374,49 @@ static void pick_up(Pickup *pickup)
         vm_open_devices(vm, true, on_pickup_devices, pickup);
 }
 
-/* By the clock, which may have been set back; but a job that has not ended is newer than one that has. */
-static bool has_newer(const Pickup *pickup, const Pickup *list)
+/* Nobody else gets the VM either. */
+static void stay_out(const Pickup *pickup)
 {
-        for (const Pickup *p = list; p; p = p->next)
-                if (p != pickup && streq(p->record.vm, pickup->record.vm) &&
-                    (p->record.created_usec > pickup->record.created_usec ||
-                     !owner_is_final(p->record.owner)))
-                        return true;
-        return false;
+        Vm *vm = manager_find_uuid(pickup->manager, pickup->record.vm);
+
+        if (vm)
+                vm->awaits_job = true;
 }
 
-/* Two jobs that both have a VM in hand nobody can have begun: what the database says of who runs it is worth nothing. */
-static int check_pickups(const Manager *manager)
+/* By the clock, which may have been set back; but a job that has not ended is newer than one that has, and where the VM is says
+ * its presence, which changes with `done`. */
+static bool is_superseded(const Pickup *pickup, const Pickup *list)
 {
-        for (const Pickup *p = manager->pickups; p; p = p->next)
-                for (const Pickup *other = p->next; other; other = other->next) {
+        const Record *record = &pickup->record;
+        Presence left = record->owner == OWNER_ABORTED ? PRESENCE_HERE : PRESENCE_AWAY;
+
+        /* It was taken back, or nothing newer could have begun; and then its disk was full. */
+        if (record->owner == OWNER_SOURCE)
+                return record->has_newer;
+        if (!owner_is_final(record->owner))
+                return false;
+        for (const Pickup *p = list; p; p = p->next)
+                if (p != pickup && streq(p->record.vm, record->vm) && !owner_is_final(p->record.owner))
+                        return true;
+        return record->has_newer ||
+               (record->side == SIDE_SOURCE && (int) record->presence >= 0 && record->presence != left);
+}
+
+/* Two jobs that both have a VM in hand nobody can have begun: what the records say of who runs it is worth nothing. No other
+ * VM must suffer for that. */
+static void find_contradictions(const Manager *manager)
+{
+        for (Pickup *p = manager->pickups; p; p = p->next)
+                for (Pickup *other = p->next; other; other = other->next) {
                         if (p->superseded || other->superseded || !streq(p->record.vm, other->record.vm))
                                 continue;
+                        p->contradicted = other->contradicted = true;
                         log_error(
                                 LOG_ABOUT(.vm = p->record.vm, .job = p->record.job),
-                                "the records say that job %s has the same VM in hand: the database in %s is "
-                                "damaged, put back a copy that is not",
+                                "the records say that job %s has the same VM in hand: the database in %s is damaged; both are "
+                                "left alone, see docs/in-doubt.md",
                                 other->record.job, manager->host->config.state_dir);
-                        return -EUCLEAN;
                 }
-        return 0;
 }
 
 /* Jobs first: whose VMs are theirs. */
@@ -384,9 +427,8 @@ int manager_start(Manager *manager)
         int r = store_each_open_record(store, take_record, manager);
 
         for (Pickup *p = manager->pickups; p; p = p->next)
-                p->superseded = owner_is_final(p->record.owner) && has_newer(p, manager->pickups);
-        if (r >= 0)
-                r = check_pickups(manager);
+                p->superseded = is_superseded(p, manager->pickups);
+        find_contradictions(manager);
         manager->n_finding = 1;
         if (r >= 0)
                 r = store_each_vm(store, take_vm, manager);
@@ -399,9 +441,12 @@ int manager_start(Manager *manager)
         manager_look_at_files(manager);
         for (Pickup *p = manager->pickups; p; p = next) {
                 next = p->next;
-                pick_up(p);
+                if (p->contradicted)
+                        stay_out(p);
+                else
+                        pick_up(p);
         }
         on_found(manager, NULL);
         parking_clear(manager->host->parking);
-        return manager->pickups || manager->n_listeners > 0 ? 0 : manager_listen(manager);
+        return !are_all_known(manager) || manager->n_listeners > 0 ? 0 : manager_listen(manager);
 }

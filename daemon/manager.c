@@ -564,7 +564,7 @@ static void forget_old_jobs(Manager *manager)
                 n += job->closed && job->finished;
         for (Job *job = manager->jobs, *next; job && n > JOBS_KEEP; job = next) {
                 next = job->next;
-                if (!job->closed || !job->finished)
+                if (!job->closed || !job->finished || job->n_writes > 0)
                         continue;
                 json = job_summary(job);
                 manager_add_history(manager, job->id,

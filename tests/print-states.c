@@ -34,6 +34,7 @@ static const char *const when_names[] = {
         "not linked",
         "fence",
         "not seen to run again",
+        "its record is durable",
 };
 _Static_assert(1 << ARRAY_SIZE(when_names) == WHEN_MAX, "a condition has no name");
 

@@ -88,7 +88,8 @@ int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devic
                 half->state = row->to;
                 half->owner = owner;
                 half->noway = noway;
-                half->vmm_gone = !sight->vmm_lives;
+                half->vmm_gone = !sight->vmm_lives &&
+                                 !sight->superseded; /* what became of it since is no matter of this job */
                 half->vmm_resumed = side == SIDE_SOURCE && sight->vmm_runs;
                 /* What the process before knew is forgotten: the worst is assumed. */
                 half->drained = side == SIDE_SOURCE;

@@ -87,7 +87,10 @@ static const HalfRow rows[] = {
 
         /* rule 1: durable first, then GO. A write that failed may be durable all the same, but no GO was sent: the
          * source may take the VM back as soon as `aborted` is durable */
-        {IN(SOURCE_NOBODY), HALF_REACHED, .next = SOURCE_GO},
+        {IN(SOURCE_NOBODY), HALF_REACHED, .when = WHEN_NOWAY, .next = SOURCE_GO},
+        {IN(SOURCE_NOBODY), HALF_REACHED, .when = WHEN_NOT_RESUMED, .next = SOURCE_GO},
+        /* somebody has had its VMM run again while that was written: the copy is stale, and no GO was sent */
+        {IN(SOURCE_NOBODY), HALF_REACHED, .next = SOURCE_ABORT, .cause = HALF_CAUSE_VMM_RESUMED},
         {IN(SOURCE_NOBODY), HALF_FAILED, .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
          .cause = HALF_CAUSE_FAILED},
         {IN(SOURCE_NOBODY), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
@@ -97,14 +100,17 @@ static const HalfRow rows[] = {
         {SOURCE_TRANSIT, SAID(STARTED), .next = SOURCE_DONE},
         {SOURCE_TRANSIT, SAID(READY), .when = WHEN_CANCELLED | WHEN_VMM_LIVES, .next = HALF_STAY,
          .send = MESSAGE_ABORT},
-        {SOURCE_TRANSIT, SAID(READY), .next = HALF_STAY, .send = MESSAGE_GO},
+        {SOURCE_TRANSIT, SAID(READY), .when = WHEN_NOWAY, .next = HALF_STAY, .send = MESSAGE_GO},
+        {SOURCE_TRANSIT, SAID(READY), .when = WHEN_NOT_RESUMED, .next = HALF_STAY, .send = MESSAGE_GO},
+        /* it stands there, and it runs here, though nobody has allowed that: the copy is stale */
+        {SOURCE_TRANSIT, SAID(READY), .when = WHEN_VMM_LIVES, .next = HALF_STAY, .send = MESSAGE_ABORT},
         /* rule 4: only on the promise */
         {SOURCE_TRANSIT, SAID(NOTSTARTED), .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT,
          .cause = HALF_CAUSE_PEER},
         /* rule 3: the VM died here, the copy there is the best there is */
         {SOURCE_TRANSIT, SAID(NOTSTARTED), .when = WHEN_COPY, .next = SOURCE_GO},
         {SOURCE_TRANSIT, SAID(NOTSTARTED), .when = WHEN_NO_COPY, .next = SOURCE_LOST,
-         .cause = HALF_CAUSE_PEER},
+         .cause = HALF_CAUSE_PEER, .acked = true},
         {SOURCE_TRANSIT, SAID(MAYBE), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER},
         {SOURCE_TRANSIT, SAID(UNKNOWN), .next = SOURCE_DOUBT, .cause = HALF_CAUSE_PEER}, /* rule 7 */
         {SOURCE_TRANSIT, HALF_VMM_RESUMED, .next = SOURCE_DOUBT, .cause = HALF_CAUSE_VMM_RESUMED},
@@ -192,8 +198,9 @@ static const HalfRow rows[] = {
         {IN(SOURCE_UNLOG), HALF_REACHED, .next = SOURCE_END},
 
         /* vCPUs and devices read running: END, until it is answered */
-        {IN(SOURCE_END), SAID(ENDED), .next = SOURCE_OVER, .acked = true},
-        {IN(SOURCE_END), SAID(UNKNOWN), .next = SOURCE_OVER, .acked = true},
+        /* a record that still says `source` would be taken up again after the VM has moved */
+        {IN(SOURCE_END), SAID(ENDED), .when = WHEN_RECORDED, .next = SOURCE_OVER, .acked = true},
+        {IN(SOURCE_END), SAID(UNKNOWN), .when = WHEN_RECORDED, .next = SOURCE_OVER, .acked = true},
         {IN(SOURCE_END), HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_END},
         {IN(SOURCE_END), HALF_FAILED, .next = HALF_STAY},
         {IN(SOURCE_END), HALF_DEADLINE, .next = SOURCE_END},
@@ -201,12 +208,12 @@ static const HalfRow rows[] = {
         /* the source's VMM is dead and owner=nobody was not written (rule 5) */
         {IN(SOURCE_ORPHAN), SAID(READY), .when = WHEN_SEALED, .next = SOURCE_NOBODY},
         {IN(SOURCE_ORPHAN), SAID(NOTSTARTED), .when = WHEN_NO_COPY, .next = SOURCE_LOST,
-         .cause = HALF_CAUSE_PEER},
+         .cause = HALF_CAUSE_PEER, .acked = true},
         {IN(SOURCE_ORPHAN), HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_ASK},
         {IN(SOURCE_ORPHAN), HALF_DEADLINE, .next = SOURCE_ORPHAN},
 
         /* ... or it died on the way back. Where there is no copy, nothing is left to decide: it does not matter what it did */
-        {IN(SOURCE_UNSEEN), SAID(NOTSTARTED), .when = WHEN_NO_COPY, .next = SOURCE_LOST},
+        {IN(SOURCE_UNSEEN), SAID(NOTSTARTED), .when = WHEN_NO_COPY, .next = SOURCE_LOST, .acked = true},
         {IN(SOURCE_UNSEEN), HALF_LINKED, .next = HALF_STAY, .send = MESSAGE_ASK},
         {IN(SOURCE_UNSEEN), HALF_DEADLINE, .next = SOURCE_UNSEEN},
 };

@@ -292,6 +292,8 @@ static const HalfRestore restores[] = {
         /*                              superseded lives runs complete device_ran */
         {SIDE_SOURCE, OWNER_DONE,                1,   -1,   -1,   -1,   -1,  SOURCE_CLOSE},
         {SIDE_SOURCE, OWNER_ABORTED,             1,   -1,   -1,   -1,   -1,  SOURCE_END},
+        /* it had ended, on a full disk, or no newer job could have begun */
+        {SIDE_SOURCE, OWNER_SOURCE,              1,   -1,   -1,   -1,   -1,  SOURCE_END},
         /* never goes on: it may have resumed by itself in between (rule 5) */
         {SIDE_SOURCE, OWNER_SOURCE,             -1,    1,   -1,   -1,   -1,  SOURCE_ABORT},
         {SIDE_SOURCE, OWNER_SOURCE,             -1,    0,   -1,   -1,   -1,  SOURCE_ORPHAN},

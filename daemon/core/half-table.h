@@ -70,7 +70,8 @@ enum {
         WHEN_UNLINKED = 1 << 24,     /* there is no control connection */
         WHEN_FENCE = 1 << 25,        /* a command is configured that fences the destination */
         WHEN_NOT_RESUMED = 1 << 26,  /* this process has not seen the source's vCPUs run again */
-        WHEN_MAX = 1 << 27,
+        WHEN_RECORDED = 1 << 27,     /* the state's record is durable */
+        WHEN_MAX = 1 << 28,
 };
 
 /* `next` of a row that leaves the half where it is, in the same barrier. */

@@ -629,6 +629,7 @@ static bool holds(const Step *s, uint32_t when)
         case WHEN_FENCE: return s->plan->fence;
         case WHEN_NOT_RESUMED: return !half->vmm_resumed;
         case WHEN_HELD: return half->held;
+        case WHEN_RECORDED: return half->owner == desc(s)->record && !half->owner_unsure;
         }
         return false;
 }

@@ -229,8 +229,11 @@ static int write_tidy(Db *db, const void *userdata)
 
         return db_run(
                 db,
+                /* the VM's last stays, too, as long as there is an open one that was before it */
                 "DELETE FROM record WHERE peer_acked = 1 AND (job, half) NOT IN"
-                " (SELECT job, half FROM record WHERE peer_acked = 1 ORDER BY created_usec DESC LIMIT ?)",
+                " (SELECT job, half FROM record WHERE peer_acked = 1 ORDER BY created_usec DESC LIMIT ?) AND"
+                " (NOT EXISTS (SELECT 1 FROM record o WHERE o.vm = record.vm AND o.peer_acked = 0) OR"
+                " EXISTS (SELECT 1 FROM record n WHERE n.vm = record.vm AND n.created_usec > record.created_usec))",
                 "i", (int64_t) w->usec);
 }
 
@@ -301,7 +304,9 @@ static void read_record(sqlite3_stmt *stmt, Record *rec)
                         .vmm.start = (uint64_t) sqlite3_column_int64(stmt, 8),
                         .created_usec = (uint64_t) sqlite3_column_int64(stmt, 10),
                         .ended_usec = (uint64_t) sqlite3_column_int64(stmt, 11),
-                        .peer_acked = sqlite3_column_int64(stmt, 12) != 0};
+                        .peer_acked = sqlite3_column_int64(stmt, 12) != 0,
+                        .has_newer = sqlite3_column_int64(stmt, 14) != 0,
+                        .presence = presence_from_string(db_column(stmt, 15))};
         copy(rec->job, sizeof rec->job, db_column(stmt, 0));
         copy(rec->vm, sizeof rec->vm, db_column(stmt, 2));
         copy(rec->peer, sizeof rec->peer, db_column(stmt, 3));
@@ -318,7 +323,9 @@ int sql_each_open_record(Sql *sql, StoreRecord callback, void *userdata)
         r = db_query(
                 &sql->db, &stmt,
                 "SELECT job, half, vm, peer, substr(policy, 1, ?), owner, noway, vmm_pid, vmm_start, boot_id, created_usec,"
-                " ended_usec, peer_acked, reason FROM record WHERE peer_acked = 0 ORDER BY created_usec",
+                " ended_usec, peer_acked, reason, EXISTS (SELECT 1 FROM record n WHERE n.vm = record.vm AND n.job <> record.job AND"
+                " n.created_usec > record.created_usec), (SELECT presence FROM vm WHERE uuid = record.vm) FROM record"
+                " WHERE peer_acked = 0 ORDER BY created_usec",
                 "i", (int64_t) RECORD_POLICY_MAX + 1);
         while (r >= 0 && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
                 read_record(stmt, &rec);

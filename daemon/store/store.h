@@ -31,6 +31,9 @@ typedef struct Record {
         uint64_t created_usec, ended_usec; /* CLOCK_REALTIME; 0: not ended */
         bool peer_acked;
         char reason[256]; /* why it ended so */
+        /* Only read: the VM has had a job that was made later; and where it is, if it is registered. */
+        bool has_newer;
+        Presence presence;
 } Record;
 
 /* `status`: 0, or a negative errno: then it may be on disk, or not. `text` for people. */

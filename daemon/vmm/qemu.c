@@ -582,10 +582,11 @@ static void see(Vmm *vmm, const ProcessId *was, VmmSeen seen, void *userdata)
 {
         Qemu *q = (Qemu *) vmm;
 
-        if (was->pid > 0 && q->pidfd < 0 && qemu_watch(q, was) < 0) {
+        /* Whoever answers at the monitor, it is not the VM of that record. It may be watched already: its devices were asked for. */
+        if (was->pid > 0 &&
+            (q->pidfd < 0 ? qemu_watch(q, was) < 0 : !process_id_equal(&q->vmm.process, was))) {
                 vmm->asked = false;
-                seen(userdata,
-                     &(VmmSight){}); /* whoever answers at the monitor, it is not the VM of that record */
+                seen(userdata, &(VmmSight){});
                 return;
         }
         q->seen = seen;

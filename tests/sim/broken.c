@@ -231,26 +231,51 @@ static void break_promise_unasked(void)
                   (HalfRow){DESTINATION_GATING, HALF_VMM_GONE, .when = WHEN_HELD, .next = DESTINATION_LOOK});
 }
 
+static void break_restart_goes_on(void)
+{
+        restore_to(SIDE_SOURCE, OWNER_SOURCE, 1, SOURCE_NOBODY);
+}
+
+static void break_prune_early(void)
+{
+        first_row(SIDE_DESTINATION, (HalfRow){IN(DESTINATION_DONE), HALF_REACHED, .next = DESTINATION_OVER,
+                                              .send = MESSAGE_STARTED, .acked = true});
+}
+
+static void break_unknown_is_no(void)
+{
+        break_prune_early();
+        first_row(SIDE_SOURCE, (HalfRow){SOURCE_TRANSIT, HALF_MESSAGE, MESSAGE_UNKNOWN,
+                                         .when = WHEN_VMM_LIVES, .next = SOURCE_ABORT});
+}
+
+static void break_fence_early(void)
+{
+        first_row(SIDE_SOURCE,
+                  (HalfRow){SOURCE_MOVING, HALF_CUT, .when = WHEN_VMM_LIVES, .next = SOURCE_FENCE});
+}
+
 const Rule broken_rules[] = {
         {"go-before-record", "source sends GO before owner=nobody is durable", true, break_go_before_record},
         {"start-before-record", "destination starts the VM before owner=destination is durable", true,
          break_start_before_record},
-        {"resume-on-cut", "source resumes by itself when the link is cut after GO", true,
-         break_resume_on_cut},
+        {"resume-on-cut", "source resumes by itself when the link is cut after GO", true, break_resume_on_cut,
+         .cuts = 1},
         {"give-up-after-go", "destination gives up by itself when it may have started", true,
-         break_give_up_after_go},
+         break_give_up_after_go, .crashes = 1},
         {"release-early", "source ends its VMM when it sends GO", true, break_release_early},
         {"abort-when-dead", "source aborts although its VMM is dead and the destination has everything", true,
-         break_abort_when_dead},
-        {"give-up-alone", "a destination that has everything gives up by itself", true, break_give_up_alone},
+         break_abort_when_dead, .crashes = 1, .cuts = 1},
+        {"give-up-alone", "a destination that has everything gives up by itself", true, break_give_up_alone,
+         .crashes = 1},
         {"go-unsealed", "source sends GO while its VMM could still resume by itself", true,
          break_go_unsealed},
         {"destroy-on-refusal", "a destination that can't start destroys its copy at once", true,
-         break_destroy_on_refusal, .faults = 1},
+         break_destroy_on_refusal, .faults = 1, .crashes = 1},
         {"promise-while-hanging", "destination promises although a device may yet begin to run", true,
          break_promise_while_hanging, .faults = 1},
         {"ready-without-pages", "destination is READY with what has come when the source is gone", true,
-         break_ready_without_pages, .dma = true},
+         break_ready_without_pages, .dma = true, .cuts = 1, .crashes = 1},
         {"no-intake", "the VMM starts before its device was asked to accept its state", true, break_no_intake,
          .its_vmm = true},
         {"no-settle", "source says END without a look where the VMM's device was left", true, break_no_settle,
@@ -260,16 +285,17 @@ const Rule broken_rules[] = {
         {"unheard-reset", "that its VMM has reset a device is not heard of", true, break_unheard_reset,
          .faults = 1, .its_vmm = true},
         {"nothing-ran", "a restarted destination believes the VMM's device that nothing was started", true,
-         break_nothing_ran, .its_vmm = true},
+         break_nothing_ran, .its_vmm = true, .crashes = 1},
         {"promise-unheld", "destination promises although the hold of its vCPUs had ended", true,
          break_promise_unheld, .faults = 1, .its_vmm = true, .held = true},
         {"promise-unasked", "... or its VMM has died and nobody asked whether they were held until then",
          true, break_promise_unasked, .its_vmm = true, .held = true, .crashes = 2},
         {"end-before-running", "source says END when it has recorded the abort, before it runs", true,
-         break_end_before_running},
-        {"end-after-restart", "a restarted source with a dead VMM says END", true, break_end_after_restart},
+         break_end_before_running, .crashes = 1},
+        {"end-after-restart", "a restarted source with a dead VMM says END", true, break_end_after_restart,
+         .crashes = 1, .cuts = 1},
         {"guess-not-run", "a destination that finds its VMM gone says that it never ran", true,
-         break_guess_not_run},
+         break_guess_not_run, .crashes = 1},
         {"wrong-word", "an operator has the source run, or a copy start, while the other side lives", true,
          break_wrong_word, .resolves = 1},
         {"deaf-fence", "a fence that failed is taken for one that has done it", true, break_deaf_fence,
@@ -277,16 +303,25 @@ const Rule broken_rules[] = {
         {"fence-later", "source runs on an operator's word before the destination is fenced", true,
          break_fence_later, .resolves = 1, .fence = true},
         {"resolve-moving", "an operator gives up what ran at the destination while its device goes on", true,
-         break_resolve_moving, .resolves = 1},
+         break_resolve_moving, .resolves = 1, .crashes = 1},
         {"resolve-unrecorded", "destination starts on an operator's word before that is durable", true,
-         break_resolve_unrecorded, .resolves = 1},
+         break_resolve_unrecorded, .resolves = 1, .crashes = 1},
+        {"restart-goes-on", "a restarted source goes on with a job that had no owner=nobody", true,
+         break_restart_goes_on, .crashes = 1},
+        {"prune-early", "destination forgets the job before the source has acknowledged that it runs there",
+         true, break_prune_early, .cuts = 1},
+        {"unknown-is-no", "... and a job that nobody has a record of is taken for aborted", true,
+         break_unknown_is_no, .cuts = 1},
+        {"fence-early", "source fences before GO", true, break_fence_early, .cuts = 1, .faults = 1,
+         .fence = true},
         {"forget-give-up", "destination does not remember that it discarded its copy", false,
-         break_forget_give_up},
-        {"old-link", "messages of a cut link may still arrive", false, break_old_link},
+         break_forget_give_up, .crashes = 1, .cuts = 1},
+        {"old-link", "messages of a cut link may still arrive", false, break_old_link, .crashes = 1,
+         .cuts = 1},
         {"go-always-returns", "the first GO never says that there is no way back", false,
-         break_go_always_returns},
+         break_go_always_returns, .crashes = 1, .cuts = 1},
         {"resume-first", "before owner=nobody, source resumes before it has recorded the abort", false,
-         break_resume_first},
+         break_resume_first, .crashes = 1, .cuts = 1},
 };
 
 const size_t n_broken_rules = ARRAY_SIZE(broken_rules);

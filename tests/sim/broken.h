@@ -16,6 +16,7 @@ typedef struct Rule {
         bool fence;   /* ... and the destination is fenced */
         bool held;    /* ... while the destination's vCPUs are held */
         int crashes;  /* at least so many are needed */
+        int cuts;     /* ... */
 } Rule;
 
 extern const Rule broken_rules[];

@@ -3,7 +3,7 @@
 /* Drives the two real halves against each other, with one device on each side, through every order of what can happen.
  *
  *   explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--pause] [--onward]
- *            [--resolves N] [--fence] [--break RULE | --rules | --all]
+ *            [--resolves N | --operators] [--fence] [--break RULE | --rules | --all]
  *
  * The world around the halves is abstract (world.h), what is checked in every state stands in invariants.h.
  *
@@ -46,22 +46,24 @@ static void set_plan(bool dma, bool its_vmm, bool is_held, bool fence)
         world_plan.fence_usec = USEC_PER_SEC;
 }
 
+/* Each with what it takes for it to show, or more where more was asked for. */
 static int try_all_rules(void)
 {
-        int wrong = 0, asked = max_faults, crashes = max_crashes;
+        int wrong = 0, faults = max_faults, crashes = max_crashes, cuts = max_cuts;
 
         for (size_t i = 0; i < n_broken_rules; i++) {
                 const Rule *broken = &broken_rules[i];
                 int bad;
 
-                max_faults = MAX(asked, broken->faults);
+                max_faults = MAX(faults, broken->faults);
                 max_resolves = broken->resolves;
                 max_crashes = MAX(crashes, broken->crashes);
+                max_cuts = MAX(cuts, broken->cuts);
                 set_plan(broken->dma, broken->its_vmm, broken->held, broken->fence);
                 (void) break_rule(broken->name);
                 bad = search(&how, NULL);
-                printf("%-20s %-9s %s\n", broken->name, bad == FINE ? "harmless" : "caught",
-                       bad == FINE ? "" : bad_names[bad]);
+                printf("%-22s %-9s %8u states %s\n", broken->name, bad == FINE ? "harmless" : "caught",
+                       search_states(), bad == FINE ? "" : bad_names[bad]);
                 wrong += (bad != FINE) != broken->caught;
         }
         printf("%zu rules broken, %d not as expected\n", n_broken_rules, wrong);
@@ -72,7 +74,7 @@ static int usage(FILE *f)
 {
         fprintf(f,
                 "explorer [--crashes N] [--cuts N] [--faults N] [--dma] [--supervised [--held]] [--pause] [--onward]\n"
-                "         [--resolves N] [--fence] [--break RULE | --rules | --all]\n");
+                "         [--resolves N | --operators] [--fence] [--break RULE | --rules | --all]\n");
         return 2;
 }
 
@@ -87,6 +89,7 @@ int main(int argc, char **argv)
                                                 {"dma", no_argument, NULL, 'd'},
                                                 {"supervised", no_argument, NULL, 's'},
                                                 {"resolves", required_argument, NULL, 'w'},
+                                                {"operators", no_argument, NULL, 'O'},
                                                 {"fence", no_argument, NULL, 'F'},
                                                 {"pause", no_argument, NULL, 'p'},
                                                 {"onward", no_argument, NULL, 'o'},
@@ -94,7 +97,8 @@ int main(int argc, char **argv)
                                                 {"help", no_argument, NULL, 'h'},
                                                 {}};
         const char *broken = NULL;
-        bool dma = false, its_vmm = false, is_held = false, fence = false;
+        bool dma = false, its_vmm = false, is_held = false, fence = false, pause = false, onward = false;
+        char about[64];
         int c;
 
         while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
@@ -108,9 +112,16 @@ int main(int argc, char **argv)
                 case 'd': dma = true; break;
                 case 's': its_vmm = true; break;
                 case 'w': max_resolves = atoi(optarg); break;
+                case 'O': max_resolves = -1; break;
                 case 'F': fence = true; break;
-                case 'p': set_policy(POLICY_ON_SOURCE_LOSS, POLICY_ON_SOURCE_LOSS_PAUSE); break;
-                case 'o': set_policy(POLICY_AFTER_GRACE, POLICY_AFTER_GRACE_DEGRADED); break;
+                case 'p':
+                        pause = true;
+                        set_policy(POLICY_ON_SOURCE_LOSS, POLICY_ON_SOURCE_LOSS_PAUSE);
+                        break;
+                case 'o':
+                        onward = true;
+                        set_policy(POLICY_AFTER_GRACE, POLICY_AFTER_GRACE_DEGRADED);
+                        break;
                 case 'l': is_held = true; break;
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);
@@ -123,5 +134,8 @@ int main(int argc, char **argv)
                 fprintf(stderr, "no rule is called \"%s\"; --rules lists them\n", broken);
                 return 2;
         }
-        return search(&how, "") == FINE ? 0 : 1;
+        (void) snprintf(about, sizeof about, "%s%s%s%s%s%s", dma ? "dma " : "", its_vmm ? "supervised " : "",
+                        is_held ? "held " : "", pause ? "pause " : "", onward ? "onward " : "",
+                        fence ? "fence " : "");
+        return search(&how, about) == FINE ? 0 : 1;
 }

@@ -104,7 +104,7 @@ bool is_complete(const World *w)
                 if (!d->devices[i].stream ||
                     (world_plan.copies_pages && !is_driven(i) && !d->devices[i].pages))
                         return false;
-        return !d->restarted && w->faults == 0;
+        return !d->restarted && !w->turned;
 }
 
 void check_vmm_ends(World *w, int side)
@@ -138,17 +138,25 @@ static bool has_p2p(uint32_t device)
         return world_flags[device] & DEVICE_MIGRATION_P2P;
 }
 
+/* One that was reset does nothing until somebody works with it. */
+static bool works_in_full(const Device *v)
+{
+        return runs_in_full(v->state) && !v->fresh;
+}
+
 static void check_peers(World *w, int side, uint32_t device)
 {
         const Daemon *d = &w->side[side];
         const Device *a = &d->devices[device];
 
+        /* Of a VM whose memory is gone there is nothing left that they could spoil. */
+        if (!IS_ALIVE(d->vmm))
+                return;
         if (is_driven(device) || (side == D && d->owner != OWNER_DESTINATION && d->owner != OWNER_DONE))
                 return;
         for (uint32_t i = 0; i < world_devices; i++) {
                 const Device *b = &d->devices[i];
-                bool apart = (runs_in_full(a->state) && stands(b->state)) ||
-                             (stands(a->state) && runs_in_full(b->state));
+                bool apart = (works_in_full(a) && stands(b->state)) || (stands(a->state) && works_in_full(b));
 
                 if (!apart || is_driven(i) || (!has_p2p(i) && !has_p2p(device)))
                         continue;
@@ -291,8 +299,8 @@ static void check_asking(World *w)
                 flaw(w, ASKED_IN_VAIN);
         if (s->exists && s->half.state == SOURCE_HELD && !s->half.forgot && !any_lost(&s->half))
                 flaw(w, ASKED_IN_VAIN);
-        /* What was restarted on its way back can't know better. */
-        if (s->exists && s->half.state == SOURCE_RESUME &&
+        /* What was restarted on its way back can't know better; what its VMM resets while it begins to run comes too late. */
+        if (s->exists && s->half.state == SOURCE_RESUME && s->vmm != V_RUNNING &&
             world_plan.devices[0].on_source_loss == POLICY_ON_SOURCE_LOSS_PAUSE && s->half.halted &&
             !s->half.vmm_resumed && s->vmm != V_DEAD && !s->half.vmm_gone &&
             (s->half.forgot || any_lost(&s->half)) && !w->let_go)

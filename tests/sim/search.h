@@ -12,3 +12,6 @@ typedef struct Search {
 
 /* Returns FINE or what was violated first. With `about` it prints the way there, and what was seen, under that name. */
 int search(const Search *how, const char *about);
+
+/* How many states the last one has met. */
+uint32_t search_states(void);

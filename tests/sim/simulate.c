@@ -8,7 +8,8 @@
  * begins, most of it short, some of it longer than anybody waits; a deadline is one more thing that takes its time. What
  * goes wrong is drawn, too, and how much of it there may be. When that is used up the rest goes well, and has to come to
  * a good end: the VM runs on one side with its devices, or stands and somebody is asked, or has died and that is said.
- * In every state the invariants must hold (invariants.h).
+ * In every state the invariants must hold (invariants.h). Half of them have operators, who
+ * cancel and decide; of these half have a fence. Policies are drawn, too.
  *
  * --states N: as many migrations as it takes to see so many different states. --seed S alone: that one migration, each of
  * its moves printed; this is how a failing one is looked at. --break: with a rule broken on purpose (explorer --rules).
@@ -57,7 +58,11 @@ static void draw_devices(uint64_t *seed)
         }
         rule.sets[POLICY_SUPERVISED_LAST_ARC] = chance_below(seed, 2);
         rule.values[POLICY_SUPERVISED_LAST_ARC] = POLICY_LAST_ARC_BACK;
+        rule.sets[POLICY_ON_SOURCE_LOSS] = chance_below(seed, 4) == 0;
+        rule.values[POLICY_ON_SOURCE_LOSS] = POLICY_ON_SOURCE_LOSS_PAUSE;
         world_plan_for(flags, orders, n, &rule);
+        world_plan.fence = chance_below(seed, 2);
+        world_plan.fence_usec = USEC_PER_SEC;
 }
 
 /* How long it takes, in microseconds. What is bad need not come at all. */
@@ -69,6 +74,8 @@ static uint64_t draw_usec(const World *w, Move m, uint64_t *seed)
         if (m.what == M_TIMER)
                 return 900000 + chance_below(seed, 200000);
         if (m.what == M_DAEMON_BACK || m.what == M_LINK)
+                return 1000 + chance_below(seed, 3000000);
+        if (m.what == M_QEMU_RESUMES && !move_is_bad(w, m)) /* somebody comes and lets it */
                 return 1000 + chance_below(seed, 3000000);
         if (move_is_bad(w, m))
                 return chance_below(seed, chance_below(seed, 2) ? 1000000 : 20000000);
@@ -152,7 +159,7 @@ static void see(const World *w)
 
 typedef struct Sum {
         uint64_t migrations, moves, done, back, nowhere, bad, usec;
-        uint64_t faults, crashes, cuts;
+        uint64_t faults, crashes, cuts, resolves;
 } Sum;
 
 static void count(Sum *sum, const World *w)
@@ -165,6 +172,7 @@ static void count(Sum *sum, const World *w)
         sum->faults += w->faults;
         sum->crashes += w->crashes;
         sum->cuts += w->cuts;
+        sum->resolves += w->resolves;
 }
 
 /* Runs the migration of that seed. Returns FINE or what was violated. */
@@ -181,6 +189,7 @@ static int migrate(uint64_t seed, bool print, Sum *sum)
         max_faults = chance_below(&seed, 2) ? 0 : 1 + (int) chance_below(&seed, 3);
         max_crashes = chance_below(&seed, 2) ? 0 : (int) chance_below(&seed, 4);
         max_cuts = (int) chance_below(&seed, 3);
+        max_resolves = chance_below(&seed, 2) ? 0 : 1 + (int) chance_below(&seed, 3);
         sum->migrations++;
         for (uint32_t nr = 1; nr <= MOVES_OF_ONE; nr++) {
                 int at;
@@ -208,7 +217,7 @@ static int migrate(uint64_t seed, bool print, Sum *sum)
                         break;
                 /* Nothing more goes wrong from half of the way on. */
                 if (nr == MOVES_OF_ONE / 2)
-                        max_faults = max_crashes = max_cuts = 0;
+                        max_faults = max_crashes = max_cuts = max_resolves = 0;
         }
         sum->usec += now;
         count(sum, &w);
@@ -232,12 +241,13 @@ static int simulate(uint64_t seed, uint64_t migrations, uint64_t states)
                 printf("simulate --seed %llu:\n", (unsigned long long) first_bad);
                 printf("violation: %s\n", bad_names[migrate(first_bad, true, &(Sum){})]);
         }
-        printf("%llu migrations, %llu moves, %llu states, %llu faults, %llu deaths, %llu cuts, %.1f hours of theirs: "
+        printf("%llu migrations, %llu moves, %llu states, %llu faults, %llu deaths, %llu cuts, %llu decisions, %.1f hours of theirs: "
                "%llu went over, %llu stayed, %llu ran nowhere and said so, %llu bad ends\n",
                (unsigned long long) sum.migrations, (unsigned long long) sum.moves,
                (unsigned long long) n_seen, (unsigned long long) sum.faults, (unsigned long long) sum.crashes,
-               (unsigned long long) sum.cuts, (double) sum.usec / 3.6e9, (unsigned long long) sum.done,
-               (unsigned long long) sum.back, (unsigned long long) sum.nowhere, (unsigned long long) sum.bad);
+               (unsigned long long) sum.cuts, (unsigned long long) sum.resolves, (double) sum.usec / 3.6e9,
+               (unsigned long long) sum.done, (unsigned long long) sum.back, (unsigned long long) sum.nowhere,
+               (unsigned long long) sum.bad);
         return sum.bad > 0;
 }
 

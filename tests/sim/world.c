@@ -557,13 +557,13 @@ static bool may_decide(const World *w, int side, Resolve resolve)
 {
         const Daemon *d = &w->side[side];
 
-        return w->resolves < max_resolves && d->up && d->exists &&
+        return (max_resolves < 0 || w->resolves < max_resolves) && d->up && d->exists &&
                half_may_resolve(&world_table, &world_plan, &d->half, resolve) && is_true(w, side, resolve);
 }
 
 static void decide(World *w, int side, Resolve resolve)
 {
-        w->resolves++;
+        w->resolves += max_resolves > 0;
         if (side == S && resolve == RESOLVE_RUN_HERE && w->side[S].half.state == SOURCE_DOUBT)
                 w->forgiven = 1;
         if (side == D && resolve == RESOLVE_DISCARD_HERE && w->side[D].half.state == DESTINATION_MAYBE)
@@ -596,8 +596,12 @@ static void make_move(World *w, Move m)
         case M_ANSWER: answer(w, m.side, m.who, m.device); break;
         case M_TIMER: timer_rings(w, m.side); break;
         case M_CANCEL:
-                w->faults++;
+                if (w->resolves < max_resolves)
+                        w->resolves++;
+                else
+                        w->faults += max_resolves >= 0;
                 world_event(w, S, &(HalfEvent){.type = HALF_CANCEL});
+                w->turned |= w->side[S].half.cancelled;
                 break;
         case M_CUT:
                 w->cuts++;
@@ -649,6 +653,7 @@ bool move_is_bad(const World *w, Move move)
 
         switch (move.what) {
         case M_TIMER: return count_late(d) > 0;
+        case M_QEMU_RESUMES: return !is_held(d);
         case M_ACT_FAIL:
         case M_ACT_ERROR:
         case M_ACT_FAIL_DURABLE:
@@ -657,7 +662,6 @@ bool move_is_bad(const World *w, Move move)
         case M_DAEMON_DIES:
         case M_VMM_DIES:
         case M_HOST_DIES:
-        case M_QEMU_RESUMES:
         case M_ACT_RESET:
         case M_HOLD_ENDS:
         case M_AGENT_DIES: return true;
@@ -746,7 +750,8 @@ int list_side_moves(const World *w, int side, Move *moves)
                 moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0, 0};
         else if (side == S && is_held(d)) /* a person lets it */
                 moves[n++] = (Move){M_QEMU_RESUMES, S, 0, 0, 0};
-        if (side == S && d->up && d->exists && w->faults < max_faults)
+        if (side == S && d->up && d->exists &&
+            (max_resolves < 0 || w->resolves < max_resolves || w->faults < max_faults))
                 moves[n++] = (Move){M_CANCEL, S, 0, 0, 0};
         if (w->crashes >= max_crashes)
                 return n;
@@ -782,26 +787,28 @@ int list_moves(const World *w, Move *moves)
 
 /* ---- one form for each state --------------------------------------------------------------------------------- */
 
-/* Steps are numbered from the start of a job; only which of them are equal matters. */
+/* Steps are numbered from the start of a job; only which of them are equal matters, and which is older. */
 static void rank_steps(uint32_t **steps, uint32_t n)
 {
-        uint32_t old[HALF_WHO_MAX + 2 * WORLD_DEVICES];
+        uint32_t sorted[HALF_WHO_MAX + 2 * WORLD_DEVICES], n_sorted = 0;
 
-        for (uint32_t i = 0; i < n; i++)
-                old[i] = *steps[i];
         for (uint32_t i = 0; i < n; i++) {
-                uint32_t rank = 1;
+                uint32_t at = n_sorted;
 
-                for (uint32_t k = 0; k < n; k++) {
-                        bool first = true;
-
-                        for (uint32_t j = 0; j < k; j++)
-                                first &= old[j] != old[k];
-                        if (first && old[k] != 0 && old[k] < old[i])
-                                rank++;
-                }
-                *steps[i] = old[i] ? rank : 0;
+                while (at > 0 && sorted[at - 1] > *steps[i])
+                        at--;
+                if (*steps[i] == 0 || (at > 0 && sorted[at - 1] == *steps[i]))
+                        continue;
+                memmove(sorted + at + 1, sorted + at, (n_sorted - at) * sizeof sorted[0]);
+                sorted[at] = *steps[i];
+                n_sorted++;
         }
+        for (uint32_t i = 0; i < n; i++)
+                for (uint32_t k = 0; k < n_sorted; k++)
+                        if (sorted[k] == *steps[i]) {
+                                *steps[i] = k + 1;
+                                break;
+                        }
 }
 
 static void normalise(Daemon *d)
@@ -844,12 +851,29 @@ static void normalise(Daemon *d)
                 d->half.halted = d->half.forgot = false; /* nobody asks */
 }
 
+/* What an all-knowing observer remembers only as long as it matters: whether the destination is complete is asked of a VMM that
+ * waits there, or will; whether a half was restarted, of that, and of one whose devices its VMM can reset. */
+static void forget_what_is_over(World *w)
+{
+        Daemon *d = &w->side[D];
+        bool waits = d->vmm == V_NONE || d->vmm == V_INCOMING || d->vmm == V_LOADED;
+
+        d->was_ready &= waits;
+        w->turned &= waits && !d->was_ready;
+        if (vmm_drives())
+                return;
+        w->side[S].restarted = 0;
+        d->restarted &= waits && !d->was_ready;
+}
+
 void move_on(World *w, Move move)
 {
         make_move(w, move);
+        w->turned |= w->faults > 0;
         check_all(w);
         normalise(&w->side[S]);
         normalise(&w->side[D]);
+        forget_what_is_over(w);
 }
 
 /* ---- ends -------------------------------------------------------------------------------------------------------- */

@@ -49,7 +49,7 @@ typedef struct Command {
         };
 } Command;
 
-#define QUEUE 12
+#define QUEUE 16
 
 typedef struct Packet {
         uint8_t message, phase, noway, copy;
@@ -86,13 +86,16 @@ typedef struct Daemon {
 
 typedef struct World {
         Daemon side[2];
-        uint8_t link, crashes, cuts, faults, resolves;
+        uint8_t link;
+        uint8_t turned;   /* a fault, or a cancel: what went over may be given up before READY */
         uint8_t vouched;  /* an operator has given a copy up, and the other side had a better one then */
         uint8_t let_go;   /* ... has a VM go on that policy has stand */
         uint8_t forgiven; /* an operator knows that the destination may have run, and that it is over */
         uint8_t stale, ran, device_ran; /* what an all-knowing observer notes */
         uint8_t started;                /* the job was begun */
         uint8_t bad;                    /* what was violated first (invariants.h) */
+        uint8_t crashes, cuts, faults,
+                resolves; /* what was used up of what may happen. The last: no part of a state */
 } World;
 
 #define S           0
@@ -103,7 +106,9 @@ typedef struct World {
 extern HalfTable world_table;
 extern Plan world_plan;
 extern uint32_t world_devices, world_flags[WORLD_DEVICES];
-extern int max_crashes, max_cuts, max_faults, max_resolves;
+extern int max_crashes, max_cuts, max_faults;
+/* How often operators decide or cancel; -1: as often as they like. Any further cancel is counted as a fault. */
+extern int max_resolves;
 extern bool world_half_alone; /* the other half is none, and says what barriers.c lets it say */
 extern bool old_link, forget_discard, first_go_returns, unheard_resets; /* broken rules that no table holds */
 extern bool believes, deaf_fence;                                       /* ... an operator's word, a fence */

@@ -344,6 +344,71 @@ class Forgotten(unittest.TestCase):
             self.assertEqual(a.migctl("unregister", "vm0"), (0, "", ""))
 
 
+class Contradictions(unittest.TestCase):
+    """Records of one VM's jobs of which not all can be the last."""
+
+    def setUp(self):
+        self.lab = Lab()
+        self.lab.__enter__()
+        self.addCleanup(self.lab.__exit__, None, None, None)
+
+    def write(self, host, *rows):
+        """(job, vm, owner, created, acknowledged): halves of a source whose other end is never there."""
+        host.daemon.stop()
+        db = sqlite3.connect(os.path.join(host.state, "migmgr.db"), isolation_level=None)
+        for job, vm, owner, created, acked in rows:
+            db.execute("INSERT INTO record VALUES (?, 'source', ?, 'unix:/nowhere/peer.sock', '', ?, 0, 0, 0, '', ?, 0, ?, '')",
+                       (job, vm, owner, created, acked))
+        db.close()
+        host.start_daemon()
+
+    def test_a_vm_that_has_moved_since_is_not_taken_in_hand(self):
+        """A job that was turned back and whose other end has not heard of it; then the VM moved, and everybody knows."""
+        (a, b), servers = world(self.lab)
+        c = self.lab.host("c")
+        server = self.lab.server("server-c", {"d": "size=64K"})
+        uuid = a.vm("vm0")["uuid"]
+        c.register(definition("vm0", uuid, server, ["d"]), incoming=True)
+        servers[1].fault("d", "resuming>stop:hang")
+        p = a.migctl_start("migrate", "vm0", b.dest)
+        wait_for("the intake", lambda: any(j["Phase"] == "intake" for j in a.jobs()))
+        b.daemon.kill()
+        p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 1)
+        first = a.json("jobs")[1][0]["job"]
+        self.assertEqual(a.migrate("vm0", c)[1]["result"], "done")
+        a.daemon.kill()
+        a.start_daemon()
+        wait_for("the jobs to be taken up", lambda: not a.is_restoring())
+        self.assertEqual({j["job"]: (j["state"], j["owner"]) for j in a.json("jobs")[1]}[first], ("finished", "source"))
+        servers[1].clear()
+        b.start_daemon()
+        wait_for("the other end to hear of it", lambda: all(j["state"] == "finished" for j in b.json("jobs")[1]), 20)
+        self.assertEqual((server.states(), c.vm("vm0")["presence"]), ({"d": "running"}, "here"))
+        self.assertNotEqual(a.json("show", first)[1]["result"], "lost")
+
+    def test_what_a_full_disk_kept_is_not_taken_in_hand(self):
+        (a, b), servers = world(self.lab)
+        uuid = a.vm("vm0")["uuid"]
+        self.assertEqual(a.migrate("vm0", b)[1]["result"], "done")
+        self.write(a, (new_uuid(), uuid, "source", 1, 0))
+        wait_for("the job to be taken up", lambda: not a.is_restoring())
+        self.assertEqual({j["state"] for j in a.json("jobs")[1]}, {"finished"})
+        self.assertNotIn("source-look", a.daemon.output())
+        self.assertEqual(b.migrate("vm0", a)[1]["result"], "done")
+
+    def test_two_that_cannot_both_be_leave_that_vm_alone(self):
+        (a, b), servers = world(self.lab, vms=2)
+        uuid, jobs = a.vm("vm0")["uuid"], [new_uuid(), new_uuid()]
+        self.write(a, *[(job, uuid, "nobody", i + 1, 0) for i, job in enumerate(jobs)])
+        self.assertIn("the same VM in hand", a.daemon.output())
+        self.assertEqual(a.migrate("vm1", b)[1]["result"], "done")
+        self.assertEqual(b.migrate("vm1", a)[1]["result"], "done")
+        self.assertEqual({j["job"] for j in a.json("jobs")[1] if j["state"] == "restoring"}, set(jobs))
+        self.assertIn("left alone", a.json("show", jobs[0])[1]["error"]["text"])
+        self.assertIn("in hand", a.json("migrate", "vm0", b.dest)[1]["stderr"])
+
+
 class History(unittest.TestCase):
     def test_what_a_dead_daemon_noted_is_told(self):
         with Lab() as lab:

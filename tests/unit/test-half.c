@@ -859,6 +859,31 @@ static void test_a_record_that_was_not_waited_for_is_not_trusted(void **state)
         rig_deinit(&rig);
 }
 
+/* Somebody's `cont` makes the copy stale (rule 4): while `nobody` is written no GO has gone out, and later none may follow. */
+static void test_a_vm_that_runs_again_unasked_gets_no_go(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_NOBODY);
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_RESUMED});
+        assert_int_equal(rig.half.state, SOURCE_NOBODY);
+        rig_record(&rig, 0);
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        assert_false(rig_said(&rig, MESSAGE_GO));
+        rig_deinit(&rig);
+
+        rig_init(&rig, SIDE_SOURCE);
+        rig_until(&rig, SOURCE_GO);
+        rig_event(&rig, (HalfEvent){.type = HALF_VMM_RESUMED});
+        assert_int_equal(rig.half.state, SOURCE_DOUBT);
+        rig.n_sent = 0;
+        rig_message(&rig, MESSAGE_READY, 0);
+        assert_true(rig_said(&rig, MESSAGE_ABORT));
+        assert_false(rig_said(&rig, MESSAGE_GO));
+        rig_deinit(&rig);
+}
+
 static void test_an_abort_is_answered_in_every_state(void **state)
 {
         for (HalfState at = DESTINATION_RECORD; at < HALF_STATE_MAX; at++) {
@@ -1006,6 +1031,18 @@ static void test_a_full_disk_does_not_keep_the_guest_standing_before_handover(vo
         rig_event(&rig, (HalfEvent){.type = HALF_CANCEL});
         rig_record(&rig, -ENOSPC);
         assert_int_equal(rig.half.state, SOURCE_LOOK);
+        /* ... but a job whose record says `source` is not over: a restart would take the VM in hand again */
+        rig_until(&rig, SOURCE_END);
+        for (int i = 0; i < 2; i++) {
+                rig_record(&rig, -ENOSPC);
+                rig_message(&rig, i ? MESSAGE_UNKNOWN : MESSAGE_ENDED, 0);
+                assert_int_equal(rig.half.state, SOURCE_END);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+        }
+        rig_record(&rig, 0);
+        assert_int_equal(rig.half.owner, OWNER_ABORTED);
+        rig_message(&rig, MESSAGE_ENDED, 0);
+        assert_int_equal(rig.half.state, SOURCE_OVER);
         rig_deinit(&rig);
 
         rig_init(&rig, SIDE_SOURCE);
@@ -2232,6 +2269,7 @@ int main(void)
                 cmocka_unit_test(test_what_a_person_can_decide),
                 cmocka_unit_test(test_the_source_runs_on_a_persons_word_when_it_has_fenced),
                 cmocka_unit_test(test_a_record_that_was_not_waited_for_is_not_trusted),
+                cmocka_unit_test(test_a_vm_that_runs_again_unasked_gets_no_go),
                 cmocka_unit_test(test_an_abort_is_answered_in_every_state),
                 cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),
                 cmocka_unit_test(test_every_state_that_waits_for_a_participant_has_a_deadline),

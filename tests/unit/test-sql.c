@@ -770,6 +770,35 @@ static void test_a_version_that_cannot_be_is_damage(void **state)
         rig_deinit(&rig);
 }
 
+/* A VM's last job, which nobody asks about any more, says that an open one was before it, however long that stays open. */
+static void test_an_open_record_knows_of_a_newer_job(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(sql_put_vm(rig.sql, VM, "{}", PRESENCE_HERE), 0);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_false(rig.records[0].has_newer);
+        assert_int_equal(put(&rig, 2, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_true(rig.records[0].has_newer);
+        assert_false(rig.records[1].has_newer);
+        assert_int_equal(rig.records[1].presence, PRESENCE_HERE);
+        assert_int_equal(put(&rig, 2, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        assert_int_equal(sql_ack(rig.sql, make(2, 0, 0).job, SIDE_SOURCE), 0);
+        assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        tidy(&rig, 0);
+        rig_reopen(&rig);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.n, 1);
+        assert_true(rig.records[0].has_newer);
+        assert_int_equal(sql_delete_vm(rig.sql, VM), 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.records[0].presence, PRESENCE_INVALID);
+        rig_deinit(&rig);
+}
+
 /* ---- older schemas ----------------------------------------------------------------------------------------------- */
 
 /* A database that a migmgrd of the time wrote; `also` is done to it. */
@@ -940,6 +969,7 @@ int main(void)
                 cmocka_unit_test(test_a_second_daemon_on_the_same_records_is_turned_away),
                 cmocka_unit_test(test_a_database_of_a_newer_migmgr_is_left_alone),
                 cmocka_unit_test(test_a_version_that_cannot_be_is_damage),
+                cmocka_unit_test(test_an_open_record_knows_of_a_newer_job),
                 cmocka_unit_test(test_the_first_schema_becomes_this_one),
                 cmocka_unit_test(test_the_second_schema_becomes_this_one),
                 cmocka_unit_test(test_the_third_schema_becomes_this_one),
