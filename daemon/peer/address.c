@@ -91,8 +91,20 @@ static int check_tcp(const char *text, const char **ret_error)
         return 0;
 }
 
+/* It is shown to people, as it is. */
+static bool is_printable(const char *text)
+{
+        while (*text >= ' ' && *text <= '~')
+                text++;
+        return *text == 0;
+}
+
 int address_check(const char *text, const char **ret_error)
 {
+        if (!is_printable(text)) {
+                *ret_error = "a destination has printable ASCII characters only";
+                return -EINVAL;
+        }
         if (begins_with(text, TCP_PREFIX))
                 return check_tcp(text, ret_error);
         if (begins_with(text, TLS_PREFIX)) {

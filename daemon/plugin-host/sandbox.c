@@ -42,15 +42,22 @@ static const Rule always[] = {
         {SCMP_SYS(write), 0, UINT32_MAX, PLUGIN_SOCKET_FD},
 };
 
-/* ... what loading it needs, */
+/* ... what loading it needs, and sandbox_close(): a plugin that never returns from its constructor keeps all of that, */
 static const Rule loading[] = {
-        {SCMP_SYS(close)},      {SCMP_SYS(fstat)},
-        {SCMP_SYS(getcwd)},     {SCMP_SYS(getrlimit)},
-        {SCMP_SYS(mmap)},       {SCMP_SYS(mprotect)},
-        {SCMP_SYS(newfstatat)}, {SCMP_SYS(openat), 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY},
-        {SCMP_SYS(pread64)},    {SCMP_SYS(prctl)},
-        {SCMP_SYS(prlimit64)},  {SCMP_SYS(read)},
-        {SCMP_SYS(readlink)},   {SCMP_SYS(seccomp)},
+        {SCMP_SYS(close)},
+        {SCMP_SYS(fstat)},
+        {SCMP_SYS(getcwd)},
+        {SCMP_SYS(getrlimit)},
+        {SCMP_SYS(mmap)},
+        {SCMP_SYS(mprotect)},
+        {SCMP_SYS(newfstatat)},
+        {SCMP_SYS(openat), 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY},
+        {SCMP_SYS(pread64)},
+        {SCMP_SYS(prctl), 0, UINT32_MAX, PR_SET_DUMPABLE},
+        {SCMP_SYS(prlimit64), 0, UINT32_MAX, 0}, /* its own, by no number */
+        {SCMP_SYS(read)},
+        {SCMP_SYS(readlink)},
+        {SCMP_SYS(seccomp)},
         {SCMP_SYS(setrlimit)},
 };
 

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -67,6 +68,7 @@ static int try_to_escape(bool loading, char *ret_what, size_t size)
 {
         static char *const argv[] = {"/bin/true", NULL};
         static char page[4096] __attribute__((aligned(4096)));
+        struct rlimit limit;
         pthread_t thread;
         int n = 0;
 
@@ -103,6 +105,9 @@ static int try_to_escape(bool loading, char *ret_what, size_t size)
         TRY(unlink("/tmp/migmgr-nothing"));
         TRY(write(STDERR_FILENO, "escaped\n", 8));
         TRY(malloc(GIB) ? 0 : -1);
+        TRY(prlimit(getpid(), RLIMIT_CORE, NULL, &limit)); /* its own, but by number: so would be another's */
+        TRY(prctl(PR_SET_PDEATHSIG, 0));
+        TRY(prctl(PR_SET_NAME, "migmgrd"));
         if (loading)
                 return n;
         TRY(open("/etc/passwd", O_RDONLY));

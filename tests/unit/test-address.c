@@ -30,6 +30,15 @@ static void test_an_address_is_unix_and_an_absolute_path(void **state)
                 {"tls://127.0.0.1:16524", false},
                 {"local", false},
                 {"unix:unix:/a", false},
+                {"unix:/a b~", true},
+                /* what a terminal would obey, and what is no text */
+                {"unix:/a\x1b[2J", false},
+                {"unix:/a\n", false},
+                {"unix:/a\x7f", false},
+                {"unix:/a\xc2\x9b", false},
+                {"unix:/a\xff", false},
+                {"tcp://127.0.0.1\x1b:1", false},
+                {"tls://\x1b", false},
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
