@@ -226,6 +226,13 @@ static void let_go(Agent *agent)
         drop_device(agent);
 }
 
+/* Once it is told that the device is closed, the next agent may be started for it. */
+static void make_way(const Agent *agent)
+{
+        if (agent->place.broker)
+                broker_remove_path(agent->place.broker);
+}
+
 static void on_device_gone(void *userdata, int status, const char *text)
 {
         Agent *agent = userdata;
@@ -449,6 +456,8 @@ static void on_program_end(void *userdata, const AgentResultPacket *packet)
                 say_dirty(agent);
         /* First the reason, then what others see of it: the other half gives up at once when the connection ends, and
          * what it does to the other devices must not be heard before. */
+        if (agent->closing)
+                make_way(agent);
         say_result(agent, &result);
         if ((used_data && result.status < 0) || leads_out(&run))
                 close_data(agent);
@@ -494,6 +503,7 @@ static int run_program(Agent *agent, const AgentRun *run)
                                             .state = (uint32_t) agent->state};
 
                 let_go(agent);
+                make_way(agent);
                 say_result(agent, &result);
                 (void) event_base_loopbreak(agent->base);
                 return 0;

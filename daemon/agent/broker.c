@@ -292,8 +292,7 @@ static void on_tick(evutil_socket_t fd, short what, void *userdata)
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */
 
-/* Only what is still ours: somebody may have put another one there. */
-static void remove_path(const Broker *broker)
+void broker_remove_path(const Broker *broker)
 {
         struct stat st;
 
@@ -314,7 +313,7 @@ Broker *broker_free(Broker *broker)
         broker->client = NULL;
         if (broker->session)
                 broker_drop_vmm(broker);
-        remove_path(broker);
+        broker_remove_path(broker);
         if (broker->accept)
                 event_free(broker->accept);
         if (broker->tick)

@@ -50,6 +50,9 @@ typedef void (*BrokerUnmap)(void *userdata, const BrokerMap *map);
 int broker_new(struct event_base *base, int listen_fd, const char *path, BrokerWanted wanted, void *userdata,
                Broker **ret) _must_check_;
 Broker *broker_free(Broker *broker);
+
+/* It is about to end: another one may take its place. Only what is still its own is removed. */
+void broker_remove_path(const Broker *broker);
 /* With the userdata of broker_new(). */
 void broker_set_unmap(Broker *broker, BrokerUnmap unmap);
 

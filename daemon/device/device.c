@@ -52,7 +52,7 @@ struct Device {
         LoopTimer *timer; /* of the opening */
         LoopTimer *
                 hello_timer; /* until an agent that was found says something: kernel, or a parked connection */
-        LoopTimer *busy_timer; /* kernel: until it is tried again */
+        LoopTimer *busy_timer; /* until what somebody else has is tried again */
         uint32_t busy_tries;
         LoopTimer *already_timer; /* it was open when somebody asked for it */
         DeviceOpened opened;
@@ -502,6 +502,8 @@ static void on_busy_timer(void *userdata)
 
         if (device->opening == OPENING_CONNECT)
                 open_kernel(device);
+        else if (device->opening == OPENING_BROKER)
+                open_step(device);
 }
 
 /* ---- a device behind a server -------------------------------------------------------------------------------- */
@@ -527,6 +529,11 @@ static void on_broker_made(void *userdata, int status, int fd, pid_t pid, const 
         char full[AGENT_TEXT_MAX];
         int r;
 
+        /* The agent before this one was told to end, and may be about to. */
+        if (status == -EADDRINUSE && device->busy_tries++ < BUSY_TRIES) {
+                loop_timer_set(device->busy_timer, BUSY_USEC);
+                return;
+        }
         if (status < 0 || fd < 0) {
                 (void) snprintf(full, sizeof full, "%s: %s", device->definition.broker, text);
                 opening_done(device, status < 0 ? status : -EBADF, full);

@@ -1239,6 +1239,24 @@ class Daemons(unittest.TestCase):
         self.a.migctl("unregister", self.name)
         wait_for("the path to go", lambda: not os.path.exists(self.path(self.a)))
 
+    def test_one_that_is_about_to_go_is_waited_for(self):
+        """An agent that was told to end has the path for a moment longer than its daemon has it."""
+        path = self.path(self.a)
+        s = socket.socket(socket.AF_UNIX)
+        s.bind(path)
+        s.listen()
+        s.settimeout(20)
+
+        def go():
+            s.accept()[0].close()  # looked at, and found in use
+            os.unlink(path)
+            s.close()
+        thread = threading.Thread(target=go)
+        thread.start()
+        self.a.register(self.definition(self.a))
+        thread.join()
+        self.vmm(self.a).info()
+
     def test_a_path_in_use_is_not_taken_and_a_stale_one_is(self):
         for kind in ("listener", "file", "directory"):
             path, s = self.path(self.a), None
