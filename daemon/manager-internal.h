@@ -84,7 +84,7 @@ void manager_add_history(Manager *manager, const char *id, const char *summary);
 Outcome manager_say_busy(const Vm *vm, char *ret_text);
 
 /* manager-begin.c */
-/* Calls `run`, once, when the VM's job has ended, or after WAIT_USEC. */
+/* Calls `run`, once, when the VM's job has ended, or both ends know that, or after WAIT_USEC. */
 void manager_wait(Manager *manager, const Vm *vm, LoopCallback run, void *userdata);
 bool manager_is_awaited(Manager *manager, const char *vm_uuid);
 void manager_vm_is_free(Manager *manager, const char *vm_uuid);

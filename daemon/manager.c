@@ -4,6 +4,7 @@
 #include <search.h>
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 
 /* ---- VMs ----------------------------------------------------------------------------------------------------- */
@@ -308,15 +309,86 @@ Outcome manager_say_busy(const Vm *vm, char *ret_text)
         return OUTCOME_BUSY;
 }
 
-Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text)
+/* A job of the VM whose end the other half may not know, or NULL. That one holds a copy as long, or nothing but a question: were
+ * the VM forgotten here, nobody would answer it after a restart. */
+static const Job *find_owed(const Manager *manager, const Vm *vm)
 {
+        for (const Job *job = manager->jobs; job; job = job->next)
+                if (job->vm == vm && job->finished && !job->closed && !job->half->check_only)
+                        return job;
+        return NULL;
+}
+
+static void say_owed(const Job *job, char *ret_text)
+{
+        uint64_t now = clock_realtime_usec(), since = job->ended_usec ? job->ended_usec : job->created_usec;
+
+        (void) snprintf(
+                ret_text, JSON_TEXT_MAX,
+                "VM %.100s: job %s has ended (%s), and the other host, %.127s, has not acknowledged that for %llu s: what "
+                "it has of the VM it may take for good; it is told until it answers: see that migmgrd runs there and that "
+                "the two reach each other, then unregister again",
+                job->vm_name, job->id, job_result_to_string(job_result(job)), job->peer,
+                (unsigned long long) (now > since ? (now - since) / USEC_PER_SEC : 0));
+}
+
+typedef struct Leave {
+        Manager *manager;
+        char vm[UUID_TEXT_MAX + 1];
+        ManagerUnregistered unregistered;
+        void *userdata;
+} Leave;
+
+static Outcome unregister_now(Manager *manager, Vm *vm, char *ret_text)
+{
+        const Job *owed;
+
         if (vm_is_busy(vm) || vm->vmm->asked)
                 return manager_say_busy(vm, ret_text);
+        owed = find_owed(manager, vm);
+        if (owed) {
+                say_owed(owed, ret_text);
+                return OUTCOME_BUSY;
+        }
         log_info(LOG_ABOUT(.vm = vm->definition->name), "unregistered");
         store_delete_vm(manager->host->store, vm->definition->uuid, on_vm_deleted, NULL);
         vm_close_devices(vm);
         manager_drop_vm(manager, vm);
         return OUTCOME_NONE;
+}
+
+static void on_may_leave(void *userdata)
+{
+        Leave *leave = userdata;
+        Vm *vm = manager_find_uuid(leave->manager, leave->vm);
+        char text[JSON_TEXT_MAX] = "";
+        Outcome outcome = OUTCOME_NONE; /* whoever was quicker has unregistered it */
+
+        if (vm)
+                outcome = unregister_now(leave->manager, vm, text);
+        leave->unregistered(leave->userdata, outcome, text);
+        free(leave);
+}
+
+void manager_unregister(Manager *manager, Vm *vm, ManagerUnregistered unregistered, void *userdata)
+{
+        const Job *owed = find_owed(manager, vm);
+        char text[JSON_TEXT_MAX] = "";
+        Outcome outcome;
+        Leave *leave;
+
+        /* It is on its way: whoever has just seen the VM arrive need not know. */
+        if (!vm_is_busy(vm) && owed && owed->half->linked) {
+                leave = malloc(sizeof *leave);
+                if (!leave)
+                        abort();
+                *leave = (Leave){.manager = manager, .unregistered = unregistered, .userdata = userdata};
+                memcpy(leave->vm, vm->definition->uuid, sizeof leave->vm);
+                manager_wait(manager, vm, on_may_leave, leave);
+                return;
+        }
+        outcome = unregister_now(manager, vm, text);
+        unregistered(userdata, outcome, text);
 }
 
 /* ---- reset ----------------------------------------------------------------------------------------------------- */
@@ -532,6 +604,8 @@ static void on_job_closed(void *userdata, Job *job)
         Manager *manager = userdata;
 
         job->closed = true;
+        if (job->vm && !vm_is_busy(job->vm))
+                manager_vm_is_free(manager, job->vm_uuid);
         if (job->half->check_only) {
                 answer_check(manager, job);
                 manager_drop_job(manager, job);

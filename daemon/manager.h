@@ -37,8 +37,12 @@ typedef void (*ManagerRegistered)(void *userdata, Outcome outcome, const char *t
 void manager_register(Manager *manager, const char *definition, bool incoming, ManagerRegistered registered,
                       void *userdata);
 
+/* NONE, or what is wrong. BUSY, too, as long as another host may not know how a job of the VM has ended: at once when it is not
+ * connected, else when it has not said so for a moment. */
+typedef void (*ManagerUnregistered)(void *userdata, Outcome outcome, const char *text);
+void manager_unregister(Manager *manager, Vm *vm, ManagerUnregistered unregistered, void *userdata);
+
 /* NONE, or what is wrong, with `ret_text` (JSON_TEXT_MAX bytes). */
-Outcome manager_unregister(Manager *manager, Vm *vm, char *ret_text);
 Outcome manager_cancel(Manager *manager, Job *job, char *ret_text);
 Outcome manager_resolve(Manager *manager, Job *job, Resolve how, char *ret_text);
 

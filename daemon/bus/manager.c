@@ -77,23 +77,27 @@ static int method_register_vm(sd_bus_message *m, void *userdata, sd_bus_error *e
         return bus_authorise(userdata, m, ACTION_MANAGE, register_vm);
 }
 
+static void on_unregistered(void *userdata, Outcome outcome, const char *text)
+{
+        Waiting *waiting = userdata;
+
+        if (outcome == OUTCOME_NONE)
+                bus_reply(waiting->bus, waiting->m, "");
+        else
+                bus_reply_error(waiting->bus, waiting->m, outcome, text);
+        waiting_free(waiting);
+}
+
 static void unregister_vm(Bus *bus, sd_bus_message *m)
 {
-        char text[JSON_TEXT_MAX];
         const char *name;
-        Outcome outcome;
         Vm *vm;
 
         if (sd_bus_message_read(m, "s", &name) < 0)
                 return;
         vm = bus_find_vm(bus, m, name);
-        if (!vm)
-                return;
-        outcome = manager_unregister(bus->manager, vm, text);
-        if (outcome == OUTCOME_NONE)
-                bus_reply(bus, m, "");
-        else
-                bus_reply_error(bus, m, outcome, text);
+        if (vm)
+                manager_unregister(bus->manager, vm, on_unregistered, wait_for(bus, m));
 }
 
 static int method_unregister_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)

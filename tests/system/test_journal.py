@@ -298,6 +298,52 @@ class FullDisk(unittest.TestCase):
                 wait_for("another move", lambda: a.migrate("vm0", b)[1].get("result") == "done", 20)
 
 
+class Forgotten(unittest.TestCase):
+    """A VM is forgotten when nobody may ask about its jobs any more."""
+
+    def test_not_before_the_other_host_knows_the_end(self):
+        with Lab() as lab:
+            (a, b), servers = world(lab)
+            servers[0].fault("d", "read:hang")
+            job = a.migctl_start("migrate", "--no-wait", "vm0", b.dest).communicate(timeout=20)[0].strip()
+            wait_for("the drain", lambda: any(j["Phase"] == "drain" for j in a.jobs()))
+            b.daemon.kill()
+            servers[0].clear()
+            wait_for("its end", lambda: a.json("show", job)[1]["state"] == "finished", 20)
+            for restarts in range(2): # a record that is taken up again says the same
+                status, _, err = a.migctl("unregister", "vm0")
+                self.assertNotEqual(status, 0)
+                self.assertRegex(err, f"job {job} has ended \\(failed\\), and the other host, {re.escape(b.dest)}, .* for [0-9]+ s")
+                self.assertEqual(a.vm("vm0")["presence"], "here")
+                a.daemon.kill()
+                a.start_daemon()
+                wait_for("its end", lambda: a.json("show", job)[1]["state"] == "finished", 20)
+            b.start_daemon()
+            wait_for("both to forget", lambda: all(h.migctl("unregister", "vm0")[0] == 0 for h in (a, b) if h.vm("vm0")), 30)
+            for host in (a, b):
+                self.assertIsNone(host.vm("vm0"))
+                self.assertEqual(host.json("show", job)[1]["result"], "failed")
+
+    def test_a_moment_later_by_whoever_has_seen_it_arrive(self):
+        """The source has not said yet that it knows, but is connected."""
+        with Lab() as lab:
+            (a, b), servers = world(lab)
+            servers[1].fault("d", "stop>running-p2p:hang")
+            job = a.migctl_start("migrate", "--no-wait", "vm0", b.dest).communicate(timeout=20)[0].strip()
+            wait_for("the arrival", lambda: any(j["Owner"] == "destination" for j in b.jobs()))
+            a.daemon.p.send_signal(signal.SIGSTOP)
+            servers[1].clear()
+            wait_for("its end", lambda: b.json("show", job)[1]["state"] == "finished", 20)
+            p = b.migctl_start("unregister", "vm0")
+            with self.assertRaises(subprocess.TimeoutExpired):
+                p.wait(0.5)
+            a.daemon.p.send_signal(signal.SIGCONT)
+            self.assertEqual(p.communicate(timeout=20), ("", ""))
+            self.assertEqual(p.returncode, 0)
+            wait_for("its end", lambda: a.json("show", job)[1]["state"] == "finished", 20)
+            self.assertEqual(a.migctl("unregister", "vm0"), (0, "", ""))
+
+
 class Contradictions(unittest.TestCase):
     """Records of one VM's jobs of which not all can be the last."""
 
