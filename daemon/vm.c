@@ -272,6 +272,7 @@ static void open_next(Vm *vm)
 
 void vm_open_devices(Vm *vm, bool supervised, VmOpened opened, void *userdata)
 {
+        vm_keep_devices(vm); /* whoever asked before may have left it running */
         vm->opened = opened;
         vm->opened_userdata = userdata;
         vm->opens_supervised = supervised;

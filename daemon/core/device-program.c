@@ -287,7 +287,8 @@ static int unarrive_supervised(DeviceState state, uint32_t flags, DeviceProgram 
 
 static int arrive_supervised(DeviceState state, uint32_t flags, DeviceProgram *program)
 {
-        if (!(flags & DEVICE_MIGRATION_P2P) || state == DEVICE_STATE_RUNNING_P2P)
+        if (!(flags & DEVICE_MIGRATION_P2P) || state == DEVICE_STATE_RUNNING_P2P ||
+            state == DEVICE_STATE_RUNNING)
                 return 0;
         if (state == DEVICE_STATE_UNKNOWN)
                 return -EINVAL;

@@ -305,7 +305,8 @@ static const HalfRestore restores[] = {
         {SIDE_DESTINATION, OWNER_PREPARED,      -1,   -1,   -1,   -1,   -1,  DESTINATION_GATHER},
         {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    0,   -1,   -1,   -1,  DESTINATION_MAYBE},
         {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    1,   -1,   -1,  DESTINATION_SETTLE},
-        {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    0,   -1,    1,  DESTINATION_RUN_DEVICES},
+        /* a device that its VMM drives may have run where it reads RUNNING_P2P: others still stand then */
+        {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    0,   -1,    1,  DESTINATION_ARRIVE_AGAIN},
         {SIDE_DESTINATION, OWNER_DESTINATION,   -1,    1,    0,   -1,    0,  DESTINATION_ARRIVE},
         {SIDE_DESTINATION, OWNER_PROMISED,      -1,   -1,   -1,   -1,   -1,  DESTINATION_PROMISED},
         {SIDE_DESTINATION, OWNER_DONE,          -1,   -1,   -1,   -1,   -1,  DESTINATION_STARTED},

@@ -414,11 +414,12 @@ void reset_behind(World *w, int side, uint32_t device)
                                          .state = DEVICE_STATE_UNKNOWN});
 }
 
-bool may_reset(const Command *c, uint32_t device)
+bool may_reset(const Daemon *d, const Command *c, uint32_t device)
 {
+        /* One that runs already has no arc left that could fail. */
         return is_driven(device) &&
-               (c->vmm == VMM_ACT_HALT || c->vmm == VMM_ACT_RESUME || c->vmm == VMM_ACT_ARRIVE ||
-                c->vmm == VMM_ACT_GATE || c->vmm == VMM_ACT_RUN);
+               (c->vmm == VMM_ACT_HALT || (c->vmm == VMM_ACT_RESUME && d->vmm != V_RUNNING) ||
+                c->vmm == VMM_ACT_ARRIVE || c->vmm == VMM_ACT_GATE || c->vmm == VMM_ACT_RUN);
 }
 
 /* The VMM does what it was asked, or fails. Returns false when it must wait. */

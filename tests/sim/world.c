@@ -694,7 +694,7 @@ static int list_act(const World *w, int side, uint8_t who, uint8_t device, Move 
                         moves[n++] = (Move){M_ACT_ERROR, (uint8_t) side, who, at, device};
         }
         for (uint8_t i = 0; who == HALF_WHO_VMM && i < world_devices; i++)
-                if (may_reset(c, i))
+                if (may_reset(d, c, i))
                         moves[n++] = (Move){M_ACT_RESET, (uint8_t) side, who, 0, i};
         if (who == HALF_WHO_RECORD || who == HALF_WHO_FENCE)
                 moves[n++] = (Move){M_ACT_FAIL_DURABLE, (uint8_t) side, who, 0, 0};

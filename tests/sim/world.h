@@ -198,7 +198,7 @@ bool act_device(World *w, int side, uint32_t device, int fail, bool error);
 bool act_vmm(World *w, int side, bool fail);
 void act_record(World *w, int side, bool fail, bool durable);
 void reset_behind(World *w, int side, uint32_t device);
-bool may_reset(const Command *c, uint32_t device);
+bool may_reset(const Daemon *d, const Command *c, uint32_t device);
 bool may_step(const World *w, int side);
 void step_on(World *w, int side);
 void resume_source(World *w);

@@ -87,6 +87,35 @@ NONSENSE = [None, True, -1, 1 << 63, 0.5, "", "x" * 70000, "\x01\x7f", [], {}, [
             {"ok": True, "findings": [{}, None, 3], "devices": [1, None], "phases": {}, "uuid": 3}]
 
 
+class Idle(Case):
+    """A VM that waits to come: half a minute after a check its devices are left alone."""
+
+    IDLE = 30  # seconds
+
+    def test_a_check_that_begins_just_before_that_has_them(self):
+        patient = {"policy": {"deadline-ms": {"check": 20000}}, "connect-msec": 20000}
+        here, there = (self.lab.host(name, config=patient) for name in ("idle-a", "idle-b"))
+        uuid = new_uuid()
+        for host in (here, there):
+            server = self.lab.server("idle-server" + host.name, {"d": "size=64K"})
+            self.addCleanup(server.stop)
+            host.register(definition("idle", uuid, server, ["d"]), incoming=host is there)
+        self.assertEqual(here.json("check", "idle", there.dest)[0], 0)
+        end = time.monotonic()
+        server.kill()  # so that it has to be opened anew
+        wait_for("its end", lambda: "the device is gone" in there.daemon.output())
+        server.start()
+        time.sleep(end + self.IDLE - 1.5 - time.monotonic())
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            check = here.migctl_start("check", "idle", there.dest)
+            time.sleep(end + self.IDLE + 0.5 - time.monotonic())
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        out, err = check.communicate(timeout=60)
+        self.assertEqual(check.returncode, 0, out + err)
+
+
 class Peer:
     """One end of a control connection, in the tester's hand."""
 

@@ -155,6 +155,7 @@ static const struct {
         {DEVICE_ACT_INTAKE, "running", DRIVEN | 3, false, "resuming>stop"},
         {DEVICE_ACT_ARRIVE, "stop", DRIVEN | 3, false, "stop>running-p2p"},
         {DEVICE_ACT_ARRIVE, "running-p2p", DRIVEN | 3, false, ""},
+        {DEVICE_ACT_ARRIVE, "running", DRIVEN | 3, false, ""},
         {DEVICE_ACT_ARRIVE, "unknown", DRIVEN | 3, true, "no way"},
         {DEVICE_ACT_ARRIVE, "stop", DRIVEN | 1, false, ""},
         {DEVICE_ACT_RUN, "running-p2p", DRIVEN | 3, false, ""},

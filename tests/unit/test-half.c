@@ -1863,6 +1863,33 @@ static void test_rows_stay_on_their_side(void **state)
                 }
 }
 
+/* Where its VMM's devices may have run there is no way back, but ours, which stand, must all arrive before one runs. */
+static void test_after_a_restart_all_arrive_before_one_runs(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_DESTINATION, mixed);
+        rig.has_record = rig.has_vmm = false;
+        memset(rig.has, 0, sizeof rig.has);
+        assert_int_equal(half_restore(&half_table, &rig.half, SIDE_DESTINATION, N, OWNER_DESTINATION, false,
+                                      &(HalfSight){.vmm_lives = true, .complete = true, .device_ran = true}),
+                         0);
+        for (uint32_t i = 0; i < N; i++) {
+                rig.device[i] = is_driven(&rig, i) ? DEVICE_STATE_RUNNING_P2P : DEVICE_STATE_STOP;
+                half_set_device(&rig.half, i, rig.flags[i], rig.device[i]);
+        }
+        rig_event(&rig, (HalfEvent){.type = HALF_START});
+        while (rig.device[0] == DEVICE_STATE_STOP) {
+                assert_int_not_equal(rig.device[2], DEVICE_STATE_RUNNING);
+                rig_devices_ok(&rig);
+        }
+        assert_int_equal(rig.device[0], DEVICE_STATE_RUNNING_P2P);
+        rig_until(&rig, DESTINATION_STARTED);
+        assert_int_equal(rig.device[0], DEVICE_STATE_RUNNING);
+        assert_int_equal(rig.device[2], DEVICE_STATE_RUNNING);
+        rig_deinit(&rig);
+}
+
 static void test_every_record_of_each_side_has_a_place_after_a_restart(void **state)
 {
         for (Side side = 0; side < SIDE_MAX; side++)
@@ -2316,6 +2343,7 @@ int main(void)
                 cmocka_unit_test(test_after_a_restart_the_vmms_devices_vouch_for_nothing),
                 cmocka_unit_test(test_every_state_is_reached_by_a_row_or_a_restart),
                 cmocka_unit_test(test_rows_stay_on_their_side),
+                cmocka_unit_test(test_after_a_restart_all_arrive_before_one_runs),
                 cmocka_unit_test(test_every_record_of_each_side_has_a_place_after_a_restart),
                 cmocka_unit_test(test_a_job_that_was_given_up_is_not_done_after_a_restart),
                 cmocka_unit_test(test_names_round_trip),
