@@ -16,7 +16,9 @@ static const OutcomeInfo infos[OUTCOME_MAX] = {
         [OUTCOME_NO_SUCH_JOB] = {"NoSuchJob", EXIT_NOT_FOUND, "no job of that UUID is known here"},
         [OUTCOME_NO_SUCH_POLICY] = {"NoSuchPolicy", EXIT_NOT_FOUND,
                                     "no policy file of that name is in force here"},
-        [OUTCOME_BUSY] = {"Busy", EXIT_FAILED, "the VM has a job already, or is registered already"},
+        [OUTCOME_BUSY] =
+                {"Busy", EXIT_BUSY,
+                 "the VM has a job already, is in hand otherwise, or is registered already; nothing was begun"},
         [OUTCOME_TOO_LATE] = {"TooLate", EXIT_FAILED, "the job is past the point where it can be stopped"},
         [OUTCOME_FORBIDDEN] = {"Forbidden", EXIT_FAILED,
                                "a decision that could run the VM twice or lose it for nothing"},

@@ -20,6 +20,7 @@ enum {
         EXIT_IN_DOUBT = 9,
         EXIT_DEGRADED = 10,
         EXIT_LOST = 11,
+        EXIT_BUSY = 12,
         EXIT_INTERRUPTED = 130, /* as a shell says it of what SIGINT has ended */
 };
 

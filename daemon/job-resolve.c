@@ -110,8 +110,39 @@ static bool fits(const Job *job, const Word *word, Resolve how)
         return false;
 }
 
+/* The same, of a job that has ended. */
+static const char given_up_here[] =
+        "the job has ended, and the VM is this host's; the other host is not told of it any longer, so that the VM can be "
+        "unregistered. Right only when that host is gone for good: else it keeps a copy, or is in doubt, and nobody can tell "
+        "it any more that the VM runs here";
+static const char given_up_there[] =
+        "the job has ended, and nothing of the VM is here; the other host is not told of it any longer, so that the VM can "
+        "be unregistered. Right only when that host is gone for good: else it waits for ever for this one";
+
+/* It runs here: what the other side has is stale, and all that it is owed is to hear so. */
+static bool is_here(const Job *job)
+{
+        return job_side(job) == SIDE_SOURCE ? job->half->owner != OWNER_DONE : job->half->owner == OWNER_DONE;
+}
+
+bool job_may_give_up(const Job *job, Resolve how)
+{
+        return job->finished && !job->closed && !job->half->check_only && !job->half->linked &&
+               how == (is_here(job) ? RESOLVE_RUN_HERE : RESOLVE_DISCARD_HERE);
+}
+
+void job_give_up(Job *job)
+{
+        job->closed = true;
+        store_ack(job->host->store, job->id, job_side(job));
+        loop_timer_set(job->timer, 0);
+        loop_timer_soon(job->post_timer);
+}
+
 const char *job_resolve_text(const Job *job, Resolve how)
 {
+        if (job_may_give_up(job, how))
+                return is_here(job) ? given_up_here : given_up_there;
         for (size_t i = 0; i < ARRAY_SIZE(words); i++)
                 if (fits(job, &words[i], how))
                         return words[i].text;
@@ -120,7 +151,7 @@ const char *job_resolve_text(const Job *job, Resolve how)
 
 bool job_may_resolve(const Job *job, Resolve how)
 {
-        return half_may_resolve(&half_table, &job->plan, job->half, how);
+        return job_may_give_up(job, how) || half_may_resolve(&half_table, &job->plan, job->half, how);
 }
 
 json_object *job_choices(const Job *job)

@@ -174,6 +174,10 @@ int job_resolve(Job *job, Resolve how) _must_check_;
 /* job-resolve.c: whether that may be said now; and what would come of it, or why not. */
 bool job_may_resolve(const Job *job, Resolve how);
 const char *job_resolve_text(const Job *job, Resolve how);
+/* It has ended, as the word says, but the other half has not acknowledged that and is not connected; then, for a person says that its
+ * host is gone for good: as if it had. The half has no part in it: no owner changes. */
+bool job_may_give_up(const Job *job, Resolve how);
+void job_give_up(Job *job);
 /* [{"how", "allowed", "text"}]; empty when there is nothing to decide. */
 json_object *job_choices(const Job *job);
 

@@ -261,6 +261,10 @@ Outcome manager_resolve(Manager *manager, Job *job, Resolve how, char *ret_text)
         }
         log_warning(&about, "an operator has decided: %s: %s", resolve_to_string(how),
                     job_resolve_text(job, how));
+        if (job_may_give_up(job, how)) {
+                job_give_up(job);
+                return OUTCOME_NONE;
+        }
         return job_resolve(job, how) == 0 ? OUTCOME_NONE : OUTCOME_FORBIDDEN;
 }
 

@@ -325,11 +325,11 @@ static void say_owed(const Job *job, char *ret_text)
 
         (void) snprintf(
                 ret_text, JSON_TEXT_MAX,
-                "VM %.100s: job %s has ended (%s), and the other host, %.127s, has not acknowledged that for %llu s: what "
-                "it has of the VM it may take for good; it is told until it answers: see that migmgrd runs there and that "
-                "the two reach each other, then unregister again",
+                "VM %.60s: job %s has ended (%s), and the other host, %.110s, has not acknowledged that for %llu s: it may "
+                "hold a copy; it is told until it answers: see that migmgrd runs there and that the two reach each other; "
+                "if that host is gone for good: migctl resolve %s",
                 job->vm_name, job->id, job_result_to_string(job_result(job)), job->peer,
-                (unsigned long long) (now > since ? (now - since) / USEC_PER_SEC : 0));
+                (unsigned long long) (now > since ? (now - since) / USEC_PER_SEC : 0), job->id);
 }
 
 typedef struct Leave {

@@ -60,11 +60,11 @@ static json_object *facts_to_json(const ManifestDevice *device)
         return o;
 }
 
-static json_object *plugins_to_json(const ManifestDevice *device)
+static json_object *plugins_to_json(const ManifestDevice *device, uint32_t most)
 {
         json_object *array = json_new_array();
 
-        for (uint32_t i = 0; i < device->n_plugins; i++)
+        for (uint32_t i = 0; i < device->n_plugins && i < most; i++)
                 json_append(array, json_object_new_string(device->plugins[i]));
         return array;
 }
@@ -78,7 +78,15 @@ static json_object *labels_to_json(const Manifest *manifest)
         return o;
 }
 
-static json_object *identity_to_json(const ManifestDevice *device, bool facts)
+/* How much of a device goes into it. */
+typedef struct Extent {
+        bool facts; /* and what went wrong with it */
+        uint32_t n_plugins;
+} Extent;
+
+static const Extent everything = {true, UINT32_MAX};
+
+static json_object *identity_to_json(const ManifestDevice *device, const Extent *extent)
 {
         static const ManifestDevice none;
         json_object *o = json_new_object();
@@ -88,31 +96,31 @@ static json_object *identity_to_json(const ManifestDevice *device, bool facts)
         json_add_string(o, "device", device->device);
         json_add_string(o, "subsystem", device->subsystem);
         json_add_string(o, "isolation", device_isolation_to_string(device->isolation));
-        json_add(o, "facts", facts_to_json(facts ? device : &none));
-        json_add(o, "plugins", plugins_to_json(facts ? device : &none));
+        json_add(o, "facts", facts_to_json(extent->facts ? device : &none));
+        json_add(o, "plugins", plugins_to_json(device, extent->n_plugins));
         return o;
 }
 
 json_object *manifest_identity_to_json(const ManifestDevice *device)
 {
-        return identity_to_json(device, true);
+        return identity_to_json(device, &everything);
 }
 
-static json_object *device_to_json(const ManifestDevice *device, bool facts)
+static json_object *device_to_json(const ManifestDevice *device, const Extent *extent)
 {
-        json_object *o = identity_to_json(device, facts);
+        json_object *o = identity_to_json(device, extent);
 
         json_add_string(o, "type", device_type_to_string(device->type));
         json_add_number(o, "flags", device->migration_flags);
         json_add_string(o, "state", device_state_to_string(device->state));
         json_add_number(o, "status", device->status);
-        add_text(o, "text", facts ? device->text : "");
+        add_text(o, "text", extent->facts ? device->text : "");
         add_text(o, "sysfs", device->sysfs);
         json_add_number(o, "state-bytes", (int64_t) device->state_bytes);
         return o;
 }
 
-static json_object *make(const Manifest *manifest, bool facts)
+static json_object *make(const Manifest *manifest, const Extent *extent)
 {
         json_object *o = json_new_object(), *devices = json_new_array();
 
@@ -126,7 +134,7 @@ static json_object *make(const Manifest *manifest, bool facts)
         json_add(o, "labels", labels_to_json(manifest));
         json_add(o, "vmm", vmm_to_json(&manifest->vmm));
         for (uint32_t i = 0; i < manifest->n_devices; i++)
-                json_append(devices, device_to_json(&manifest->devices[i], facts));
+                json_append(devices, device_to_json(&manifest->devices[i], extent));
         json_add(o, "devices", devices);
         return o;
 }
@@ -143,15 +151,21 @@ static size_t most_bytes(const Manifest *manifest)
         return n;
 }
 
+/* A plugin that is named without its facts is one that can't be judged by, and one name is enough to refuse. */
 json_object *manifest_to_json(const Manifest *manifest)
 {
-        json_object *o = make(manifest, true);
+        static const Extent less[] = {{false, UINT32_MAX}, {false, 1}};
+        json_object *o = make(manifest, &everything);
 
-        if (most_bytes(manifest) <= MANIFEST_JSON_MAX ||
-            strlen(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN)) <= MANIFEST_JSON_MAX)
+        if (most_bytes(manifest) <= MANIFEST_JSON_MAX)
                 return o;
-        json_object_put(o);
-        return make(manifest, false);
+        for (size_t i = 0; i < ARRAY_SIZE(less); i++) {
+                if (strlen(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN)) <= MANIFEST_JSON_MAX)
+                        break;
+                json_object_put(o);
+                o = make(manifest, &less[i]);
+        }
+        return o;
 }
 
 /* ---- in ------------------------------------------------------------------------------------------------------ */

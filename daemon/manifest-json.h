@@ -9,8 +9,9 @@
 /* Of a message between daemons no more is a manifest. */
 #define MANIFEST_JSON_MAX (900 * 1024)
 
-/* Of a VM whose manifest would be longer than that, what is known of its devices and what went wrong with them is left out: what a
- * policy compares is not known then, and refused. */
+/* Of a VM whose manifest would be longer than that, what is known of its devices and what went wrong with them is left out, and of
+ * their plugins, if need be, all but the first one's name: what a policy compares is not known then, and refused; and so is a plugin
+ * of which nothing is said. */
 json_object *manifest_to_json(const Manifest *manifest);
 
 /* Of that, what a device is, as policies match it and compare it. */

@@ -14,6 +14,8 @@ static const struct {
         {EXIT_USAGE, "migctl was called wrongly, or an argument makes no sense"},
         {EXIT_DENIED, "the caller may not do this"},
         {EXIT_NOT_FOUND, "no such VM, device, job or file"},
+        {EXIT_BUSY,
+         "nothing was begun: the VM has a job already, which says where it is, or is in hand otherwise"},
         {EXIT_UNREACHABLE, "migmgrd can't be reached"},
         {EXIT_INTERRUPTED, "migrate was interrupted, and the job goes on without it"},
 };

@@ -22,6 +22,9 @@
         "install that plugin at the destination too, of that version, and start migmgrd there anew; " \
         "or take it out at the source"
 
+#define REMEDY_CROWDED \
+        "take plugins out at the source that say much of each device, or give the VM fewer devices"
+
 /* One plugin in one asking. */
 typedef struct Item {
         struct Ask *ask;
@@ -346,7 +349,10 @@ void plugins_find_missing(const Plugins *plugins, const ManifestDevice *source, 
                 (void) snprintf(key, sizeof key, "%.*s.plugin", MIGMGR_NAME_MAX, source->plugins[i]);
                 version = manifest_fact(source, key);
                 mute = judges && streq(judges, "yes") ? why_mute(plugins, source->plugins[i]) : NULL;
-                if (mute)
+                if (!judges)
+                        add_finding(findings, source->id, PLUGIN_REFUSE, source->plugins[i],
+                                    "too many facts to be sent", "", REMEDY_CROWDED);
+                else if (mute)
                         add_finding(findings, source->id, PLUGIN_REFUSE, source->plugins[i],
                                     version ? version : "loaded", mute, REMEDY_MISSING);
         }

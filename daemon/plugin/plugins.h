@@ -48,7 +48,7 @@ bool plugins_are_none(const Plugins *plugins);
 void plugins_look(Plugins *plugins, const PluginDevice *device, Side side, PluginsView *view,
                   LoopCallback done, void *userdata);
 
-/* Plugins that judge at the source and are not here: nobody can say what they would. Appended to `findings`, while these are few. */
+/* Plugins that judge at the source and are not here, or of which the source says nothing: nobody can say what they would. Appended to `findings`, while these are few. */
 void plugins_find_missing(const Plugins *plugins, const ManifestDevice *source, json_object *findings);
 
 /* Whether the device of the source can become that of the destination, which asks: for each plugin of either that judges. What

@@ -312,7 +312,7 @@ class Forgotten(unittest.TestCase):
             wait_for("its end", lambda: a.json("show", job)[1]["state"] == "finished", 20)
             for restarts in range(2): # a record that is taken up again says the same
                 status, _, err = a.migctl("unregister", "vm0")
-                self.assertNotEqual(status, 0)
+                self.assertEqual(status, 12)
                 self.assertRegex(err, f"job {job} has ended \\(failed\\), and the other host, {re.escape(b.dest)}, .* for [0-9]+ s")
                 self.assertEqual(a.vm("vm0")["presence"], "here")
                 a.daemon.kill()
@@ -323,6 +323,47 @@ class Forgotten(unittest.TestCase):
             for host in (a, b):
                 self.assertIsNone(host.vm("vm0"))
                 self.assertEqual(host.json("show", job)[1]["result"], "failed")
+
+    def test_without_the_other_host_on_a_persons_word(self):
+        """It is gone for good; only the word that agrees with the end is taken."""
+        for moved in (False, True): # back to the first host, whose other is killed; and to the second
+            with self.subTest(moved=moved), Lab() as lab:
+                (a, b), servers = world(lab)
+                host, other = (b, a) if moved else (a, b)
+                servers[1].fault("d", "stop>running-p2p:hang" if moved else "resuming>stop:hang")
+                job = a.migctl_start("migrate", "--no-wait", "vm0", b.dest).communicate(timeout=20)[0].strip()
+                wait_for("the fault", lambda: any(j["Owner"] == "destination" for j in b.jobs()) if moved
+                         else any(j["Phase"] == "intake" for j in a.jobs()))
+                other.daemon.kill()
+                servers[1].clear()
+                wait_for("its end", lambda: host.json("show", job)[1]["state"] == "finished", 20)
+                self.assertEqual(host.migctl("unregister", "vm0")[0], 12)
+                self.assertEqual({c["how"]: c["allowed"] for c in host.json("show", job)[1]["choices"]},
+                                 {"run-here": True, "discard-here": False})
+                for word, status in (("--discard-here", 1), ("--run-here", 0), ("--run-here", 1)):
+                    self.assertEqual(host.migctl("resolve", word, job)[0], status)
+                self.assertEqual(host.migctl("unregister", "vm0"), (0, "", ""))
+                host.daemon.kill()
+                host.start_daemon()
+                self.assertIsNone(host.vm("vm0"))
+
+    def test_of_a_vm_that_has_left_on_the_other_word(self):
+        with Lab() as lab:
+            (a, b), _ = world(lab)
+            uuid, job = a.vm("vm0")["uuid"], new_uuid()
+            self.assertEqual(a.migrate("vm0", b)[0], 0)
+            a.daemon.stop()
+            db = sqlite3.connect(os.path.join(a.state, "migmgr.db"), isolation_level=None)
+            db.execute("INSERT INTO record VALUES (?, 'source', ?, 'unix:/nowhere/peer.sock', '', 'done', 0, 0, 0, '', 1, 0, 0, '')",
+                       (job, uuid))
+            db.close()
+            a.start_daemon()
+            wait_for("its end", lambda: a.json("show", job)[1]["state"] == "finished", 20)
+            self.assertIn("migctl resolve " + job, a.migctl("unregister", "vm0")[2])
+            for word, status in (("--run-here", 1), ("--discard-here", 0)):
+                self.assertEqual(a.migctl("resolve", word, job)[0], status)
+            self.assertEqual(a.migctl("unregister", "vm0"), (0, "", ""))
+            self.assertEqual(b.vm("vm0")["presence"], "here")
 
     def test_a_moment_later_by_whoever_has_seen_it_arrive(self):
         """The source has not said yet that it knows, but is connected."""

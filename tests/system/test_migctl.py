@@ -165,13 +165,13 @@ class ExitStatus(Case):
         status, job = self.b.migrate(vm, self.a)
         self.assertEqual((job["bandwidth"], job["max_blackout_usec"]), (0, 0))
 
-    def test_1_busy_and_too_late(self):
+    def test_12_busy_and_1_too_late(self):
         vm = self.vm()
         p = self.a.migctl_start("migrate", vm, self.silent_peer())
         wait_for("the job", lambda: self.job_of(vm))
         id = self.a.vm(vm)["job"]
         for args in (("migrate", vm, self.b.dest), ("check", vm, self.b.dest), ("unregister", vm)):
-            self.note(1, *args, says="has a job")
+            self.note(12, *args, says="has a job")
         self.ends(0, "cancel", id)
         p.communicate(timeout=20)
         self.note(1, "cancel", id, says="ended already")
@@ -183,15 +183,15 @@ class ExitStatus(Case):
         for _ in range(3):
             self.ends(0, "register", self.file(mine))
         self.ends(0, "register", self.file(dict(reversed(mine.items()))))
-        self.ends(1, "register", "--incoming", self.file(mine), says="is here; it leaves by a migration")
-        self.ends(1, "register", self.file({**mine, "labels": {"a": "b"}}), says="another definition")
-        self.ends(1, "register", self.file({**mine, "name": "other"}), says="another definition")
-        self.ends(1, "register", self.file({**mine, "uuid": new_uuid()}), says="another VM is called again here.*" + mine["uuid"])
+        self.ends(12, "register", "--incoming", self.file(mine), says="is here; it leaves by a migration")
+        self.ends(12, "register", self.file({**mine, "labels": {"a": "b"}}), says="another definition")
+        self.ends(12, "register", self.file({**mine, "name": "other"}), says="another definition")
+        self.ends(12, "register", self.file({**mine, "uuid": new_uuid()}), says="another VM is called again here.*" + mine["uuid"])
         self.assertEqual(self.a.vm("again")["presence"], "here")
         theirs = definition("again", mine["uuid"], self.lab.server("again-b", {"nic": ""}), ["nic"])
         for _ in range(2):
             self.ends(0, "register", "--incoming", self.file(theirs), host=self.b)
-        self.ends(1, "register", self.file(theirs), says="is away; it comes by a migration", host=self.b)
+        self.ends(12, "register", self.file(theirs), says="is away; it comes by a migration", host=self.b)
         self.assertEqual(self.a.migrate("again", self.b)[0], 0)
         self.ends(0, "register", self.file(theirs), host=self.b)
         self.ends(0, "unregister", "again")

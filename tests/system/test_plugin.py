@@ -454,8 +454,10 @@ class Bad(Case):
                 self.assertTrue(destination.daemon.alive())
                 self.assertLess(resident_kib(pid) - before, GROWTH_KIB * (8 if SANITIZED else 1))
                 if what != "no-end":  # that one has answered; only badly
-                    self.assertEqual(destination.daemon.output().count("plugin bad (bad.so): "), 1,
-                                     destination.daemon.output())
+                    def said():
+                        return destination.daemon.output().count("plugin bad (bad.so): ")
+                    wait_for("what is wrong", said)  # whoever waits for one that hangs is answered first
+                    self.assertEqual(said(), 1, destination.daemon.output())
 
     def test_at_the_source_only_they_refuse_too(self):
         for where, what in (("match", "crash"), ("describe", "hang"), ("estimate", "wrong-value")):

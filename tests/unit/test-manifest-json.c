@@ -215,7 +215,7 @@ static void test_lists_of_reasons_are_cut_to_their_room(void **state)
         json_object_put(o);
 }
 
-/* A thousand devices with all that may be known of them would go into no message. */
+/* A thousand devices with all that may be known of them would go into no message. That there are plugins is said all the same. */
 static void test_what_is_too_long_goes_without_facts(void **state)
 {
         for (uint32_t n_facts = 2; n_facts <= 12; n_facts += 10) {
@@ -231,6 +231,8 @@ static void test_what_is_too_long_goes_without_facts(void **state)
                 assert_int_equal(from_json(o, &got, NULL), 0);
                 assert_int_equal(got.n_devices, 1024);
                 assert_int_equal(got.devices[1023].n_facts, 0);
+                assert_int_equal(got.devices[1023].n_plugins, n_facts > 2 ? 1 : n_facts);
+                assert_string_equal(got.devices[1023].plugins[0], m.devices[1023].plugins[0]);
                 assert_string_equal(got.devices[1023].text, "");
                 assert_string_equal(got.devices[1023].sysfs, m.devices[1023].sysfs);
                 manifest_deinit(&got);

@@ -8,7 +8,7 @@
 #include "daemon/core/half.h"
 #include "test.h"
 
-#define EXIT_LAST 11 /* 0 done ... 11 lost */
+#define EXIT_LAST 12 /* 0 done ... 11 lost, 12 busy */
 
 static void test_every_outcome_has_a_line_and_an_agreed_exit_status(void **state)
 {
@@ -50,20 +50,10 @@ static void test_the_agreed_errors_have_these_names_and_exits(void **state)
                 const char *name;
                 int exit;
         } agreed[] = {
-                {"Incompatible", 6},
-                {"P2P", 6},
-                {"Busy", 1},
-                {"NoSuchVM", 5},
-                {"Device", 1},
-                {"Peer", 1},
-                {"InDoubt", 9},
-                {"Denied", 4},
-                {"Cancelled", 7},
-                {"Timeout", 3},
-                {"InvalidArgument", 2},
-                {"BadDefinition", 2},
-                {"BadDestination", 2},
-                {"NoSuchJob", 5},
+                {"Incompatible", 6},   {"P2P", 6},       {"Busy", 12},           {"NoSuchVM", 5},
+                {"Device", 1},         {"Peer", 1},      {"InDoubt", 9},         {"Denied", 4},
+                {"Cancelled", 7},      {"Timeout", 3},   {"InvalidArgument", 2}, {"BadDefinition", 2},
+                {"BadDestination", 2}, {"NoSuchJob", 5},
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(agreed); i++) {
@@ -101,6 +91,13 @@ static void test_other_errors_of_the_bus_are_not_ours(void **state)
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
                 assert_int_equal(outcome_from_bus(names[i]), OUTCOME_INVALID);
+}
+
+/* The job that a VM has already may be in doubt, or have moved it: no result of the one that was not begun says where it is. */
+static void test_busy_is_no_result(void **state)
+{
+        for (size_t i = 0; outcome_result(i); i++)
+                assert_int_not_equal(outcome_result(i)->exit, outcome_info(OUTCOME_BUSY)->exit);
 }
 
 /* A script that looks at the exit status alone must know which result it was. */
@@ -158,6 +155,7 @@ int main(void)
                 cmocka_unit_test(test_the_agreed_errors_have_these_names_and_exits),
                 cmocka_unit_test(test_there_is_nothing_past_either_end),
                 cmocka_unit_test(test_other_errors_of_the_bus_are_not_ours),
+                cmocka_unit_test(test_busy_is_no_result),
                 cmocka_unit_test(test_every_result_has_an_exit_status_of_its_own),
                 cmocka_unit_test(test_every_result_of_core_is_in_the_table),
                 cmocka_unit_test(test_a_result_that_is_not_known_is_no_success),

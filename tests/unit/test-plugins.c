@@ -36,6 +36,25 @@ static void test_who_judges_is_missing(void **state)
         json_object_put(findings);
 }
 
+/* Its manifest was too long: who could judge is not known. */
+static void test_of_whom_nothing_is_said_is_missing(void **state)
+{
+        json_object *findings = json_new_array();
+        JsonReader reader = {.where = "findings"};
+        Manifest m;
+
+        assert_int_equal(manifest_init(&m, 1), 0);
+        assert_int_equal(manifest_add_plugin(&m.devices[0], "judge"), 0);
+        plugins_find_missing(NULL, &m.devices[0], findings);
+        assert_int_equal(json_object_array_length(findings), 1);
+        assert_string_equal(json_string(&reader, json_object_array_get_idx(findings, 0), "weight", true),
+                            "refusal");
+        assert_string_equal(json_string(&reader, json_object_array_get_idx(findings, 0), "source", true),
+                            "too many facts to be sent");
+        manifest_deinit(&m);
+        json_object_put(findings);
+}
+
 /* As many as another host likes: it is refused, and what is told of that has an end. */
 static void test_of_very_many_the_first_are_told(void **state)
 {
@@ -61,6 +80,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_who_judges_is_missing),
+                cmocka_unit_test(test_of_whom_nothing_is_said_is_missing),
                 cmocka_unit_test(test_of_very_many_the_first_are_told),
         };
 
