@@ -238,7 +238,8 @@ static int simulate(uint64_t seed, uint64_t migrations, uint64_t states)
                         first_bad = seed + i;
         }
         if (sum.bad > 0) {
-                printf("simulate --seed %llu:\n", (unsigned long long) first_bad);
+                printf("%s --devices %u --seed %llu:\n", program_invocation_short_name,
+                       (unsigned) devices_asked, (unsigned long long) first_bad);
                 printf("violation: %s\n", bad_names[migrate(first_bad, true, &(Sum){})]);
         }
         printf("%llu migrations, %llu moves, %llu states, %llu faults, %llu deaths, %llu cuts, %llu decisions, %.1f hours of theirs: "

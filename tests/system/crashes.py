@@ -2,7 +2,7 @@
 """kill -9 at the calls themselves: at the N-th fsync, write to the database, send, receive, connection of a migration, before
 it or after it, of migmgrd, an agent, the helper or the VMM on either side, or of all of a host at once.
 
-  tests/bench/crashes [-j N] [-s SEED] [-t SECONDS] [PATTERN]
+  tests/bench/crashes [-j N] [-s SEED] [-t SECONDS] [-n CALL] [PATTERN]
 
 The VM is that of moves.py, whose guest finds whatever is lost, doubled, stale or torn, and it goes to and fro for as long as
 it is whole. Who was killed is started again, as an init system does, but not a VMM. A host that dies loses what was not
@@ -300,6 +300,8 @@ class Run:
         count(self.points)
         self.lock, self.work, self.begun = threading.Lock(), queue.Queue(), time.monotonic()
         self.planned = schedule(self.points, self.rng)
+        if args.only:
+            self.planned = [(p, args.only) for p in self.points if args.only <= p.calls]
         for item in self.planned[args.first:]:
             self.work.put((*item, random.Random(self.rng.random())))
 
@@ -364,6 +366,7 @@ def arguments(description):
     parser.add_argument("-s", dest="seed", type=int, default=1)
     parser.add_argument("-t", dest="seconds", type=int, default=0, help="nothing new after that many; 0: all of the plan")
     parser.add_argument("-f", dest="first", type=int, default=0, help="leave out that many of the plan")
+    parser.add_argument("-n", dest="only", type=int, default=0, help="only that call of each point")
     parser.add_argument("-v", dest="verbose", action="store_true", help="a line for each case")
     parser.add_argument("pattern", nargs="?", default="", help="a part of a point's name")
     return parser.parse_args()
