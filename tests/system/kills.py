@@ -247,6 +247,8 @@ class Case:
     def settled(self):
         """(state, result) of the source's and of the destination's job, when nothing moves any more."""
         ends = []
+        if self.a.is_restoring() or self.b.is_restoring():
+            return None
         for host in (self.a, self.b):
             jobs = host.jobs()
             job = jobs[-1] if jobs else None

@@ -106,7 +106,7 @@ def rows(takes_pages):
 
 
 def settled(host):
-    return all(job["State"] == "finished" for job in host.jobs())
+    return not host.is_restoring() and all(job["State"] == "finished" for job in host.jobs())
 
 
 def move_watched(world, row):
