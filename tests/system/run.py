@@ -104,7 +104,7 @@ VFIO_FAULTS = (r"^source p2p,pre-copy PRE_COPY_P2P>STOP_COPY refuse once$|^desti
                r"|^back p2p,pre-copy STOP>RUNNING_P2P refuse always$|^held p2p,pre-copy RUNNING_P2P>RUNNING refuse always$"
                r"|^destination write-error at 40|STOP_COPY$")
 VFIO_KILLS = (r"^kill (source's (QEMU in source-drain|agent in source-go|daemon in source-go)"
-              r"|destination's (QEMU in destination-intake|daemon in destination-(take-in|intake)))$|source's helper may not"
+              r"|destination's (QEMU in destination-intake|daemon in destination-intake))$|source's helper may not"
               r"|destination's (QEMU|holder) in destination-push \(held\)$")
 
 # What git knows and `make dist` forgets.

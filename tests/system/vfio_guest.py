@@ -206,6 +206,7 @@ class Reader:
 
 class Side:
     """Stands for a Host where there is no daemon."""
+    env = None
 
     def __init__(self, lab, name):
         self.name, self.dir = name, os.path.join(lab.dir, name)
