@@ -191,7 +191,7 @@ class OfTheVm(Case):
                 self.assertEqual((status, job["result"]), (9, "in-doubt"), job)
                 self.assertRegex(job["error"]["text"], r'lost their state: d0.*"on-source-loss" says pause')
                 self.assertEqual(world.source.vmm.status()["state"], "paused")
-                self.assertEqual(world.source.host.migctl("check", world.name, world.destination.host.dest)[0], 1)
+                self.assertEqual(world.source.host.migctl("check", world.name, world.destination.host.dest)[0], 12)
                 world.source.vmm.command("resume")
                 wait_for("the job's end", lambda: self.a.json("show", job["job"])[1].get("result") == "degraded")
 
