@@ -52,13 +52,19 @@ class Crash:
         self.host = self.move.a if point.side == "source" else self.move.b
         self.outcome, self.answer = "-", None
 
+    def is_over(self):
+        try:
+            return self.injection.hit() or self.move.settled()
+        except AssertionError:  # it died while it was asked
+            return self.injection.hit()
+
     def run(self):
         """Returns what is wrong, or ""."""
         self.injection.arm(PROGRAMS[self.point.victim], self.point.kind, self.at, self.point.action)
         self.move.start()
         wait_for("a hit, or the end", lambda: self.injection.hit() or self.move.client.poll() is not None, 30)
         if self.move.client.poll() is not None and not self.injection.hit():
-            wait_for("the rest of the job", lambda: self.injection.hit() or self.move.settled(), 30)
+            wait_for("the rest of the job", self.is_over, 30)
         hit = self.injection.hit()
         self.injection.disarm()
         if hit:
