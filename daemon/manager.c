@@ -283,12 +283,6 @@ void manager_register(Manager *manager, const char *text, bool incoming, Manager
                 vmm_find(reg->vm->vmm, on_registered_vmm, reg);
 }
 
-static void on_vm_deleted(void *userdata, int status, const char *text)
-{
-        if (status < 0)
-                log_error(NULL, "an unregistered VM is still in the database: %s; unregister it again", text);
-}
-
 Outcome manager_say_busy(const Vm *vm, char *ret_text)
 {
         const Job *job = vm->job;
@@ -339,56 +333,75 @@ typedef struct Leave {
         void *userdata;
 } Leave;
 
-static Outcome unregister_now(Manager *manager, Vm *vm, char *ret_text)
+static void leave_answer(Leave *leave, Outcome outcome, const char *text)
 {
-        const Job *owed;
+        leave->unregistered(leave->userdata, outcome, text);
+        free(leave);
+}
 
-        if (vm_is_busy(vm) || vm->vmm->asked)
-                return manager_say_busy(vm, ret_text);
-        owed = find_owed(manager, vm);
+static void on_vm_deleted(void *userdata, int status, const char *text)
+{
+        Leave *leave = userdata;
+        char full[JSON_TEXT_MAX] = "";
+
+        if (status < 0) {
+                (void) snprintf(
+                        full, sizeof full,
+                        "VM %s is unregistered, but still in the database, and comes back when migmgrd is started again: "
+                        "%.200s; make room, start it again, and unregister it again",
+                        leave->vm, text);
+                log_error(NULL, "%s", full);
+        }
+        leave_answer(leave, status < 0 ? OUTCOME_STORE : OUTCOME_NONE, full);
+}
+
+/* Answered when that is durable: a VM of which one was told that it is gone must not come back. */
+static void unregister_now(Leave *leave, Vm *vm)
+{
+        Manager *manager = leave->manager;
+        const Job *owed = find_owed(manager, vm);
+        char text[JSON_TEXT_MAX];
+
+        if (vm_is_busy(vm) || vm->vmm->asked) {
+                leave_answer(leave, manager_say_busy(vm, text), text);
+                return;
+        }
         if (owed) {
-                say_owed(owed, ret_text);
-                return OUTCOME_BUSY;
+                say_owed(owed, text);
+                leave_answer(leave, OUTCOME_BUSY, text);
+                return;
         }
         log_info(LOG_ABOUT(.vm = vm->definition->name), "unregistered");
-        store_delete_vm(manager->host->store, vm->definition->uuid, on_vm_deleted, NULL);
+        store_delete_vm(manager->host->store, vm->definition->uuid, on_vm_deleted, leave);
         vm_close_devices(vm);
         manager_drop_vm(manager, vm);
-        return OUTCOME_NONE;
 }
 
 static void on_may_leave(void *userdata)
 {
         Leave *leave = userdata;
         Vm *vm = manager_find_uuid(leave->manager, leave->vm);
-        char text[JSON_TEXT_MAX] = "";
-        Outcome outcome = OUTCOME_NONE; /* whoever was quicker has unregistered it */
 
         if (vm)
-                outcome = unregister_now(leave->manager, vm, text);
-        leave->unregistered(leave->userdata, outcome, text);
-        free(leave);
+                unregister_now(leave, vm);
+        else /* whoever was quicker has unregistered it */
+                leave_answer(leave, OUTCOME_NONE, "");
 }
 
 void manager_unregister(Manager *manager, Vm *vm, ManagerUnregistered unregistered, void *userdata)
 {
         const Job *owed = find_owed(manager, vm);
-        char text[JSON_TEXT_MAX] = "";
-        Outcome outcome;
-        Leave *leave;
+        Leave *leave = malloc(sizeof *leave);
 
+        if (!leave)
+                abort();
+        *leave = (Leave){.manager = manager, .unregistered = unregistered, .userdata = userdata};
+        memcpy(leave->vm, vm->definition->uuid, sizeof leave->vm);
         /* It is on its way: whoever has just seen the VM arrive need not know. */
-        if (!vm_is_busy(vm) && owed && owed->half->linked) {
-                leave = malloc(sizeof *leave);
-                if (!leave)
-                        abort();
-                *leave = (Leave){.manager = manager, .unregistered = unregistered, .userdata = userdata};
-                memcpy(leave->vm, vm->definition->uuid, sizeof leave->vm);
+        if (!vm_is_busy(vm) && owed && owed->half->linked)
                 manager_wait(manager, vm, on_may_leave, leave);
-                return;
-        }
-        outcome = unregister_now(manager, vm, text);
-        unregistered(userdata, outcome, text);
+        else
+                unregister_now(leave, vm);
 }
 
 /* ---- reset ----------------------------------------------------------------------------------------------------- */
