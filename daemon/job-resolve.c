@@ -119,16 +119,9 @@ static const char given_up_there[] =
         "the job has ended, and nothing of the VM is here; the other host is not told of it any longer, so that the VM can "
         "be unregistered. Right only when that host is gone for good: else it waits for ever for this one";
 
-/* It runs here: what the other side has is stale, and all that it is owed is to hear so. */
-static bool is_here(const Job *job)
-{
-        return job_side(job) == SIDE_SOURCE ? job->half->owner != OWNER_DONE : job->half->owner == OWNER_DONE;
-}
-
 bool job_may_give_up(const Job *job, Resolve how)
 {
-        return job->finished && !job->closed && !job->half->check_only && !job->half->linked &&
-               how == (is_here(job) ? RESOLVE_RUN_HERE : RESOLVE_DISCARD_HERE);
+        return job->finished && !job->closed && half_may_give_up(job->half, how);
 }
 
 void job_give_up(Job *job)
@@ -142,7 +135,7 @@ void job_give_up(Job *job)
 const char *job_resolve_text(const Job *job, Resolve how)
 {
         if (job_may_give_up(job, how))
-                return is_here(job) ? given_up_here : given_up_there;
+                return half_has_vm(job->half) ? given_up_here : given_up_there;
         for (size_t i = 0; i < ARRAY_SIZE(words); i++)
                 if (fits(job, &words[i], how))
                         return words[i].text;

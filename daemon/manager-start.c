@@ -383,23 +383,15 @@ static void stay_out(const Pickup *pickup)
                 vm->awaits_job = true;
 }
 
-/* By the clock, which may have been set back; but a job that has not ended is newer than one that has, and where the VM is says
- * its presence, which changes with `done`. */
 static bool is_superseded(const Pickup *pickup, const Pickup *list)
 {
         const Record *record = &pickup->record;
-        Presence left = record->owner == OWNER_ABORTED ? PRESENCE_HERE : PRESENCE_AWAY;
+        RecordOthers others = {.has_newer = record->has_newer, .presence = record->presence};
 
-        /* It was taken back, or nothing newer could have begun; and then its disk was full. */
-        if (record->owner == OWNER_SOURCE)
-                return record->has_newer;
-        if (!owner_is_final(record->owner))
-                return false;
         for (const Pickup *p = list; p; p = p->next)
-                if (p != pickup && streq(p->record.vm, record->vm) && !owner_is_final(p->record.owner))
-                        return true;
-        return record->has_newer ||
-               (record->side == SIDE_SOURCE && (int) record->presence >= 0 && record->presence != left);
+                others.has_unended |=
+                        p != pickup && streq(p->record.vm, record->vm) && !owner_is_final(p->record.owner);
+        return owner_is_superseded(record->side, record->owner, &others);
 }
 
 /* Two jobs that both have a VM in hand nobody can have begun: what the records say of who runs it is worth nothing. No other

@@ -171,6 +171,17 @@ JobResult half_result(const Half *half)
         return result_of_cause(half->failure.cause);
 }
 
+bool half_has_vm(const Half *half)
+{
+        return (half->side == SIDE_DESTINATION) == (half->owner == OWNER_DONE);
+}
+
+bool half_may_give_up(const Half *half, Resolve resolve)
+{
+        return half_job_state(half) == JOB_STATE_FINISHED && !half->check_only && !half->linked &&
+               resolve == (half_has_vm(half) ? RESOLVE_RUN_HERE : RESOLVE_DISCARD_HERE);
+}
+
 const char *half_owner_text(const Half *half)
 {
         switch (half->owner) {

@@ -406,6 +406,12 @@ int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEv
 /* Whether HALF_RESOLVE would be taken now. */
 bool half_may_resolve(const HalfTable *table, const Plan *plan, const Half *half, Resolve resolve);
 
+/* Of a half that has ended: whether the VM is on its side. Then what the other one has is stale. */
+bool half_has_vm(const Half *half);
+/* Whether a person may say `resolve` instead of an acknowledgement that will never come: the half has ended, is not connected,
+ * and the word agrees with its end. Nothing of the half changes by it. */
+bool half_may_give_up(const Half *half, Resolve resolve);
+
 JobState half_job_state(const Half *half);
 Phase half_phase(const Half *half);
 

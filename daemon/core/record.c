@@ -62,3 +62,16 @@ bool owner_is_final(Owner owner)
 {
         return owner == OWNER_DONE || owner == OWNER_ABORTED || owner == OWNER_DISCARDED;
 }
+
+bool owner_is_superseded(Side side, Owner owner, const RecordOthers *others)
+{
+        Presence left = owner == OWNER_ABORTED ? PRESENCE_HERE : PRESENCE_AWAY;
+
+        /* It was taken back, or nothing newer could have begun; and then its disk was full. */
+        if (owner == OWNER_SOURCE)
+                return others->has_newer;
+        if (!owner_is_final(owner))
+                return false;
+        return others->has_unended || others->has_newer ||
+               (side == SIDE_SOURCE && (int) others->presence >= 0 && others->presence != left);
+}

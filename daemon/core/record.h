@@ -11,6 +11,7 @@
 
 #include "common/macros.h"
 #include "common/string-table.h"
+#include "manifest.h"
 
 typedef enum Side {
         SIDE_SOURCE,
@@ -47,3 +48,14 @@ bool owner_may_become(Side side, Owner from, Owner to, bool noway);
 
 /* Whether the record says how the job ended, so that only its acknowledgement is still to come. */
 bool owner_is_final(Owner owner);
+
+/* What else is known of the VM of a record that a restart has found. */
+typedef struct RecordOthers {
+        bool has_newer; /* it has had a job that was made later; by the clock, which may have been set back */
+        bool has_unended;  /* another record of it is not final: that job is newer, whatever the clock says */
+        Presence presence; /* where it is: it changes with `done`. Negative: it is not registered */
+} RecordOthers;
+
+/* Whether the VM has had a newer job than that of the record: of this one only the acknowledgement is left, and it must not
+ * touch the VM. */
+bool owner_is_superseded(Side side, Owner owner, const RecordOthers *others);

@@ -164,22 +164,7 @@ static void after(Action action)
         if (!real)                     \
         real = __extension__(__typeof__(&name)) dlsym(RTLD_NEXT, #name)
 
-/* A function that returns `failed` where errno says why. */
-#define WRAP(kind, type, name, parameters, arguments, failed) \
-        type name parameters                                  \
-        {                                                     \
-                REAL(name);                                   \
-                Action action = before(kind);                 \
-                type r;                                       \
-                                                              \
-                if (action == FAIL)                           \
-                        return failed;                        \
-                r = real arguments;                           \
-                after(action);                                \
-                return r;                                     \
-        }
-
-/* The same where only a file of a certain kind counts. */
+/* A function that returns `failed` where errno says why, and counts only under a condition. */
 #define WRAP_IF(condition, kind, type, name, parameters, arguments, failed) \
         type name parameters                                                \
         {                                                                   \
@@ -193,6 +178,9 @@ static void after(Action action)
                 after(action);                                              \
                 return r;                                                   \
         }
+
+#define WRAP(kind, type, name, parameters, arguments, failed) \
+        WRAP_IF(true, kind, type, name, parameters, arguments, failed)
 
 /* ---- files --------------------------------------------------------------------------------------------------- */
 

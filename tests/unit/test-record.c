@@ -66,11 +66,35 @@ static void test_what_is_final_changes_no_more(void **state)
                                 }
 }
 
+/* In words of docs/ownership.md: one that has ended yields to whatever came after it, one that may have the VM in hand never. */
+static void test_which_record_has_a_newer_one(void **state)
+{
+        static const Presence presences[] = {PRESENCE_HERE, PRESENCE_AWAY, (Presence) -EINVAL};
+
+        for (Side side = 0; side < SIDE_MAX; side++)
+                for (Owner owner = OWNER_SOURCE; owner < OWNER_MAX; owner++)
+                        for (int bits = 0; bits < 4; bits++)
+                                for (size_t i = 0; i < ARRAY_SIZE(presences); i++) {
+                                        RecordOthers others = {bits & 1, bits & 2, presences[i]};
+                                        bool moved = side == SIDE_SOURCE && i < 2 &&
+                                                     (owner == OWNER_ABORTED ? i == 1 : i == 0);
+                                        bool expect = false;
+
+                                        if (owner == OWNER_DONE || owner == OWNER_ABORTED ||
+                                            owner == OWNER_DISCARDED)
+                                                expect = bits != 0 || moved;
+                                        else if (owner == OWNER_SOURCE)
+                                                expect = bits & 1;
+                                        assert_int_equal(owner_is_superseded(side, owner, &others), expect);
+                                }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_only_the_agreed_changes_are_allowed),
                 cmocka_unit_test(test_what_is_final_changes_no_more),
+                cmocka_unit_test(test_which_record_has_a_newer_one),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
