@@ -13,7 +13,8 @@
 #include "common/log.h"
 #include "common/socket.h"
 
-#define NAME "agent"
+#define NAME       "agent"
+#define NAME_INDEX "index"
 
 /* systemd compares each descriptor with all that it has, and does nothing else meanwhile: few at a time, and the next when it
  * says that it has them. */
@@ -32,8 +33,10 @@ typedef struct Parked {
 struct Parking {
         Loop *loop;
         uint64_t number;
-        int notify_fd; /* -1: there is no store */
-        Parked *came;  /* with the start, by path; until it is cleared */
+        int notify_fd;        /* -1: there is no store */
+        ParkingIndex *index;  /* NULL: without it */
+        ParkingIndex *before; /* that of the last daemon, until it is cleared; or NULL */
+        Parked *came;         /* with the start, by path; until it is cleared */
         size_t n_came;
         int *waiting; /* to be given to the store */
         size_t n_waiting, n_room;
@@ -160,6 +163,7 @@ void parking_leave(Parking *parking, int fd)
 
 void parking_end(Parking *parking, int fd)
 {
+        parking_forget(parking, fd);
         (void) shutdown(fd, SHUT_RDWR);
         parking_leave(parking, fd);
 }
@@ -199,6 +203,27 @@ int parking_take(Parking *parking, const char *path)
         return found->fd;
 }
 
+/* Whoever has said something since may have said what is not noted. */
+bool parking_noted(Parking *parking, int fd, void *ret_note, size_t size)
+{
+        char byte;
+
+        return parking->before && parking_index_find(parking->before, fd, ret_note, size) &&
+               recv(fd, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+void parking_note(Parking *parking, int fd, const void *note, size_t size)
+{
+        if (parking->index)
+                parking_index_put(parking->index, fd, note, size);
+}
+
+void parking_forget(Parking *parking, int fd)
+{
+        if (parking->index)
+                parking_index_remove(parking->index, fd);
+}
+
 /* One can be removed only with all that have its name, so those that are needed are parked anew. */
 void parking_clear(Parking *parking)
 {
@@ -220,19 +245,37 @@ void parking_clear(Parking *parking)
         free(parking->came);
         parking->came = NULL;
         parking->n_came = 0;
+        parking->before = parking_index_free(parking->before);
+}
+
+static void take_agent(Parking *parking, int fd)
+{
+        Parked *parked = &parking->came[parking->n_came++];
+
+        *parked = (Parked){.fd = fd};
+        if (socket_peer_path(fd, parked->path) < 0)
+                parked->path[0] = 0;
+}
+
+/* One that can't be read is none: all agents are asked. */
+static void take_index(Parking *parking, int fd)
+{
+        parking->before = parking_index_free(parking->before);
+        if (parking_index_open(fd, &parking->before) < 0)
+                log_warning(NULL, "the index of parked connections can't be read; all agents are asked");
 }
 
 /* What has another name is none of ours, whoever put it there. */
 static void take_one(Parking *parking, int fd, const char *name)
 {
-        Parked *parked = &parking->came[parking->n_came];
         char text[300];
 
         if (streq(name, NAME)) {
-                *parked = (Parked){.fd = fd};
-                if (socket_peer_path(fd, parked->path) < 0)
-                        parked->path[0] = 0;
-                parking->n_came++;
+                take_agent(parking, fd);
+                return;
+        }
+        if (streq(name, NAME_INDEX)) {
+                take_index(parking, fd);
                 return;
         }
         log_warning(NULL, "a descriptor \"%.100s\" was parked, which is none of ours", name);
@@ -261,6 +304,29 @@ static int take_all(Parking *parking)
         return MIN(n, 0);
 }
 
+/* Its notes hold for what is in the store with it: where there is no store, there is none. What a daemon has noted is of no
+ * use to the one after next. */
+static void park_index(Parking *parking)
+{
+        int fd, r;
+
+        if (parking->notify_fd < 0)
+                return;
+        r = parking_index_new(&parking->index);
+        if (r >= 0)
+                r = say(parking, "FDSTOREREMOVE=1\nFDNAME=" NAME_INDEX, NULL, 0);
+        if (r >= 0) {
+                fd = parking_index_fd(parking->index);
+                r = say(parking, "FDSTORE=1\nFDNAME=" NAME_INDEX, &fd, 1);
+        }
+        if (r < 0) {
+                log_warning(NULL,
+                            "there is no index of parked connections: %s; the next start asks all agents",
+                            strerror(-r));
+                parking->index = parking_index_free(parking->index);
+        }
+}
+
 uint64_t parking_number(Parking *parking)
 {
         if (++parking->number == 0)
@@ -278,6 +344,8 @@ Parking *parking_free(Parking *parking)
         loop_timer_free(parking->timer);
         if (parking->notify_fd >= 0)
                 (void) close(parking->notify_fd);
+        parking_index_free(parking->index);
+        parking_index_free(parking->before);
         free(parking->came);
         free(parking->waiting);
         free(parking);
@@ -299,6 +367,7 @@ int parking_new(Loop *loop, Parking **ret)
                 r = take_all(parking);
         if (r < 0)
                 return r;
+        park_index(parking);
         *ret = TAKE_PTR(parking);
         return 0;
 }

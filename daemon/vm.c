@@ -266,7 +266,10 @@ static void open_next(Vm *vm)
                 if (!is_awaited(vm, device))
                         continue;
                 vm->n_tried++;
-                device_open(device, on_device_opened, vm);
+                if (vm->found && !vm->opened)
+                        device_find_again(device, on_device_opened, vm);
+                else
+                        device_open(device, on_device_opened, vm);
         }
 }
 

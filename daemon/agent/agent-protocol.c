@@ -63,7 +63,7 @@ static bool identity_is_sane(const DeviceIdentity *identity)
         return identity->n_config <= DEVICE_CONFIG_MAX && identity->windows < DEVICE_WINDOWS_MAX;
 }
 
-static bool is_sane(const AgentPacket *packet)
+bool agent_packet_is_sane(const AgentPacket *packet)
 {
         switch ((AgentPacketType) packet->head.type) {
         case AGENT_OPEN: return open_is_sane(&packet->open);
@@ -108,7 +108,7 @@ int agent_packet_recv(int socket, AgentPacket *packet, int *ret_fd)
         if (n == 0)
                 return 0;
         if ((size_t) n < sizeof packet->head || packet->head.magic != AGENT_MAGIC ||
-            (size_t) n != agent_packet_size(packet->head.type) || !is_sane(packet))
+            (size_t) n != agent_packet_size(packet->head.type) || !agent_packet_is_sane(packet))
                 return -EBADMSG;
         *ret_fd = TAKE_FD(fd);
         return 1;

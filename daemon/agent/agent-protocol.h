@@ -228,6 +228,9 @@ typedef union AgentPacket {
 /* Size of a packet of that type, 0 for an unknown one. */
 size_t agent_packet_size(AgentPacketType type);
 
+/* Whether what is in a packet of the type in its head makes sense. */
+bool agent_packet_is_sane(const AgentPacket *packet);
+
 /* Sends a packet of the type in its head; fills in magic and size. `fd` -1: no file. */
 int agent_packet_send(int socket, AgentPacket *packet, int fd) _must_check_;
 

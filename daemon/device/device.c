@@ -75,8 +75,9 @@ struct Device {
         char loaded_job[UUID_TEXT_MAX + 1];
         AgentFiles files; /* of its memory, that its VMM was given */
 
-        uint32_t seq;      /* of the last command sent */
-        uint32_t open_seq; /* ... of the last OPEN */
+        uint32_t n_unanswered; /* commands of this connection */
+        uint32_t seq;          /* of the last command sent */
+        uint32_t open_seq;     /* ... of the last OPEN */
         uint32_t step;
         uint32_t run_seq;  /* of the command whose answer is waited for, or 0 */
         bool closing;      /* that command lets go of the device */
@@ -235,6 +236,22 @@ static int take_connection(Device *device, int fd)
         return 0;
 }
 
+/* The HELLO that the agent would say if it was asked, for the next daemon, which need not ask then. There is none while it does
+ * something, and none if there is more to say: what it has loaded, or its files. */
+static void note_agent(const Device *device)
+{
+        AgentHelloPacket hello = {.head.type = AGENT_HELLO,
+                                  .opened = 1,
+                                  .broker = device->has_broker,
+                                  .flags = device->flags,
+                                  .state = (uint32_t) device->state,
+                                  .identity = device->identity};
+
+        if (device->agent_fd >= 0 && device->is_open && device->opening == OPENING_NOT &&
+            device->n_unanswered == 0 && device->state == DEVICE_STATE_RUNNING && device->files.n == 0)
+                parking_note(device->place.parking, device->agent_fd, &hello, sizeof hello);
+}
+
 /* On a connection that is not new. What is on its way there was said to somebody else: only the answer to this is for us. */
 static int greet_agent(Device *device)
 {
@@ -286,8 +303,13 @@ static void agent_closed(Device *device)
 
 static int send_packet(Device *device, AgentPacket *packet, int fd)
 {
-        int r = device->agent_fd < 0 ? -ENOTCONN : agent_packet_send(device->agent_fd, packet, fd);
+        int r = -ENOTCONN;
 
+        if (device->agent_fd >= 0) {
+                parking_forget(device->place.parking, device->agent_fd);
+                device->n_unanswered += packet->head.type == AGENT_OPEN || packet->head.type == AGENT_RUN;
+                r = agent_packet_send(device->agent_fd, packet, fd);
+        }
         if (r < 0) {
                 LogAbout a = about(device);
 
@@ -322,6 +344,14 @@ static void leave_agent(Device *device)
 
 /* ---- opening ------------------------------------------------------------------------------------------------- */
 
+static void opened_well(Device *device)
+{
+        device->is_open = true;
+        device->open_status = 0;
+        device->opened_usec = clock_monotonic_usec();
+        set_text(device, "");
+}
+
 static void opening_done(Device *device, int status, const char *text)
 {
         DeviceOpened opened = device->opened;
@@ -336,13 +366,15 @@ static void opening_done(Device *device, int status, const char *text)
         loop_timer_set(device->busy_timer, 0);
         helper_client_forget(device->place.helper, device);
         vmm_forget_device(device->place.vmm, device);
-        device->is_open = status == 0;
-        device->open_status = status;
-        if (status == 0)
-                device->opened_usec = clock_monotonic_usec();
-        set_text(device, status == 0 ? "" : text);
-        if (status < 0)
+        if (status == 0) {
+                opened_well(device);
+        } else {
+                device->is_open = false;
+                device->open_status = status;
+                set_text(device, text);
                 set_state(device, DEVICE_STATE_UNKNOWN, device->flags);
+        }
+        note_agent(device);
         if (opened)
                 opened(device->opened_userdata, device->index, status, text);
 }
@@ -648,6 +680,17 @@ void device_open(Device *device, DeviceOpened opened, void *userdata)
 
 /* ---- what the agent says ------------------------------------------------------------------------------------- */
 
+/* It holds the device, and does nothing. */
+static void take_open(Device *device, const AgentHelloPacket *hello)
+{
+        device->identity = hello->identity;
+        device->has_broker = hello->broker;
+        device->loaded_job[0] = 0;
+        if (hello->loaded)
+                memcpy(device->loaded_job, hello->job, sizeof device->loaded_job);
+        set_state(device, (DeviceState) hello->state, hello->flags & DEVICE_FLAGS_MASK);
+}
+
 static void take_hello(Device *device, const AgentHelloPacket *hello)
 {
         if (device->opening != OPENING_HELLO || hello->greeting != device->greeting)
@@ -655,7 +698,6 @@ static void take_hello(Device *device, const AgentHelloPacket *hello)
         loop_timer_set(device->hello_timer, 0);
         if (hello->greeting == 0)
                 parking_put(device->place.parking, device->agent_fd);
-        device->identity = hello->identity;
         device->files.n = 0;
         if (hello->busy) {
                 /* Whatever it does was asked by a daemon that is no more: nothing can be decided before it has ended, and
@@ -664,20 +706,19 @@ static void take_hello(Device *device, const AgentHelloPacket *hello)
                 (void) send_packet(device, &(AgentPacket){.stop = {.head.type = AGENT_STOP}}, -1);
                 return;
         }
-        device->has_broker = hello->broker;
+        device->n_unanswered = 0;
         if (!hello->opened) {
+                device->has_broker = hello->broker;
                 open_step(device);
                 return;
         }
-        device->loaded_job[0] = 0;
-        if (hello->loaded)
-                memcpy(device->loaded_job, hello->job, sizeof device->loaded_job);
-        set_state(device, (DeviceState) hello->state, hello->flags & DEVICE_FLAGS_MASK);
+        take_open(device, hello);
         opening_done(device, 0, "");
 }
 
 static void take_result(Device *device, const AgentResultPacket *result)
 {
+        device->n_unanswered -= device->n_unanswered > 0;
         if (device->opening == OPENING_BUSY) {
                 /* An old command has ended. A new greeting tells what came of it. */
                 device->opening = OPENING_HELLO;
@@ -699,6 +740,7 @@ static void take_result(Device *device, const AgentResultPacket *result)
         else /* an agent that never had the device knows nothing of it */
                 set_state(device, (DeviceState) result->state,
                           result->flags ? result->flags & DEVICE_FLAGS_MASK : device->flags);
+        note_agent(device);
         device->answered(device->answered_userdata, device->index, device->step, result);
 }
 
@@ -725,7 +767,10 @@ static void take_packet(Device *device, const AgentPacket *packet, int *fd)
                 device->listener->gone(device->userdata, device->index, packet->gone.status,
                                        packet->gone.text);
                 break;
-        case AGENT_IDENTITY: device->identity = packet->identity.identity; break;
+        case AGENT_IDENTITY:
+                device->identity = packet->identity.identity;
+                note_agent(device);
+                break;
         case AGENT_WANTED: device->listener->wanted(device->userdata, device->index); break;
         case AGENT_FILES: device->files = packet->files; break;
         case AGENT_BROKER:
@@ -742,10 +787,15 @@ static void on_agent(void *userdata)
         Device *device = userdata;
         _cleanup_(closep) int fd = -1;
         AgentPacket packet;
-        int r = agent_packet_recv(device->agent_fd, &packet, &fd);
+        int r;
 
-        if (r == -EAGAIN)
+        parking_forget(device->place.parking,
+                       device->agent_fd); /* before it has been read: nobody could read it again */
+        r = agent_packet_recv(device->agent_fd, &packet, &fd);
+        if (r == -EAGAIN) {
+                note_agent(device);
                 return;
+        }
         device->due_usec = 0;
         if (r > 0 && packet.head.type == AGENT_DIRTY && fd < 0)
                 agent_gone(device, -EMFILE, "no descriptor is left for the pages that it has written");
@@ -755,6 +805,32 @@ static void on_agent(void *userdata)
                 agent_gone(device, -ECONNRESET, "its agent is gone");
         else
                 agent_gone(device, r, "its agent said what makes no sense");
+}
+
+/* ---- what was noted of it ------------------------------------------------------------------------------------- */
+
+/* Where the daemon before us had nothing under way, and the agent has said nothing since. */
+static bool take_note(Device *device)
+{
+        AgentPacket note;
+
+        if (device->parked_fd < 0 ||
+            !parking_noted(device->place.parking, device->parked_fd, &note.hello, sizeof note.hello) ||
+            note.head.type != AGENT_HELLO || !agent_packet_is_sane(&note) || !note.hello.opened ||
+            take_connection(device, TAKE_FD(device->parked_fd)) < 0)
+                return false;
+        device->n_unanswered = 0;
+        take_open(device, &note.hello);
+        opened_well(device);
+        note_agent(device);
+        return true;
+}
+
+void device_find_again(Device *device, DeviceOpened opened, void *userdata)
+{
+        if (!device->is_open && device->opening == OPENING_NOT)
+                (void) take_note(device);
+        device_open(device, opened, userdata);
 }
 
 /* ---- commands ------------------------------------------------------------------------------------------------ */
