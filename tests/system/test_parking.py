@@ -2,6 +2,8 @@
 """Connections to agents in the file-descriptor store of whoever starts migmgrd (daemon/parking.h): the next daemon uses them,
 and whatever is wrong with one, or with the store, costs nothing but that the agent is found by its path."""
 
+import fcntl
+import mmap
 import os
 import re
 import socket
@@ -25,7 +27,7 @@ class Case(unittest.TestCase):
         self.lab.__enter__()
         self.addCleanup(self.lab.__exit__, None, None, None)
         self.host = KeptHost(self.lab, "a", self.room).start()
-        self.server = self.lab.server("server", {"d0": "size=64K", "d1": "size=64K"})
+        self.server = self.lab.server("server", {"d0": "size=64K,reset-delay=500", "d1": "size=64K"})
         self.addCleanup(lambda: self.server.s and self.server.stop())
         self.host.register(definition("vm", new_uuid(), self.server, ["d0", "d1"]))
         self.agents = sorted(self.host.agents())
@@ -205,6 +207,99 @@ class Parked(Case):
         self.host.daemon.listen(True)
         self.parked(42)
         self.restart()
+
+
+def times_awake(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return sum(int(line.split()[1]) for line in f if "ctxt_switches" in line)
+
+
+class Noted(Case):
+    """What the daemon before has noted of agents that do nothing (daemon/parking-index.h)."""
+
+    def setUp(self):
+        super().setUp()
+        self.parked(2)
+
+    def awake(self):
+        return [times_awake(pid) for pid in self.agents]
+
+    def asked(self):
+        """Starts the next daemon, and says which agents it has asked."""
+        before, devices = self.awake(), self.host.devices("vm")
+        self.restart()
+        self.parked(2)
+        self.assertEqual(self.host.devices("vm"), devices)
+        return [a != b for a, b in zip(before, self.awake())]
+
+    def index(self):
+        return next(fd for name, fd in self.store.kept if name == "index")
+
+    def put_index(self, fd):
+        self.store.remove(lambda name, _: name == "index")
+        self.store.put("index", fd)
+
+    def test_who_does_nothing_is_not_woken_up(self):
+        for sig in (9, 15, 9):
+            self.assertEqual(self.asked(), [False, False])
+            self.host.daemon.kill(sig)
+            self.host.wait_ready()
+            self.found()
+
+    def test_after_a_command_too(self):
+        self.assertEqual(self.host.migctl("reset", "--yes", "vm", "d0")[0], 0)
+        self.assertEqual(self.asked(), [False, False])
+
+    def test_who_was_asked_for_something_and_has_not_answered_is_asked(self):
+        before = {pid: times_awake(pid) for pid in self.agents}
+        reset = self.host.migctl_start("reset", "--yes", "vm", "d0")
+        wait_for("the reset", lambda: any(times_awake(pid) != before[pid] for pid in self.agents))
+        other, = (pid for pid in self.agents if times_awake(pid) == before[pid])
+        self.restart()
+        self.assertEqual(times_awake(other), before[other])
+        wait_for("the answer", lambda: self.asked() == [False, False])
+        reset.communicate()
+
+    def test_what_the_daemon_before_has_heard_is_not_forgotten(self):
+        """The server has gone, and the daemon knows: the note of a device that runs is out of date."""
+        self.server.kill()
+        wait_for("the daemon to hear it", lambda: not any(d["Open"] for d in self.host.devices("vm").values()))
+        self.host.daemon.kill()
+        self.host.wait_ready()
+        wait_for("the devices", lambda: "devices found again" in self.host.daemon.output())
+        self.assertIn("0 of 2 devices found again", self.host.daemon.output())
+        self.server.start()
+
+    def test_without_an_index_all_are_asked(self):
+        self.store.remove(lambda name, fd: name == "index")
+        self.assertEqual(self.asked(), [True, True])
+        self.assertEqual(self.asked(), [False, False])
+
+    def test_an_index_is_believed_once(self):
+        """The next daemon's own has not come as far as to the store when that daemon dies."""
+        old = os.dup(self.index())
+        self.assertEqual(self.asked(), [False, False])
+        self.put_index(old)
+        self.assertEqual(self.asked(), [True, True])
+
+    def test_what_is_no_index_costs_nothing(self):
+        size = os.fstat(self.index()).st_size
+        for n, seals in ((0, 0), (100, 0xf), (size, 0), (size, 7)):
+            fd = os.memfd_create("no index", os.MFD_ALLOW_SEALING)
+            os.truncate(fd, n)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+            self.put_index(fd)
+            self.assertEqual(self.asked(), [True, True])
+
+    def test_a_note_that_makes_no_sense_is_not_believed(self):
+        for damage in (b"\xff" * 4, struct.pack("I", AGENT_RESULT)):
+            with mmap.mmap(self.index(), 0) as index:
+                at = 0
+                for _ in self.agents:
+                    at = index.find(struct.pack("II", 0, AGENT_HELLO), at + 1)
+                    self.assertGreater(at, 0)
+                    index[at + 4:at + 8] = damage
+            self.assertEqual(self.asked(), [True, True])
 
 
 class Full(Case):
