@@ -322,6 +322,11 @@ static Outcome describe_error(const Job *job, char *ret, size_t size)
         if (job->half->state == SOURCE_LOST && n < size)
                 (void) snprintf(ret + n, size - n,
                                 ". The VM is lost: its VMM died and the destination has no copy");
+        if (half_is_given_up(job->half) && n < size)
+                (void) snprintf(
+                        ret + n, size - n,
+                        ". The VM was given up here, and nobody has said that it runs at the destination: a copy that is there "
+                        "starts when the two meet again; if there is none, boot the VM from its disks");
         return outcome;
 }
 

@@ -859,6 +859,42 @@ static void test_a_record_that_was_not_waited_for_is_not_trusted(void **state)
         rig_deinit(&rig);
 }
 
+/* Both sides may have discarded: that the VM runs there the destination alone can say, before or after a restart. */
+static void test_a_vm_that_is_given_up_is_lost_until_the_destination_says_that_it_runs(void **state)
+{
+        for (int heard = 0; heard < 2; heard++) {
+                HalfSight sight = {};
+                Rig rig;
+
+                rig_init(&rig, SIDE_SOURCE);
+                rig_until(&rig, SOURCE_GO);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_DISCARD_HERE});
+                rig_until(&rig, SOURCE_GO);
+                assert_true(rig.half.vmm_gone);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                assert_int_equal(rig.half.state, SOURCE_DOUBT);
+                if (heard)
+                        rig_message(&rig, MESSAGE_STARTED, 0);
+                else
+                        rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_DISCARD_HERE});
+                assert_int_equal(rig.half.state, SOURCE_DONE);
+                assert_int_equal(rig.record.owner, OWNER_DONE);
+                assert_int_equal(rig.record.noway, !heard);
+                rig_until(&rig, SOURCE_CLOSE);
+                assert_int_equal(half_result(&rig.half), heard ? JOB_RESULT_DONE : JOB_RESULT_LOST);
+                assert_int_equal(half_is_given_up(&rig.half), !heard);
+                assert_int_equal(half_restore(&half_table, &rig.half, SIDE_SOURCE, rig.half.n_devices,
+                                              OWNER_DONE, rig.record.noway, &sight),
+                                 0);
+                rig_event(&rig, (HalfEvent){.type = HALF_START});
+                rig_until(&rig, SOURCE_CLOSE);
+                assert_int_equal(half_result(&rig.half), heard ? JOB_RESULT_DONE : JOB_RESULT_LOST);
+                assert_int_equal(rig.half.failure.cause, heard ? HALF_CAUSE_NONE : HALF_CAUSE_RESOLVED);
+                rig_deinit(&rig);
+        }
+}
+
 /* Somebody's `cont` makes the copy stale (rule 4): while `nobody` is written no GO has gone out, and later none may follow. */
 static void test_a_vm_that_runs_again_unasked_gets_no_go(void **state)
 {
@@ -2362,6 +2398,7 @@ int main(void)
                 cmocka_unit_test(test_what_a_person_can_decide),
                 cmocka_unit_test(test_the_source_runs_on_a_persons_word_when_it_has_fenced),
                 cmocka_unit_test(test_a_record_that_was_not_waited_for_is_not_trusted),
+                cmocka_unit_test(test_a_vm_that_is_given_up_is_lost_until_the_destination_says_that_it_runs),
                 cmocka_unit_test(test_a_vm_that_runs_again_unasked_gets_no_go),
                 cmocka_unit_test(test_an_abort_is_answered_in_every_state),
                 cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),
