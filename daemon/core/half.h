@@ -282,7 +282,8 @@ typedef enum HalfCause {
 
 DECLARE_STRING_TABLE(HalfCause, half_cause);
 
-/* The first thing that went wrong: what turned the job back, or put it in doubt. */
+/* The first thing that went wrong: what turned the job back, or put it in doubt. A device's connection that has ended is what
+ * comes of something else: when the other half says of what, its word takes the place, whichever was heard first. */
 typedef struct HalfFailure {
         HalfCause cause;
         HalfState in;
@@ -290,6 +291,7 @@ typedef struct HalfFailure {
         uint32_t device;
         DeviceState from, to, state;
         int status;
+        bool of_both; /* the VMM has failed, and the other half says that it has, too: either may have come of the other */
 } HalfFailure;
 
 typedef struct HalfDevice {
