@@ -206,6 +206,7 @@ class Case(Crash):
             return f"migctl printed {out!r}"
         wait_for("an end", self.all_settled, 30)
         self.note_hit()
+        wait_for("an end", self.all_settled, 30)  # of one that was hit after the job, too
         if not (self.told or err.strip() or self.is_librarys()):
             return f"migctl ended with {self.answer} and said nothing"
         return self.judge()
