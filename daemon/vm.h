@@ -4,6 +4,7 @@
 /* A VM that is registered here, or for which a definition lies ready: its definition, presence, devices and VMM. Owned by
  * the manager; a job that moves it drives its devices and VMM and hears what they say. */
 
+#include "core/check.h"
 #include "device/device.h"
 #include "host.h"
 #include "measured.h"
@@ -50,6 +51,7 @@ struct Vm {
         PluginsView *views; /* of plugins, of each device: what they said when they were asked last */
         Vmm *vmm;
         Measured measured;          /* of its last good move from here */
+        CheckPasses passes;         /* jobs that may bring it here */
         void *job;                  /* the job in hand (Job), or NULL */
         const VmListener *listener; /* its */
         LoopTimer *idle_timer;      /* devices opened only to answer a check are let go again */
