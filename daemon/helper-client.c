@@ -149,8 +149,7 @@ void helper_client_ask(HelperClient *client, HelperRequest request, const char *
         if (asked)
                 asked->packet = malloc(sizeof *asked->packet);
         if (!asked || !asked->packet) {
-                (void) fputs("out of memory\n", stderr);
-                abort();
+                out_of_memory();
         }
         asked->answer = on_answer;
         asked->userdata = userdata;

@@ -110,4 +110,4 @@ def count_calls(points):
 
 
 if __name__ == "__main__":
-    sys.exit(Run(arguments("kill -9 at every call"), all_points(), count_calls, Crash, Qemus).run())
+    sys.exit(Run(arguments("kill -9 at every call").parse_args(), all_points(), count_calls, Crash, Qemus).run())
