@@ -102,5 +102,7 @@ void manager_free_peers(Manager *manager);
 void manager_look_at_files(Manager *manager);
 /* Appends what is known of jobs that are not taken up again yet. */
 void manager_list_pickups(const Manager *manager, json_object *array);
+/* Whether all of them are, but those that are left alone. */
+bool manager_knows_all(const Manager *manager);
 bool manager_has_pickup(const Manager *manager, const char *job);
 void manager_free_pickups(Manager *manager);

@@ -223,7 +223,7 @@ static void pickup_free(Pickup *pickup)
         free(pickup);
 }
 
-static bool are_all_known(const Manager *manager)
+bool manager_knows_all(const Manager *manager)
 {
         for (const Pickup *p = manager->pickups; p; p = p->next)
                 if (!p->contradicted)
@@ -241,7 +241,7 @@ static void pickup_done(Pickup *pickup)
                 p = &(*p)->next;
         *p = pickup->next;
         pickup_free(pickup);
-        if (are_all_known(manager) && manager_listen(manager) < 0)
+        if (manager_knows_all(manager) && manager_listen(manager) < 0)
                 log_error(NULL, "no VM can come here; start migmgrd again when that has been put right");
 }
 
@@ -440,5 +440,5 @@ int manager_start(Manager *manager)
         }
         on_found(manager, NULL);
         parking_clear(manager->host->parking);
-        return !are_all_known(manager) || manager->n_listeners > 0 ? 0 : manager_listen(manager);
+        return !manager_knows_all(manager) || manager->n_listeners > 0 ? 0 : manager_listen(manager);
 }

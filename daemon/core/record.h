@@ -51,8 +51,8 @@ bool owner_is_final(Owner owner);
 
 /* What else is known of the VM of a record that a restart has found. */
 typedef struct RecordOthers {
-        bool has_newer; /* it has had a job that was made later; by the clock, which may have been set back */
-        bool has_unended;  /* another record of it is not final: that job is newer, whatever the clock says */
+        bool has_newer;    /* a job of it was recorded after this one */
+        bool has_unended;  /* another record of it is not final: that job is newer */
         Presence presence; /* where it is: it changes with `done`. Negative: it is not registered */
 } RecordOthers;
 

@@ -123,6 +123,21 @@ int db_transact(Db *db, int (*write)(Db *db, const void *userdata), const void *
         return r;
 }
 
+int db_copy(Db *from, Db *ret)
+{
+        sqlite3_backup *backup;
+        int r = db_open(ret, ":memory:"), code;
+
+        if (r < 0)
+                return r;
+        backup = sqlite3_backup_init(ret->db, "main", from->db, "main");
+        if (!backup)
+                return db_fail(ret, sqlite3_errcode(ret->db));
+        (void) sqlite3_backup_step(backup, -1);
+        code = sqlite3_backup_finish(backup);
+        return code == SQLITE_OK ? 0 : db_fail(ret, code);
+}
+
 typedef struct Upgrade {
         const DbStep *step;
         int to;
@@ -155,7 +170,7 @@ int db_upgrade(Db *db, const char *dir, const DbStep *steps, int n)
                 return -EUCLEAN;
         }
         for (int v = (int) version; r >= 0 && v < n; v++) {
-                if (steps[v].before)
+                if (steps[v].before && dir)
                         r = steps[v].before(db, dir);
                 if (r >= 0)
                         r = db_transact(db, take_step, &(Upgrade){&steps[v], v + 1});

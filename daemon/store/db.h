@@ -37,6 +37,9 @@ int db_number(Db *db, const char *text, int64_t *ret) _must_check_;
 /* Calls `write` in a transaction, which is rolled back when that fails; the error's text is kept. */
 int db_transact(Db *db, int (*write)(Db *db, const void *userdata), const void *userdata) _must_check_;
 
+/* All of `from`, in memory. `ret` is to be closed whatever it returns. */
+int db_copy(Db *from, Db *ret) _must_check_;
+
 /* What makes version N + 1 of version N, which is 0 in a new file. `before` is called outside of the transaction, and may
  * be called again when the daemon died in between. */
 typedef struct DbStep {
@@ -44,5 +47,6 @@ typedef struct DbStep {
         int (*before)(Db *db, const char *dir); /* or NULL */
 } DbStep;
 
-/* Takes the steps that are missing, each with its number in one transaction. -EPROTONOSUPPORT: a newer migmgr made it. */
+/* Takes the steps that are missing, each with its number in one transaction. `dir` NULL: of a copy, so `before` has no part in
+ * it. -EPROTONOSUPPORT: a newer migmgr made it. */
 int db_upgrade(Db *db, const char *dir, const DbStep *steps, int n) _must_check_;

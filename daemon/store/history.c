@@ -62,13 +62,13 @@ static int prune(Db *db, const void *userdata)
         if (r >= 0 && p->limits->jobs > 0)
                 r = db_run(db,
                            "DELETE FROM job WHERE rowid IN"
-                           " (SELECT rowid FROM job ORDER BY ended_usec DESC LIMIT -1 OFFSET ?)",
+                           " (SELECT rowid FROM job ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
                            "i", (int64_t) p->limits->jobs);
         /* Steps of a job that has not ended stay, for as long as one that has would. */
         if (r >= 0)
                 r = db_run(db,
-                           "DELETE FROM step WHERE (job, half) NOT IN (SELECT job, half FROM job)"
-                           " AND usec < (SELECT ifnull(min(created_usec), 0) FROM job)",
+                           "DELETE FROM step WHERE (job, half) NOT IN (SELECT job, half FROM job) AND rowid <"
+                           " (SELECT min(rowid) FROM step WHERE (job, half) IN (SELECT job, half FROM job))",
                            "");
         return r < 0 ? r : db_run(db, "DELETE FROM step WHERE usec < ?", "i", since);
 }
@@ -92,11 +92,11 @@ int history_each(HistoryDb *history, uint32_t max, StoreSummary callback, void *
         _cleanup_(db_finalizep) sqlite3_stmt *stmt = NULL;
         int code = SQLITE_OK, r;
 
-        r = db_query(&history->db, &stmt,
-                     "SELECT job, summary, report FROM"
-                     " (SELECT job, summary, report, ended_usec FROM job ORDER BY ended_usec DESC LIMIT ?)"
-                     " ORDER BY ended_usec",
-                     "i", (int64_t) max);
+        r = db_query(
+                &history->db, &stmt,
+                "SELECT job, summary, report FROM"
+                " (SELECT job, summary, report, rowid AS n FROM job ORDER BY rowid DESC LIMIT ?) ORDER BY n",
+                "i", (int64_t) max);
         while (r >= 0 && (code = sqlite3_step(stmt)) == SQLITE_ROW)
                 r = callback(userdata, db_column(stmt, 0), db_column(stmt, 1), db_column(stmt, 2));
         return r < 0 ? r : code == SQLITE_DONE ? 0 : db_fail(&history->db, code);
@@ -122,7 +122,7 @@ int history_list(HistoryDb *history, const StoreFilter *filter, char **ret)
         int r = db_query(&history->db, &stmt,
                          "SELECT json_group_array(json(summary)) FROM (SELECT summary FROM job"
                          " WHERE ended_usec >= ?1 AND (?2 = '' OR vm = ?2 OR name = ?2)"
-                         " AND (?3 = '' OR result = ?3) AND json_valid(summary) ORDER BY ended_usec DESC)",
+                         " AND (?3 = '' OR result = ?3) AND json_valid(summary) ORDER BY rowid DESC)",
                          "iss", (int64_t) filter->since_usec, filter->vm, filter->result);
 
         return r < 0 ? r : take_text(history, stmt, ret);
@@ -139,11 +139,10 @@ int history_find(HistoryDb *history, const char *job, char **ret_report, char **
         if (r >= 0)
                 r = take_text(history, report, &text);
         if (r >= 0)
-                r = db_query(
-                        &history->db, &list,
-                        "SELECT json_group_array(json(json)) FROM"
-                        " (SELECT json FROM step WHERE job = ? AND json_valid(json) ORDER BY usec, rowid)",
-                        "s", job);
+                r = db_query(&history->db, &list,
+                             "SELECT json_group_array(json(json)) FROM"
+                             " (SELECT json FROM step WHERE job = ? AND json_valid(json) ORDER BY rowid)",
+                             "s", job);
         if (r >= 0)
                 r = take_text(history, list, ret_steps);
         if (r >= 0)
@@ -246,11 +245,18 @@ int history_open(const char *dir, HistoryDb **ret)
 
 int history_take_old(Db *db, const char *dir)
 {
+        HistoryDb history = {};
         char path[4096];
         int r;
 
+        /* It may not be there yet: when it was to be made, the disk was full. */
+        r = open_file(dir, &history);
+        if (r < 0)
+                memcpy(db->error, history.db.error, sizeof db->error);
+        db_close(&history.db);
         (void) snprintf(path, sizeof path, "%s/history.db", dir);
-        r = db_run(db, "ATTACH ? AS new", "s", path);
+        if (r >= 0)
+                r = db_run(db, "ATTACH ? AS new", "s", path);
         if (r < 0)
                 return r;
         /* The summary is what job_summary() makes. */
@@ -263,7 +269,7 @@ int history_take_old(Db *db, const char *dir)
                 " json -> 'half', 'peer', json -> 'peer', 'state', json -> 'state', 'result', json -> 'result',"
                 " 'phase', json -> 'phase', 'owner', json -> 'owner', 'created_usec', json -> 'created_usec',"
                 " 'ended_usec', json -> 'ended_usec', 'blackout_usec', json -> 'blackout_usec'), json"
-                " FROM main.history WHERE json_valid(json)");
+                " FROM main.history WHERE json_valid(json) ORDER BY ended_usec");
         if (r >= 0)
                 r = db_execute(db, "DETACH new");
         else

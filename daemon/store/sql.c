@@ -16,10 +16,11 @@
 #define LOG_PAGES_MAX 4096
 
 struct Sql {
-        Db db;
+        Db db;       /* what is read and written */
+        Db old_file; /* while that is a copy in memory: the file, which has no room for this schema */
         bool synced; /* it is known that what is committed is */
         int log_pages;
-        char reserve[4096];
+        char dir[4001], reserve[4096];
 };
 
 /* Of version 0 there are files with tables, too: the version was written in a transaction of its own once. */
@@ -46,8 +47,17 @@ static const char version_4[] =
         "CREATE TABLE quarantine (vm TEXT NOT NULL, device TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (vm, device))"
         " WITHOUT ROWID";
 
-static const DbStep steps[] = {
-        {version_1, NULL}, {version_2, history_take_old}, {version_3, NULL}, {version_4, NULL}};
+/* In which order records were begun, which no clock says for sure: that can be set back. */
+static const char version_5[] =
+        "ALTER TABLE record ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;"
+        "UPDATE record SET seq = o.n FROM (SELECT job, half, rank() OVER (ORDER BY created_usec) AS n FROM record) AS o"
+        " WHERE o.job = record.job AND o.half = record.half";
+
+static const DbStep steps[] = {{version_1, NULL},
+                               {version_2, history_take_old},
+                               {version_3, NULL},
+                               {version_4, NULL},
+                               {version_5, NULL}};
 
 const char *sql_error(const Sql *sql)
 {
@@ -64,14 +74,76 @@ static void fill_reserve(Sql *sql)
                 (void) unlink(sql->reserve);
 }
 
-/* Whether `r` says that the disk is full, and there is room now. One that is full may say so as an I/O error of the log. */
+/* One that is full may say so as an I/O error of the log. */
+static bool is_full(int r)
+{
+        return r == -ENOSPC || r == -EIO;
+}
+
+/* Whether `r` says that the disk is full, and there is room now. */
 static bool give_reserve(const Sql *sql, int r)
 {
-        if ((r != -ENOSPC && r != -EIO) || unlink(sql->reserve) < 0)
+        if (!is_full(r) || unlink(sql->reserve) < 0)
                 return false;
         log_error(NULL, "the state directory's disk is full; a reserve was used up: make room");
         return true;
 }
+
+/* ---- older schemas on a full disk ---------------------------------------------------------------------------- */
+
+static int upgrade(Sql *sql, Db *file)
+{
+        int r = db_upgrade(file, sql->dir, steps, ARRAY_SIZE(steps));
+
+        return give_reserve(sql, r) ? db_upgrade(file, sql->dir, steps, ARRAY_SIZE(steps)) : r;
+}
+
+/* There is no room for this schema. What the file says can be read all the same, and must be: VMs and jobs are in it. Nothing
+ * is written, for it would be written nowhere, until there is room. */
+static int go_to_memory(Sql *sql)
+{
+        Db copy = {};
+        int r = db_copy(&sql->db, &copy);
+
+        if (r >= 0)
+                r = db_upgrade(&copy, NULL, steps, ARRAY_SIZE(steps));
+        if (r < 0) {
+                db_close(&copy);
+                return r;
+        }
+        log_error(
+                NULL,
+                "%s/migmgr.db was written by an older migmgr, and cannot be brought to the form of this one: %s; it is only "
+                "read, and no job begins, until there is room in the state directory",
+                sql->dir, sql->db.error);
+        sql->old_file = sql->db;
+        sql->db = copy;
+        return 0;
+}
+
+/* Before anything is written: the file is used as soon as there is room. */
+static int leave_memory(Sql *sql)
+{
+        int r;
+
+        if (!sql->old_file.db)
+                return 0;
+        r = upgrade(sql, &sql->old_file);
+        if (r < 0) {
+                (void) snprintf(
+                        sql->db.error, sizeof sql->db.error,
+                        "it was written by an older migmgr, and cannot be brought to the form of this one: %.150s",
+                        sql->old_file.error);
+                return r;
+        }
+        db_close(&sql->db);
+        sql->db = sql->old_file;
+        sql->old_file = (Db){};
+        log_info(NULL, "%s/migmgr.db has the form of this migmgr now, and is written", sql->dir);
+        return 0;
+}
+
+/* ---- transactions -------------------------------------------------------------------------------------------- */
 
 /* Runs `write` in a transaction, a second time with the reserve given free when the disk was full. */
 typedef struct Write {
@@ -93,8 +165,10 @@ static int transact_now(Sql *sql, const Write *w)
 /* Synced, or it fails. */
 static int transact(Sql *sql, const Write *w)
 {
-        int r = sql->synced ? 0 : db_execute(&sql->db, "PRAGMA synchronous = FULL");
+        int r = leave_memory(sql);
 
+        if (r >= 0 && !sql->synced)
+                r = db_execute(&sql->db, "PRAGMA synchronous = FULL");
         sql->synced = r >= 0;
         return r < 0 ? r : transact_now(sql, w);
 }
@@ -102,8 +176,10 @@ static int transact(Sql *sql, const Write *w)
 /* Not synced by itself: a record that is written for a VM that stands still does not wait for it, nor for its sync. */
 static int transact_unsynced(Sql *sql, const Write *w)
 {
-        int r = db_execute(&sql->db, "PRAGMA synchronous = NORMAL");
+        int r = leave_memory(sql);
 
+        if (r >= 0)
+                r = db_execute(&sql->db, "PRAGMA synchronous = NORMAL");
         sql->synced = false;
         return r < 0 ? r : transact_now(sql, w);
 }
@@ -148,7 +224,9 @@ static int write_record(Db *db, const void *userdata)
         r = db_run(
                 db,
                 "INSERT OR REPLACE INTO record (job, half, vm, peer, policy, owner, noway, vmm_pid, vmm_start, boot_id,"
-                " created_usec, ended_usec, peer_acked, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " created_usec, ended_usec, peer_acked, reason, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+                " ifnull((SELECT seq FROM record WHERE job = ?1 AND half = ?2),"
+                " (SELECT ifnull(max(seq), 0) + 1 FROM record)))",
                 "ssssssiiisiiis", rec->job, side_to_string(rec->side), rec->vm, rec->peer, rec->policy,
                 owner_to_string(rec->owner), (int64_t) rec->noway, (int64_t) rec->vmm.pid,
                 (int64_t) rec->vmm.start, rec->vmm.boot, (int64_t) rec->created_usec,
@@ -227,14 +305,13 @@ static int write_tidy(Db *db, const void *userdata)
 {
         const Write *w = userdata;
 
-        return db_run(
-                db,
-                /* the VM's last stays, too, as long as there is an open one that was before it */
-                "DELETE FROM record WHERE peer_acked = 1 AND (job, half) NOT IN"
-                " (SELECT job, half FROM record WHERE peer_acked = 1 ORDER BY created_usec DESC LIMIT ?) AND"
-                " (NOT EXISTS (SELECT 1 FROM record o WHERE o.vm = record.vm AND o.peer_acked = 0) OR"
-                " EXISTS (SELECT 1 FROM record n WHERE n.vm = record.vm AND n.created_usec > record.created_usec))",
-                "i", (int64_t) w->usec);
+        return db_run(db,
+                      /* the VM's last stays, too, as long as there is an open one that was before it */
+                      "DELETE FROM record WHERE peer_acked = 1 AND (job, half) NOT IN"
+                      " (SELECT job, half FROM record WHERE peer_acked = 1 ORDER BY seq DESC LIMIT ?) AND"
+                      " (NOT EXISTS (SELECT 1 FROM record o WHERE o.vm = record.vm AND o.peer_acked = 0) OR"
+                      " EXISTS (SELECT 1 FROM record n WHERE n.vm = record.vm AND n.seq > record.seq))",
+                      "i", (int64_t) w->usec);
 }
 
 /* Whether some VM may stand still here now, or soon: the next write may be one that it waits for. */
@@ -324,8 +401,8 @@ int sql_each_open_record(Sql *sql, StoreRecord callback, void *userdata)
                 &sql->db, &stmt,
                 "SELECT job, half, vm, peer, substr(policy, 1, ?), owner, noway, vmm_pid, vmm_start, boot_id, created_usec,"
                 " ended_usec, peer_acked, reason, EXISTS (SELECT 1 FROM record n WHERE n.vm = record.vm AND n.job <> record.job AND"
-                " n.created_usec > record.created_usec), (SELECT presence FROM vm WHERE uuid = record.vm) FROM record"
-                " WHERE peer_acked = 0 ORDER BY created_usec",
+                " n.seq > record.seq), (SELECT presence FROM vm WHERE uuid = record.vm) FROM record"
+                " WHERE peer_acked = 0 ORDER BY seq",
                 "i", (int64_t) RECORD_POLICY_MAX + 1);
         while (r >= 0 && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
                 read_record(stmt, &rec);
@@ -350,7 +427,7 @@ static int empty_log(Sql *sql)
 
         if (give_reserve(sql, r))
                 r = db_execute(&sql->db, checkpoint);
-        if (r != -ENOSPC && r != -EIO)
+        if (!is_full(r))
                 return r;
         log_error(
                 NULL,
@@ -359,7 +436,7 @@ static int empty_log(Sql *sql)
         return 0;
 }
 
-static int set_up(Sql *sql, const char *dir)
+static int set_up(Sql *sql)
 {
         /* Locked before anything is read: then the log's index is in memory, and needs no file, for which a full disk
          * has no room. Nothing is checkpointed behind our back: that would be done by the write that happens to come
@@ -370,11 +447,14 @@ static int set_up(Sql *sql, const char *dir)
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0");
 
         (void) sqlite3_wal_hook(sql->db.db, on_commit, sql);
-        if (r >= 0)
-                r = db_upgrade(&sql->db, dir, steps, ARRAY_SIZE(steps));
         /* What could be read only, because somebody else writes, is of no use. */
         if (r >= 0)
                 r = db_execute(&sql->db, "BEGIN IMMEDIATE; COMMIT");
+        if (r < 0)
+                return r;
+        r = upgrade(sql, &sql->db);
+        if (is_full(r))
+                return go_to_memory(sql);
         return r < 0 ? r : empty_log(sql);
 }
 
@@ -394,6 +474,8 @@ int sql_host_id(Sql *sql, char ret[UUID_TEXT_MAX + 1])
         if (r != SQLITE_ROW && r != SQLITE_DONE)
                 return db_fail(&sql->db, r);
         r = uuid_generate(ret);
+        if (r >= 0)
+                r = leave_memory(sql);
         if (r < 0)
                 return r;
         return db_run(&sql->db, "INSERT OR REPLACE INTO meta (key, value) VALUES ('host-id', ?)", "s", ret);
@@ -404,6 +486,7 @@ Sql *sql_close(Sql *sql)
         if (!sql)
                 return NULL;
         db_close(&sql->db);
+        db_close(&sql->old_file);
         free(sql);
         return NULL;
 }
@@ -418,7 +501,8 @@ int sql_open(const char *dir, Sql **ret)
 
         if (!sql)
                 return -ENOMEM;
-        (void) snprintf(path, sizeof path, "%s/migmgr.db", dir);
+        (void) snprintf(sql->dir, sizeof sql->dir, "%s", dir);
+        (void) snprintf(path, sizeof path, "%.4000s/migmgr.db", dir);
         (void) snprintf(sql->reserve, sizeof sql->reserve, "%.4000s/reserve", dir);
         r = db_open(&sql->db, path);
         if (r >= 0 && sqlite3_db_readonly(sql->db.db, "main") == 1) {
@@ -428,7 +512,7 @@ int sql_open(const char *dir, Sql **ret)
                 r = -EROFS;
         }
         if (r >= 0)
-                r = set_up(sql, dir);
+                r = set_up(sql);
         if (r < 0) {
                 log_error(NULL, "%s cannot be used: %s", path, sql->db.error);
                 return r;

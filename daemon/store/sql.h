@@ -10,7 +10,8 @@
 
 typedef struct Sql Sql;
 
-/* After history_open() of the same directory, where the history of an older database goes. */
+/* After history_open() of the same directory, where the history of an older database goes. A database of an older schema that the
+ * disk has no room to bring to this one is only read, and each write fails, until there is room. */
 int sql_open(const char *dir, Sql **ret) _must_check_;
 Sql *sql_close(Sql *sql);
 const char *sql_error(const Sql *sql);

@@ -31,7 +31,7 @@ typedef struct Record {
         uint64_t created_usec, ended_usec; /* CLOCK_REALTIME; 0: not ended */
         bool peer_acked;
         char reason[256]; /* why it ended so */
-        /* Only read: the VM has had a job that was made later; and where it is, if it is registered. */
+        /* Only read: a job of the VM was recorded after this one, whatever the clock said; and where it is, if it is registered. */
         bool has_newer;
         Presence presence;
 } Record;

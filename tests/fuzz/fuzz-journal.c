@@ -256,7 +256,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 if (manager_start(manager) == 0) {
                         do
                                 rig_turn(&rig);
-                        while (manager->pickups);
+                        while (!manager_knows_all(manager));
                         look_at(manager);
                         ask_history(&rig);
                 }

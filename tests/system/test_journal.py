@@ -2,6 +2,7 @@
 """The databases of a daemon: what they cost a blackout, what becomes of jobs when they can't be written, and what is known of
 jobs later. A disk that is slow, full or broken is made with strace, which holds up or fails single system calls."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -297,6 +298,35 @@ class FullDisk(unittest.TestCase):
                 self.assertNotIn("history.db cannot be used", host.daemon.output())
                 wait_for("another move", lambda: a.migrate("vm0", b)[1].get("result") == "done", 20)
 
+    def test_an_older_database_is_read_at_start(self):
+        """An update of migmgr and a full disk at once: the VM that was moving goes on, no other job begins, and with room all is
+        as ever."""
+        with Lab() as lab:
+            (a, b), servers = world(lab)
+            servers[0].fault("d", "read:hang")
+            job = a.migctl_start("migrate", "--no-wait", "vm0", b.dest).communicate(timeout=20)[0].strip()
+            wait_for("the drain", lambda: any(j["Phase"] == "drain" for j in a.jobs()))
+            a.daemon.kill()
+            with contextlib.closing(sqlite3.connect(os.path.join(a.state, "migmgr.db"))) as db:
+                db.executescript("ALTER TABLE record DROP COLUMN seq; PRAGMA user_version = 4")
+            os.unlink(os.path.join(a.state, "reserve"))
+            filler = self.put_on_full_disk(a)
+            servers[0].clear()
+            a.start_daemon()
+            self.assertIn("was written by an older migmgr", a.daemon.output())
+            wait_for("its end", lambda: a.json("show", job)[1]["state"] == "finished", 20)
+            self.assertEqual(servers[0].states(), {"d": "running"})
+            self.assertEqual(a.vm("vm0")["presence"], "here")
+            status, refused = a.migrate("vm0", b)
+            self.assertEqual((status, refused["result"]), (6, "refused"), refused)
+            self.assertIn("room for records", refused["error"]["text"])
+            os.unlink(filler)
+            wait_for("another move", lambda: a.migrate("vm0", b)[1].get("result") == "done", 20)
+            a.daemon.stop()
+            a.start_daemon()
+            self.assertNotIn("was written by an older migmgr", a.daemon.output())
+            self.assertEqual(a.vm("vm0")["presence"], "away")
+
 
 class Forgotten(unittest.TestCase):
     """A VM is forgotten when nobody may ask about its jobs any more."""
@@ -354,7 +384,7 @@ class Forgotten(unittest.TestCase):
             self.assertEqual(a.migrate("vm0", b)[0], 0)
             a.daemon.stop()
             db = sqlite3.connect(os.path.join(a.state, "migmgr.db"), isolation_level=None)
-            db.execute("INSERT INTO record VALUES (?, 'source', ?, 'unix:/nowhere/peer.sock', '', 'done', 0, 0, 0, '', 1, 0, 0, '')",
+            db.execute("INSERT INTO record VALUES (?, 'source', ?, 'unix:/nowhere/peer.sock', '', 'done', 0, 0, 0, '', 1, 0, 0, '', 0)",
                        (job, uuid))
             db.close()
             a.start_daemon()
@@ -394,12 +424,13 @@ class Contradictions(unittest.TestCase):
         self.addCleanup(self.lab.__exit__, None, None, None)
 
     def write(self, host, *rows):
-        """(job, vm, owner, created, acknowledged): halves of a source whose other end is never there."""
+        """(job, vm, owner, which, acknowledged): halves of a source whose other end is never there, the one with the least number
+        recorded first; before all else if it is 0. A clock is not asked."""
         host.daemon.stop()
         db = sqlite3.connect(os.path.join(host.state, "migmgr.db"), isolation_level=None)
-        for job, vm, owner, created, acked in rows:
-            db.execute("INSERT INTO record VALUES (?, 'source', ?, 'unix:/nowhere/peer.sock', '', ?, 0, 0, 0, '', ?, 0, ?, '')",
-                       (job, vm, owner, created, acked))
+        for job, vm, owner, seq, acked in rows:
+            db.execute("INSERT INTO record VALUES (?, 'source', ?, 'unix:/nowhere/peer.sock', '', ?, 0, 0, 0, '', ?, 0, ?, '', ?)",
+                       (job, vm, owner, 1 << 62, acked, seq))
         db.close()
         host.start_daemon()
 
@@ -432,7 +463,7 @@ class Contradictions(unittest.TestCase):
         (a, b), servers = world(self.lab)
         uuid = a.vm("vm0")["uuid"]
         self.assertEqual(a.migrate("vm0", b)[1]["result"], "done")
-        self.write(a, (new_uuid(), uuid, "source", 1, 0))
+        self.write(a, (new_uuid(), uuid, "source", 0, 0))
         wait_for("the job to be taken up", lambda: not a.is_restoring())
         self.assertEqual({j["state"] for j in a.json("jobs")[1]}, {"finished"})
         self.assertNotIn("source-look", a.daemon.output())

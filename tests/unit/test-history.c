@@ -79,17 +79,18 @@ static void test_what_is_asked_for_is_found_newest_first(void **state)
         put(&rig, 1, 30 * DAY, "done");
         put(&rig, 2, 10 * DAY, "failed");
         put(&rig, 3, 20 * DAY, "failed");
-        check_list(&rig, (StoreFilter){}, "[{\"n\":1},{\"n\":3},{\"n\":2}]");
+        check_list(&rig, (StoreFilter){},
+                   "[{\"n\":3},{\"n\":2},{\"n\":1}]"); /* the clock was set back after the first */
         check_list(&rig, (StoreFilter){.result = "failed"}, "[{\"n\":3},{\"n\":2}]");
-        check_list(&rig, (StoreFilter){.since_usec = 20 * DAY}, "[{\"n\":1},{\"n\":3}]");
+        check_list(&rig, (StoreFilter){.since_usec = 20 * DAY}, "[{\"n\":3},{\"n\":1}]");
         check_list(&rig, (StoreFilter){.since_usec = 20 * DAY + 1}, "[{\"n\":1}]");
         check_list(&rig, (StoreFilter){.vm = "odd", .result = "failed"}, "[{\"n\":3}]");
         check_list(&rig, (StoreFilter){.vm = "Even"}, "[{\"n\":2}]");
         check_list(&rig, (StoreFilter){.vm = "' OR 1 --"}, "[]");
         assert_int_equal(history_each(rig.history, 2, on_summary, &rig), 0);
         assert_int_equal(rig.n, 2);
-        assert_string_equal(rig.text[0], "job-3 {\"n\":3}");
-        assert_string_equal(rig.text[1], "job-1 {\"n\":1}");
+        assert_string_equal(rig.text[0], "job-2 {\"n\":2}");
+        assert_string_equal(rig.text[1], "job-3 {\"n\":3}");
         rig_deinit(&rig);
 }
 
@@ -169,6 +170,25 @@ static void test_the_steps_of_a_job_that_has_not_ended_stay(void **state)
         rig_deinit(&rig);
 }
 
+/* What was written last is the newest, whatever the clock said. */
+static void test_a_clock_that_is_set_back_drops_no_newer_job(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        put(&rig, 1, 30 * DAY, "done");
+        put(&rig, 2, 31 * DAY, "done");
+        assert_int_equal(
+                history_put_step(rig.history, &(StoreStep){.job = "open", .usec = 5 * DAY, .json = "{}"}), 0);
+        put(&rig, 3, 6 * DAY, "done");
+        assert_int_equal(history_prune(rig.history, &(StoreLimits){.jobs = 2}, 6 * DAY), 0);
+        check_list(&rig, (StoreFilter){}, "[{\"n\":3},{\"n\":2}]");
+        assert_int_equal(count_steps(&rig, "open"), 1);
+        assert_int_equal(history_prune(rig.history, &(StoreLimits){.jobs = 1}, 6 * DAY), 0);
+        assert_int_equal(count_steps(&rig, "open"), 0);
+        rig_deinit(&rig);
+}
+
 /* Nobody's VM depends on it: migmgrd starts, and what was there is kept for whoever can mend it. */
 static void test_a_damaged_file_is_put_aside(void **state)
 {
@@ -226,6 +246,7 @@ int main(void)
                 cmocka_unit_test(test_what_is_not_there_is_not_found),
                 cmocka_unit_test(test_old_jobs_go_by_age_and_by_number),
                 cmocka_unit_test(test_the_steps_of_a_job_that_has_not_ended_stay),
+                cmocka_unit_test(test_a_clock_that_is_set_back_drops_no_newer_job),
                 cmocka_unit_test(test_a_damaged_file_is_put_aside),
                 cmocka_unit_test(test_a_damaged_row_hides_no_other),
         };

@@ -741,7 +741,7 @@ static void test_a_database_of_a_newer_migmgr_is_left_alone(void **state)
                 rig.sql = sql_close(rig.sql);
                 assert_int_equal(sqlite3_open(scratch_path(&rig.scratch, "migmgr.db"), &db), SQLITE_OK);
                 assert_int_equal(sqlite3_exec(db,
-                                              newer ? "PRAGMA user_version = 5" : "PRAGMA user_version = 4",
+                                              newer ? "PRAGMA user_version = 6" : "PRAGMA user_version = 5",
                                               NULL, NULL, NULL),
                                  SQLITE_OK);
                 assert_int_equal(sqlite3_close(db), SQLITE_OK);
@@ -796,6 +796,39 @@ static void test_an_open_record_knows_of_a_newer_job(void **state)
         assert_int_equal(sql_delete_vm(rig.sql, VM), 0);
         assert_int_equal(rig_read(&rig), 0);
         assert_int_equal(rig.records[0].presence, PRESENCE_INVALID);
+        rig_deinit(&rig);
+}
+
+/* A clock that was set back between two jobs: the VM's newest is the one that was begun last. */
+static void test_which_job_is_newer_no_clock_says(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(put(&rig, 9, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(put(&rig, 9, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        assert_int_equal(put(&rig, 3, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(put(&rig, 9, SIDE_SOURCE, OWNER_ABORTED, false), 0); /* said again */
+        rig_reopen(&rig);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.n, 2);
+        assert_string_equal(rig.records[0].job, make(9, 0, 0).job);
+        assert_true(rig.records[0].has_newer);
+        assert_false(rig.records[1].has_newer);
+        assert_int_equal(put(&rig, 3, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        assert_int_equal(sql_ack(rig.sql, make(3, 0, 0).job, SIDE_SOURCE), 0);
+        tidy(&rig, 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.n, 1);
+        assert_true(rig.records[0].has_newer);
+        /* ... and the ones that are kept are those that were begun last. */
+        for (int job = 8; job > 4; job--) {
+                assert_int_equal(put(&rig, job, SIDE_DESTINATION, OWNER_DISCARDED, false), 0);
+                assert_int_equal(sql_ack(rig.sql, make(job, 0, 0).job, SIDE_DESTINATION), 0);
+        }
+        tidy(&rig, 1);
+        assert_int_equal(put(&rig, 8, SIDE_DESTINATION, OWNER_PREPARED, false), 0);
+        assert_int_equal(put(&rig, 5, SIDE_DESTINATION, OWNER_PREPARED, false), -EPERM);
         rig_deinit(&rig);
 }
 
@@ -942,6 +975,74 @@ static void test_an_upgrade_that_was_cut_off_is_made_again(void **state)
         rig_deinit(&rig);
 }
 
+/* Of each old schema: VMs and records are read without room for the new form, and nothing is written; with room, be it the
+ * reserve's, all goes on. A file that a migmgrd wrote has a log. */
+static void test_on_a_full_disk_an_older_schema_is_read(void **state)
+{
+        static const struct {
+                const char *file, *also;
+                Owner owner;
+        } olds[] = {
+                {"records-1.sql", "PRAGMA user_version = 0; PRAGMA journal_mode = WAL", OWNER_NOBODY},
+                {"records-1.sql", "PRAGMA journal_mode = WAL", OWNER_NOBODY},
+                {"records-2.sql", "PRAGMA journal_mode = WAL", OWNER_ABORTED},
+                {"records-3.sql",
+                 "PRAGMA journal_mode = WAL; INSERT INTO record SELECT 'c0000000-0000-4000-8000-000000000001', half, vm, peer,"
+                 " policy, 'prepared', noway, vmm_pid, vmm_start, boot_id, created_usec, 0, 0, reason FROM record",
+                 OWNER_PREPARED},
+        };
+
+        for (int i = 0; i < 2 * (int) ARRAY_SIZE(olds); i++) {
+                bool reserve = i % 2;
+                char host[UUID_TEXT_MAX + 1], again[UUID_TEXT_MAX + 1];
+                Record wanted;
+                Rig rig;
+
+                rig_init_old(&rig, olds[i / 2].file, olds[i / 2].also);
+                disk.full = !reserve;
+                if (reserve)
+                        (void) snprintf(disk.full_until_gone, sizeof disk.full_until_gone, "%s",
+                                        scratch_path(&rig.scratch, "reserve"));
+                rig_open(&rig);
+                assert_int_equal(sql_host_id(rig.sql, host), 0);
+                assert_int_equal(rig_read(&rig), 0);
+                assert_int_equal(rig.n, 1);
+                assert_int_equal(rig.records[0].owner, olds[i / 2].owner);
+                assert_int_equal(presence_of(&rig), PRESENCE_HERE);
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), reserve ? 0 : -ENOSPC);
+                if (!reserve) {
+                        assert_non_null(strstr(sql_error(rig.sql), "older migmgr"));
+                        assert_non_null(strstr(sql_error(rig.sql), "full"));
+                        assert_int_equal(owner_of(&rig, 1), OWNER_UNRECORDED);
+                }
+                disk.full = false;
+                assert_int_equal(put(&rig, 1, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+                rig.history = history_close(rig.history);
+                rig_reopen(&rig);
+                assert_int_equal(sql_host_id(rig.sql, again), 0);
+                assert_string_equal(again, host);
+                assert_int_equal(owner_of(&rig, 1), OWNER_SOURCE);
+                wanted = make(1, 0, 0);
+                assert_int_equal(sql_ack(rig.sql, wanted.job, SIDE_SOURCE), 0);
+                if (i / 2 < 2)
+                        check_upgraded(&rig);
+                rig_deinit(&rig);
+        }
+}
+
+/* A name that is made up in memory would be forgotten, and peers would know this host by it. */
+static void test_a_name_is_not_made_up_on_a_full_disk(void **state)
+{
+        char host[UUID_TEXT_MAX + 1];
+        Rig rig;
+
+        rig_init_old(&rig, "records-1.sql", "DELETE FROM meta; PRAGMA journal_mode = WAL");
+        disk.full = true;
+        rig_open(&rig);
+        assert_int_equal(sql_host_id(rig.sql, host), -ENOSPC);
+        rig_deinit(&rig);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -970,11 +1071,14 @@ int main(void)
                 cmocka_unit_test(test_a_database_of_a_newer_migmgr_is_left_alone),
                 cmocka_unit_test(test_a_version_that_cannot_be_is_damage),
                 cmocka_unit_test(test_an_open_record_knows_of_a_newer_job),
+                cmocka_unit_test(test_which_job_is_newer_no_clock_says),
                 cmocka_unit_test(test_the_first_schema_becomes_this_one),
                 cmocka_unit_test(test_the_second_schema_becomes_this_one),
                 cmocka_unit_test(test_the_third_schema_becomes_this_one),
                 cmocka_unit_test(test_a_records_policy_is_bounded_when_it_is_read),
                 cmocka_unit_test(test_an_upgrade_that_was_cut_off_is_made_again),
+                cmocka_unit_test(test_on_a_full_disk_an_older_schema_is_read),
+                cmocka_unit_test(test_a_name_is_not_made_up_on_a_full_disk),
         };
         return cmocka_run_group_tests(tests, set_up_disk, NULL);
 }
