@@ -2,10 +2,10 @@
 """migmgr as `make install` puts it there, with its own units, under a real systemd: process 1 of the guest of
 tests/system/vfio-guest. What keeper.py plays elsewhere is real here: the store of descriptors, the restart, scopes, the bus.
 
-The VM's guest works its two devices all the time, and finds what is lost. The other host of a move is a migmgr beside it, as
-the other tests have it: its daemons run without units, and no helper of it sees systemd.
+In Restarts the VM's guest works its two devices all the time, and finds what is lost. The other host that its VMM could move to
+is a migmgr beside it, as the other tests have it: its daemons run without units, and its helper does not see systemd.
 
-  tests/bench/systemd [ARGUMENT...]     of unittest: -k and a part of a name; all of it takes about a minute and a half"""
+  tests/bench/systemd [ARGUMENT...]     of unittest: -k and a part of a name"""
 
 import contextlib
 import os
@@ -13,11 +13,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
 
-import kills
 import vfio_guest
 from lab import BUILD, Host, Lab, Process, definition, new_uuid, socket_inodes, wait_for
 from moves import SPEC, World
@@ -196,6 +194,7 @@ class InUse(Case):
     def make_vm(cls):
         cls.other = OtherHost(cls.lab).start()
         cls.world = World(cls.lab, [cls.host, cls.other], {f"d{i}": SPEC for i in range(DEVICES)})
+        cls.addClassCleanup(cls.world.close)
 
     def goes_on(self):
         """It has found nothing wrong, and finds nothing in what it does now."""
@@ -210,6 +209,7 @@ class Idle(Case):
     def make_vm(cls):
         cls.server = cls.lab.server("server", {f"d{i}": "size=64K" for i in range(DEVICES)})
         cls.host.register(definition(cls.vm, new_uuid(), cls.server, list(cls.server.specs)))
+        cls.addClassCleanup(cls.host.migctl, "unregister", cls.vm)
 
     def goes_on(self):
         self.found()
@@ -345,68 +345,6 @@ class Units(Idle):
     def test_the_journal_says_of_whom_it_speaks(self):
         said = run("journalctl", "-b", "-u", "migmgrd", "-o", "cat", "--no-pager").split("\n")
         self.assertIn(f"{self.vm}: registered, here", said)
-
-
-class Jobs(InUse):
-    """The daemon dies in the middle of a move: then the VM runs on one side, undamaged, and the job is over on both."""
-
-    def presences(self):
-        ends = [end.host for end in self.world.ends]
-        vms = [host.vm(self.vm) if host.json("list")[0] == 0 else None for host in ends]
-        return [vm and vm["presence"] for vm in vms]
-
-    def is_settled(self):
-        """The index of the host where it is."""
-        seen = self.presences()
-        if sorted(seen, key=str) != ["away", "here"] or any(end.host.is_restoring() for end in self.world.ends):
-            return None
-        jobs = [job for end in self.world.ends for job in end.host.jobs()]
-        return jobs and all(job["State"] == "finished" for job in jobs) and (seen.index("here"),)
-
-    def killed_in(self, state, goes_there):
-        pid, hit = self.host.daemon.pid, threading.Event()
-
-        def strike():
-            os.kill(pid, signal.SIGKILL)
-            hit.set()
-        steps = self.world.state()["steps"]
-        watcher = kills.Watcher(self.host, state, strike)
-        try:
-            self.world.source.host.migctl("migrate", self.vm, self.world.destination.host.dest)
-            self.assertTrue(hit.wait(1), "not reached")
-            self.host.daemon.wait_again(pid)
-            here = wait_for("the job to be settled", self.is_settled, 30)[0]
-        finally:
-            watcher.stop()
-        self.assertEqual(here != self.world.here, goes_there)
-        self.world.here = here
-        self.world.wait_steps(5)
-        self.assertGreater(self.world.state()["steps"], steps)
-
-    def setUp(self):
-        pass  # where the VM is, the test before has decided
-
-    def comes_home(self):
-        if self.world.here != 0:
-            self.assertEqual(self.world.move()[1]["result"], "done")
-            self.world.wait_steps(5)
-
-    def goes_away(self):
-        if self.world.here != 1:
-            self.assertEqual(self.world.move()[1]["result"], "done")
-            self.world.wait_steps(5)
-
-    def test_as_source(self):
-        for state, goes_there in (("source-precopy", False), ("source-drain", False), ("source-go", True)):
-            with self.subTest(state):
-                self.comes_home()
-                self.killed_in(state, goes_there)
-
-    def test_as_destination(self):
-        for state, goes_there in (("destination-take-in", False), ("destination-run-devices", True)):
-            with self.subTest(state):
-                self.goes_away()
-                self.killed_in(state, goes_there)
 
 
 def main():
