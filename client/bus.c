@@ -102,16 +102,16 @@ static json_object *read_basic(sd_bus_message *m, char type)
         if (sd_bus_message_read_basic(m, type, &v) <= 0)
                 return NULL;
         switch (type) {
-        case 'y': return json_object_new_int(v.y);
-        case 'b': return json_object_new_boolean(v.b);
-        case 'n': return json_object_new_int(v.n);
-        case 'q': return json_object_new_int(v.q);
-        case 'i': return json_object_new_int(v.i);
-        case 'u': return json_object_new_int64(v.u);
-        case 'x': return json_object_new_int64(v.x);
-        case 't': return json_object_new_uint64(v.t);
-        case 'd': return json_object_new_double(v.d);
-        default: return json_object_new_string(v.s);
+        case 'y': return json_need(json_object_new_int(v.y));
+        case 'b': return json_need(json_object_new_boolean(v.b));
+        case 'n': return json_need(json_object_new_int(v.n));
+        case 'q': return json_need(json_object_new_int(v.q));
+        case 'i': return json_need(json_object_new_int(v.i));
+        case 'u': return json_need(json_object_new_int64(v.u));
+        case 'x': return json_need(json_object_new_int64(v.x));
+        case 't': return json_need(json_object_new_uint64(v.t));
+        case 'd': return json_need(json_object_new_double(v.d));
+        default: return json_need(json_object_new_string(v.s));
         }
 }
 
@@ -257,7 +257,8 @@ const char *client_text(json_object *properties, const char *key)
         if (!json_object_is_type(properties, json_type_object) ||
             !json_object_object_get_ex(properties, key, &value) || !value)
                 return "";
-        return json_object_get_string(value);
+        return json_object_is_type(value, json_type_string) ? json_object_get_string(value)
+                                                            : json_print(value, JSON_C_TO_STRING_PLAIN);
 }
 
 int64_t client_number(json_object *properties, const char *key)

@@ -23,7 +23,7 @@ static void print_json(sd_bus_message *m)
         json_add_string(o, "event", sd_bus_message_get_member(m));
         json_add(o, "data", data ? data : json_new_array());
         /* One a line, also when --json alone, or --json=pretty, was given. */
-        puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+        puts(json_print(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
         (void) fflush(stdout);
         json_object_put(o);
 }
@@ -33,9 +33,7 @@ static void print_text(sd_bus_message *m)
         json_object *data = client_message_to_json(m);
 
         printf("%s %s %s\n", last_part(sd_bus_message_get_path(m), '/'), sd_bus_message_get_member(m),
-               data ? json_object_to_json_string_ext(data,
-                                                     JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
-                    : "");
+               data ? json_print(data, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE) : "");
         (void) fflush(stdout);
         json_object_put(data);
 }

@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "log.h"
+
 void json_fail(JsonReader *reader, const char *format, ...)
 {
         va_list ap;
@@ -22,6 +24,45 @@ void json_fail(JsonReader *reader, const char *format, ...)
                         *p = '?'; /* parts of it may be foreign text */
 }
 
+json_object *json_need(json_object *value)
+{
+        if (!value)
+                out_of_memory();
+        return value;
+}
+
+/* How many members all objects of a text have: so many colons are outside of strings. */
+static size_t count_colons(const char *text, size_t size)
+{
+        bool in_string = false;
+        size_t n = 0;
+
+        for (size_t i = 0; i < size; i++) {
+                if (text[i] == '"')
+                        in_string = !in_string;
+                else if (in_string && text[i] == '\\')
+                        i++;
+                n += !in_string && text[i] == ':';
+        }
+        return n;
+}
+
+static size_t count_members(json_object *object)
+{
+        size_t n = 0;
+
+        if (json_object_is_type(object, json_type_array))
+                for (size_t i = 0; i < json_object_array_length(object); i++)
+                        n += count_members(json_object_array_get_idx(object, i));
+        if (json_object_is_type(object, json_type_object)) {
+                json_object_object_foreach (object, key, value) {
+                        (void) key;
+                        n += 1 + count_members(value);
+                }
+        }
+        return n;
+}
+
 json_object *json_parse(JsonReader *reader, const char *text, size_t size)
 {
         json_tokener *tokener;
@@ -33,12 +74,13 @@ json_object *json_parse(JsonReader *reader, const char *text, size_t size)
                 return NULL;
         }
         tokener = json_tokener_new_ex(JSON_DEPTH_MAX);
-        if (!tokener) {
-                json_fail(reader, "out of memory");
-                return NULL;
-        }
+        if (!tokener)
+                out_of_memory();
         json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+        errno = 0;
         object = json_tokener_parse_ex(tokener, text, (int) size);
+        if (errno == ENOMEM)
+                out_of_memory();
         error = json_tokener_get_error(tokener);
         reader->at = json_tokener_get_parse_end(tokener);
         if (error == json_tokener_continue && !object)
@@ -52,11 +94,36 @@ json_object *json_parse(JsonReader *reader, const char *text, size_t size)
                         if (!memchr(" \t\r\n", text[i], 4))
                                 json_fail(reader, "there is something behind its end");
         json_tokener_free(tokener);
+        /* Or there was no memory for a member, and json-c has forgotten that, too. */
+        if (!reader->failed && !reader->counts_keys && count_members(object) != count_colons(text, size))
+                json_fail(reader, "says a key twice");
         if (reader->failed) {
                 json_object_put(object);
                 return NULL;
         }
         return object;
+}
+
+json_object *json_parse_loosely(const char *text)
+{
+        json_object *object;
+
+        errno = 0;
+        object = json_tokener_parse(text);
+        if (errno == ENOMEM)
+                out_of_memory();
+        return object;
+}
+
+const char *json_print(json_object *object, int flags)
+{
+        const char *text;
+
+        errno = 0;
+        text = json_object_to_json_string_ext(object, flags);
+        if (!text || errno == ENOMEM)
+                out_of_memory();
+        return text;
 }
 
 void json_only(JsonReader *reader, json_object *object, const char *const *keys)
@@ -153,48 +220,39 @@ bool json_flag(JsonReader *reader, json_object *object, const char *key, bool fa
         return value ? json_object_get_boolean(value) : fallback;
 }
 
-static json_object *need(json_object *value)
-{
-        if (!value) {
-                (void) fputs("out of memory\n", stderr);
-                abort();
-        }
-        return value;
-}
-
 void json_add(json_object *object, const char *key, json_object *value)
 {
         if (json_object_object_add(object, key, value) < 0)
-                (void) need(NULL);
+                (void) json_need(NULL);
 }
 
 void json_add_string(json_object *object, const char *key, const char *value)
 {
-        json_add(object, key, need(json_object_new_string(value)));
+        json_add(object, key, json_need(json_object_new_string(value)));
 }
 
 void json_add_number(json_object *object, const char *key, int64_t value)
 {
-        json_add(object, key, need(json_object_new_int64(value)));
+        json_add(object, key, json_need(json_object_new_int64(value)));
 }
 
 void json_add_bool(json_object *object, const char *key, bool value)
 {
-        json_add(object, key, need(json_object_new_boolean(value)));
+        json_add(object, key, json_need(json_object_new_boolean(value)));
 }
 
 void json_append(json_object *array, json_object *value)
 {
-        if (json_object_array_add(array, value) < 0)
-                (void) need(NULL);
+        if (json_object_array_add(array, json_need(value)) < 0)
+                (void) json_need(NULL);
 }
 
 json_object *json_new_object(void)
 {
-        return need(json_object_new_object());
+        return json_need(json_object_new_object());
 }
 
 json_object *json_new_array(void)
 {
-        return need(json_object_new_array());
+        return json_need(json_object_new_array());
 }

@@ -14,6 +14,7 @@
 /* Where a reader is, and what it found wrong first. */
 typedef struct JsonReader {
         const char *where; /* "VM definition", "CHECK" */
+        bool counts_keys;  /* whoever reads looks himself whether a key is said twice, and can say where */
         bool failed;
         size_t at; /* how far json_parse() came, in bytes, when it failed */
         char text[JSON_TEXT_MAX];
@@ -21,9 +22,21 @@ typedef struct JsonReader {
 
 DEFINE_CLEANUP(json_object *, json_object_put);
 
-/* Parses one whole JSON value. NULL, with the reader failed, when it is none, is null, has something behind it, or is
- * nested deeper than JSON_DEPTH_MAX. The result is the caller's to put. */
+/* Out of memory ends the process in all that follows: json-c drops what it has no memory for, and goes on. Nothing that is
+ * half built, or has lost something, leaves these functions. */
+
+/* Parses one whole JSON value. NULL, with the reader failed, when it is none, is null, has something behind it, says a key
+ * twice, or is nested deeper than JSON_DEPTH_MAX. The result is the caller's to put. */
 json_object *json_parse(JsonReader *reader, const char *text, size_t size);
+
+/* The same as json-c itself understands it, of text that is not ours to be strict about; NULL when it is none. */
+json_object *json_parse_loosely(const char *text);
+
+/* Its text, which lives as long as it and is valid until the next call; JSON_C_TO_STRING_... */
+const char *json_print(json_object *object, int flags);
+
+/* A value that was just made. */
+json_object *json_need(json_object *value);
 
 /* Notes the first error; later ones are dropped. */
 void json_fail(JsonReader *reader, const char *format, ...) _printf_(2, 3);
@@ -50,7 +63,7 @@ int64_t json_number_needed(JsonReader *reader, json_object *object, const char *
 
 bool json_flag(JsonReader *reader, json_object *object, const char *key, bool fallback);
 
-/* Adds a member; takes over `value`. Out of memory ends the process: nothing that is half built leaves it. */
+/* Adds a member; takes over `value`. */
 void json_add(json_object *object, const char *key, json_object *value);
 void json_add_string(json_object *object, const char *key, const char *value);
 void json_add_number(json_object *object, const char *key, int64_t value);

@@ -56,6 +56,16 @@ void log_write(LogLevel level, const LogAbout *about, const char *format, ...)
         (log_sink ? log_sink : write_stderr)(level, about, text);
 }
 
+void log_out_of_memory(const char *function)
+{
+        char text[128];
+
+        (void) snprintf(text, sizeof text, "out of memory in %s(): %s ends", function,
+                        program_invocation_short_name);
+        write_stderr(LOG_LEVEL_ERROR, NULL, text);
+        abort();
+}
+
 const char *log_printable(const char *text, char *ret, size_t size)
 {
         size_t n = 0;

@@ -45,5 +45,10 @@ void log_write(LogLevel level, const LogAbout *about, const char *format, ...) _
 #define log_info(about, ...)    log_write(LOG_LEVEL_INFO, (about), __VA_ARGS__)
 #define log_debug(about, ...)   log_write(LOG_LEVEL_DEBUG, (about), __VA_ARGS__)
 
+/* Ends the process where memory has run out and nothing that is half done may go on. Says so on stderr, for which none is
+ * needed, and in which function. */
+#define out_of_memory() log_out_of_memory(__func__)
+_Noreturn void log_out_of_memory(const char *function);
+
 /* Copies foreign text with everything but printable ASCII replaced by '?', cut to fit. Returns `ret`. */
 const char *log_printable(const char *text, char *ret, size_t size);

@@ -44,7 +44,8 @@ static const ResultInfo results[] = {
         {"degraded", EXIT_DEGRADED, "the VM runs, on one side, but a device has lost its state"},
         {"in-doubt", EXIT_IN_DOUBT,
          "it is not known whether the VM may run; nothing runs until it settles, or a person decides"},
-        {"lost", EXIT_LOST, "the VM's own process has died; it runs on neither side"},
+        {"lost", EXIT_LOST,
+         "the VM's own process has died, or was given up; as far as is known it runs on neither side"},
 };
 
 const OutcomeInfo *outcome_info(Outcome outcome)

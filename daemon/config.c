@@ -7,6 +7,7 @@
 
 #include "common/file.h"
 #include "common/json.h"
+#include "common/log.h"
 #include "peer/address.h"
 
 #define CONFIG_MAX       (256 * 1024)
@@ -186,7 +187,7 @@ static void default_policies_dirs(Config *config)
         for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
                 config->policies_dirs[i] = strdup(dirs[i]);
                 if (!config->policies_dirs[i])
-                        abort();
+                        out_of_memory();
                 config->n_policies_dirs++;
         }
 }

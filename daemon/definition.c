@@ -4,6 +4,7 @@
 #include <ctype.h>
 
 #include "common/json.h"
+#include "common/log.h"
 #include "common/sysfs-device.h"
 
 bool definition_supervises(const Definition *definition, const DeviceDefinition *device)
@@ -161,10 +162,8 @@ static void read_devices(JsonReader *reader, json_object *root, Definition *defi
                 return;
         }
         definition->devices = calloc(n + 1, sizeof *definition->devices);
-        if (!definition->devices) {
-                json_fail(reader, "out of memory");
-                return;
-        }
+        if (!definition->devices)
+                out_of_memory();
         for (size_t i = 0; i < n && !reader->failed; i++) {
                 read_device(reader, json_object_array_get_idx(array, i), definition->vmm,
                             &definition->devices[i]);
@@ -222,10 +221,10 @@ static void read_argv(JsonReader *reader, json_object *incoming, Definition *def
                 else
                         definition->argv[i] = strdup(text);
                 if (!reader->failed && !definition->argv[i])
-                        json_fail(reader, "out of memory");
+                        out_of_memory();
         }
         if (!definition->argv)
-                json_fail(reader, "out of memory");
+                out_of_memory();
 }
 
 #define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
@@ -367,7 +366,7 @@ static void read_labels(JsonReader *reader, json_object *root, Definition *defin
         definition->labels =
                 calloc((size_t) json_object_object_length(labels) + 1, sizeof *definition->labels);
         if (!definition->labels)
-                json_fail(reader, "out of memory");
+                out_of_memory();
         json_object_object_foreach (labels, key, value) {
                 if (reader->failed)
                         return;
@@ -400,7 +399,7 @@ int definition_parse(const char *text, size_t size, Definition **ret, char *ret_
                 memcpy(ret_error, reader.text, sizeof reader.text);
                 return -EINVAL;
         }
-        definition->text = strdup(json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN));
+        definition->text = strdup(json_print(root, JSON_C_TO_STRING_PLAIN));
         if (!definition->text)
                 return -ENOMEM;
         *ret = TAKE_PTR(definition);
@@ -409,8 +408,8 @@ int definition_parse(const char *text, size_t size, Definition **ret, char *ret_
 
 bool definition_equal(const Definition *a, const Definition *b)
 {
-        _cleanup_(json_object_putp) json_object *left = json_tokener_parse(a->text);
-        _cleanup_(json_object_putp) json_object *right = json_tokener_parse(b->text);
+        _cleanup_(json_object_putp) json_object *left = json_parse_loosely(a->text);
+        _cleanup_(json_object_putp) json_object *right = json_parse_loosely(b->text);
 
         return left && right && json_object_equal(left, right);
 }

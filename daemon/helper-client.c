@@ -2,16 +2,24 @@
 #include "helper-client.h"
 
 #include <stdio.h>
+#include <sys/socket.h>
 
 #include "common/log.h"
 #include "common/socket.h"
 
 typedef struct Asked {
         struct Asked *next;
+        HelperClient *client;
         uint32_t id;
+        HelperRequest request;
         HelperAnswer answer; /* NULL: forgotten */
         void *userdata;
         HelperPacket *packet; /* until it is sent */
+
+        /* A program that was told to begin: */
+        int socket; /* or -1 */
+        LoopIo *io;
+        ProcessId process;
 } Asked;
 
 struct HelperClient {
@@ -22,6 +30,7 @@ struct HelperClient {
         LoopTimer *retry; /* rings at once for what could not be sent */
         uint32_t next_id;
         Asked *first, **last;
+        Asked *beginning; /* answered by the helper; the programs have not begun yet */
         HelperPacket answer;
 };
 
@@ -55,6 +64,9 @@ static int connect_helper(HelperClient *client)
 
 static void asked_free(Asked *asked)
 {
+        loop_io_free(asked->io);
+        if (asked->socket >= 0)
+                (void) close(asked->socket);
         free(asked->packet);
         free(asked);
 }
@@ -78,6 +90,58 @@ static void answer(Asked *asked, int status, int fd, pid_t pid, const char *text
         asked_free(asked);
 }
 
+/* ---- programs that are to begin ------------------------------------------------------------------------------ */
+
+static void unlink_beginning(Asked *asked)
+{
+        Asked **p = &asked->client->beginning;
+
+        while (*p != asked)
+                p = &(*p)->next;
+        *p = asked->next;
+}
+
+static void on_begun(void *userdata)
+{
+        Asked *asked = userdata;
+        int32_t status = 0;
+        ssize_t n = recv(asked->socket, &status, sizeof status, MSG_DONTWAIT);
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
+        unlink_beginning(asked);
+        if (n == sizeof status && status < 0)
+                answer(asked, status, -1, 0, "cannot be executed");
+        else if (n != 0)
+                answer(asked, n < 0 ? -errno : -EPROTO, -1, 0, "nobody knows whether it has begun");
+        else {
+                if (!asked->answer)
+                        helper_client_kill(asked->client, &asked->process);
+                answer(asked, 0, -1, asked->process.pid, "");
+        }
+}
+
+/* Takes `fd`. Whom nobody has told to begin ends when it is closed. */
+static void begin(Asked *asked, int fd, pid_t pid)
+{
+        HelperClient *client = asked->client;
+
+        asked->socket = fd;
+        if (!asked->answer) {
+                asked_free(asked);
+        } else if (fd < 0 || process_id_read(pid, &asked->process) < 0) {
+                answer(asked, -ECHILD, -1, 0, "its process has ended before it could begin");
+        } else if (loop_io_new(client->loop, fd, on_begun, NULL, asked, &asked->io) < 0) {
+                answer(asked, -ENOMEM, -1, 0, "its beginning cannot be waited for");
+        } else {
+                asked->next = client->beginning;
+                client->beginning = asked;
+                (void) send(fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT); /* who has ended has closed it */
+        }
+}
+
+/* ---- what is asked ------------------------------------------------------------------------------------------- */
+
 /* Everything that was sent and not answered has failed; what was not sent may still be. */
 static void fail_sent(HelperClient *client, int status, const char *text)
 {
@@ -91,6 +155,7 @@ static void on_readable(void *userdata)
         HelperClient *client = userdata;
         const char *strings[HELPER_STRINGS_MAX] = {""};
         int fd = -1, r = helper_packet_recv(client->fd, &client->answer, &fd);
+        Asked *asked;
 
         if (r == -EAGAIN)
                 return;
@@ -107,8 +172,13 @@ static void on_readable(void *userdata)
                 return;
         }
         helper_packet_strings(&client->answer, strings);
-        answer(pop(client), client->answer.head.status, fd, (pid_t) client->answer.head.pid,
-               client->answer.head.n_strings > 0 ? strings[0] : "");
+        asked = pop(client);
+        if (client->answer.head.status == 0 &&
+            (asked->request == HELPER_START_VMM || asked->request == HELPER_START_AGENT))
+                begin(asked, fd, (pid_t) client->answer.head.pid);
+        else
+                answer(asked, client->answer.head.status, fd, (pid_t) client->answer.head.pid,
+                       client->answer.head.n_strings > 0 ? strings[0] : "");
 }
 
 /* Sends what waits. A request that can't be sent is answered from here, which is never within the call that asked. */
@@ -149,11 +219,13 @@ void helper_client_ask(HelperClient *client, HelperRequest request, const char *
         if (asked)
                 asked->packet = malloc(sizeof *asked->packet);
         if (!asked || !asked->packet) {
-                (void) fputs("out of memory\n", stderr);
-                abort();
+                out_of_memory();
         }
+        asked->client = client;
+        asked->request = request;
         asked->answer = on_answer;
         asked->userdata = userdata;
+        asked->socket = -1;
         asked->id = ++client->next_id;
         asked->packet->head = (HelperHead){.request = request, .id = asked->id};
         asked->packet->n_text = 0;
@@ -169,6 +241,9 @@ void helper_client_ask(HelperClient *client, HelperRequest request, const char *
 void helper_client_forget(HelperClient *client, const void *userdata)
 {
         for (Asked *asked = client->first; asked; asked = asked->next)
+                if (asked->userdata == userdata)
+                        asked->answer = NULL;
+        for (Asked *asked = client->beginning; asked; asked = asked->next)
                 if (asked->userdata == userdata)
                         asked->answer = NULL;
 }
@@ -214,6 +289,12 @@ HelperClient *helper_client_free(HelperClient *client)
         disconnect(client);
         while (client->first)
                 asked_free(pop(client));
+        while (client->beginning) {
+                Asked *asked = client->beginning;
+
+                unlink_beginning(asked);
+                asked_free(asked);
+        }
         loop_timer_free(client->retry);
         free(client);
         return NULL;

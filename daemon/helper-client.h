@@ -17,7 +17,9 @@ typedef void (*HelperAnswer)(void *userdata, int status, int fd, pid_t pid, cons
 int helper_client_new(Loop *loop, const char *runtime_dir, HelperClient **ret) _must_check_;
 HelperClient *helper_client_free(HelperClient *client);
 
-/* Always answers, never from within the call. `strings`: as the request wants them (helper-protocol.h). */
+/* Always answers, never from within the call. `strings`: as the request wants them (helper-protocol.h). A program that is
+ * to be started is told to begin as soon as its pid is known, and the answer, without a file, comes when it has begun; one
+ * that has been forgotten meanwhile does not begin, or is killed. */
 void helper_client_ask(HelperClient *client, HelperRequest request, const char *const *strings,
                        size_t n_strings, HelperAnswer answer, void *userdata);
 

@@ -40,7 +40,7 @@ static Forecast forecast(const Job *job, const Manifest *manifest, json_object *
         Forecast *devices = calloc(manifest->n_devices + 1, sizeof *devices), all;
 
         if (!devices)
-                abort();
+                out_of_memory();
         for (uint32_t i = 0; i < manifest->n_devices; i++) {
                 json_object *o;
 
@@ -159,7 +159,7 @@ json_object *job_report(const Job *job)
         Manifest manifest;
 
         if (vm_manifest(job->vm, &manifest) < 0)
-                abort();
+                out_of_memory();
         json_add_bool(report, "ok",
                       !findings_json_first_refusal(job->findings) && job_result(job) == JOB_RESULT_DONE);
         json_add(report, "findings", json_object_get(job->findings));

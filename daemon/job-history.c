@@ -44,7 +44,7 @@ void job_note_step(Job *job)
                 (void) job_error(job, error, sizeof error);
                 json_add_string(step, "error", error);
         }
-        note.json = json_object_to_json_string_ext(step, JSON_C_TO_STRING_PLAIN);
+        note.json = json_print(step, JSON_C_TO_STRING_PLAIN);
         store_put_step(job->host->store, &note);
         json_append(job->steps, json_object_get(step));
 }
@@ -53,16 +53,15 @@ void job_note_end(Job *job)
 {
         _cleanup_(json_object_putp) json_object *report = job_to_json(job), *summary = job_summary(job);
 
-        store_put_job(job->host->store,
-                      &(StoreJob){.job = job->id,
-                                  .side = job_side(job),
-                                  .vm = job->vm_uuid,
-                                  .name = job->vm_name,
-                                  .result = job_result_to_string(job_result(job)),
-                                  .created_usec = job->created_usec,
-                                  .ended_usec = job->ended_usec,
-                                  .summary = json_object_to_json_string_ext(summary, JSON_C_TO_STRING_PLAIN),
-                                  .report = json_object_to_json_string_ext(report, JSON_C_TO_STRING_PLAIN)});
+        store_put_job(job->host->store, &(StoreJob){.job = job->id,
+                                                    .side = job_side(job),
+                                                    .vm = job->vm_uuid,
+                                                    .name = job->vm_name,
+                                                    .result = job_result_to_string(job_result(job)),
+                                                    .created_usec = job->created_usec,
+                                                    .ended_usec = job->ended_usec,
+                                                    .summary = json_print(summary, JSON_C_TO_STRING_PLAIN),
+                                                    .report = json_print(report, JSON_C_TO_STRING_PLAIN)});
         if (job->vm)
                 measured_take(&job->vm->measured, report);
 }

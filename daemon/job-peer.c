@@ -44,7 +44,7 @@ static void add_manifest(Job *job, json_object *message)
         Manifest manifest;
 
         if (vm_manifest(job->vm, &manifest) < 0)
-                abort();
+                out_of_memory();
         json_add(message, "manifest", manifest_to_json(&manifest));
         manifest_deinit(&manifest);
 }
@@ -139,7 +139,7 @@ static void judge_theirs(Job *job, JsonReader *reader, json_object *body, const 
         if (!object || manifest_from_json(reader, object, &theirs) < 0)
                 return;
         if (check_pair(mine, &theirs, &job->host->policies->rules, findings) < 0)
-                abort();
+                out_of_memory();
         json_object_put(job->peer_host);
         job->peer_host = job_host_json(&theirs);
         manifest_deinit(&theirs);
@@ -166,7 +166,7 @@ static bool take_checked(Job *job, JsonReader *reader, json_object *body)
 
         if (vm_manifest(job->vm, &manifest) < 0 ||
             check_side(&manifest, &job->host->policies->rules, SIDE_SOURCE, &findings) < 0)
-                abort();
+                out_of_memory();
         judge_theirs(job, reader, body, &manifest, &findings);
         findings_to_json(&findings, job->findings);
         job_add_plugin_findings(job);
@@ -247,7 +247,7 @@ static void read_body(Job *job, JsonReader *reader, Message type, json_object *b
                 event->refused = !take_checked(job, reader, body);
                 /* What the plan rests on is known only now: devices and VMM have just been asked. */
                 if (job_make_plan(job) < 0)
-                        abort();
+                        out_of_memory();
                 break;
         case MESSAGE_PREPARED:
                 if (!job_take_tokens(job, body))

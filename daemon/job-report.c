@@ -110,16 +110,6 @@ static Outcome outcome_of_who(HalfWho who)
         return OUTCOME_FAILED;
 }
 
-/* Who is named. A data connection that the other side closed is the consequence of what the other side then says. */
-static HalfWho failed_who(const Job *job)
-{
-        const HalfFailure *f = &job->half->failure;
-
-        if (f->who == HALF_WHO_DEVICE && f->status == -ECONNRESET && job->peer_device[0])
-                return HALF_WHO_PEER;
-        return f->who;
-}
-
 static Outcome outcome_of(const Job *job)
 {
         const HalfFailure *f = &job->half->failure;
@@ -131,10 +121,10 @@ static Outcome outcome_of(const Job *job)
                                ? OUTCOME_P2P
                                : OUTCOME_INCOMPATIBLE;
         case HALF_CAUSE_FAILED:
-                if (failed_who(job) == HALF_WHO_PEER && job->peer_device[0])
+                if (f->who == HALF_WHO_PEER && job->peer_device[0])
                         return OUTCOME_DEVICE;
-                return outcome_of_who(failed_who(job));
-        case HALF_CAUSE_DEADLINE: return outcome_of_who(failed_who(job));
+                return outcome_of_who(f->who);
+        case HALF_CAUSE_DEADLINE: return outcome_of_who(f->who);
         case HALF_CAUSE_CANCELLED: return OUTCOME_CANCELLED;
         case HALF_CAUSE_TIMEOUT: return OUTCOME_TIMEOUT;
         case HALF_CAUSE_BLACKOUT: return OUTCOME_FAILED;
@@ -179,7 +169,7 @@ static void participant_text(const Job *job, char *ret, size_t size)
         const HalfFailure *f = &job->half->failure;
         const char *device = f->device < job->n_devices ? job->ids[f->device] : "";
 
-        switch (failed_who(job)) {
+        switch (f->who) {
         case HALF_WHO_DEVICE:
                 if (f->cause != HALF_CAUSE_DEADLINE && !job->devices[f->device].text[0]) {
                         /* It was not even asked. */
@@ -192,8 +182,9 @@ static void participant_text(const Job *job, char *ret, size_t size)
                                                                 : job->devices[f->device].text);
                 return;
         case HALF_WHO_VMM:
-                (void) snprintf(ret, size, "the VMM: %s",
-                                f->cause == HALF_CAUSE_DEADLINE ? "no answer in time" : job->vmm_text);
+                (void) snprintf(ret, size, "the VMM: %s%s%s",
+                                f->cause == HALF_CAUSE_DEADLINE ? "no answer in time" : job->vmm_text,
+                                f->of_both ? "; the destination: " : "", f->of_both ? job->peer_text : "");
                 return;
         case HALF_WHO_PEER:
                 (void) snprintf(ret, size, "the destination: %s",
@@ -331,6 +322,11 @@ static Outcome describe_error(const Job *job, char *ret, size_t size)
         if (job->half->state == SOURCE_LOST && n < size)
                 (void) snprintf(ret + n, size - n,
                                 ". The VM is lost: its VMM died and the destination has no copy");
+        if (half_is_given_up(job->half) && n < size)
+                (void) snprintf(
+                        ret + n, size - n,
+                        ". The VM was given up here, and nobody has said that it runs at the destination: a copy that is there "
+                        "starts when the two meet again; if there is none, boot the VM from its disks");
         return outcome;
 }
 

@@ -15,6 +15,7 @@ typedef enum Unless {
         VMM_RESUMED,
         LINKED,
         NO_FENCE,
+        NOWAY,
 } Unless;
 
 typedef struct Word {
@@ -37,8 +38,8 @@ static const Word words[] = {
          "go on here where they stood at the handover, and has the other host discard what it has. What the VM has done "
          "there since the handover its memory here does not know"},
         {SOURCE_DOUBT, RESOLVE_DISCARD_HERE, VMM_GONE,
-         "nothing is left here: ends the job as handed over, and waits for no answer. A copy that the other host still "
-         "has is started when the two meet again"},
+         "nothing is left here: ends the job as lost, and waits for no answer: nobody has said that the VM runs on the other "
+         "host. A copy that this one still has is started when the two meet again"},
         {SOURCE_DOUBT, RESOLVE_DISCARD_HERE, VMM_RESUMED,
          "the VM has run here again since it was handed over: what the other host has is stale, and nobody may run that"},
         {SOURCE_DOUBT, RESOLVE_DISCARD_HERE, ALWAYS,
@@ -88,6 +89,9 @@ static const Word words[] = {
          "its devices run here, and there is no way back. If the VMM is beyond help, end it, and look again"},
         {DESTINATION_MAYBE, RESOLVE_RUN_HERE, ALWAYS,
          "its VMM here is gone: there is nothing here that could run"},
+        {DESTINATION_MAYBE, RESOLVE_DISCARD_HERE, NOWAY,
+         "stops the devices here and tells the source that the VM does not run here and never will. The source has said that "
+         "there is no way back: nothing of the VM is left there, so it is lost then, and has to be booted from its disks"},
         {DESTINATION_MAYBE, RESOLVE_DISCARD_HERE, ALWAYS,
          "stops the devices here and tells the source that the VM does not run here and never will: the source goes on with "
          "it where it stood at the handover. What the VM has done here since its memory there does not know, while its disks "
@@ -105,6 +109,7 @@ static bool fits(const Job *job, const Word *word, Resolve how)
         case VMM_GONE: return half->vmm_gone;
         case VMM_RESUMED: return half->vmm_resumed;
         case LINKED: return half->linked;
+        case NOWAY: return half->noway;
         case NO_FENCE: return !job->plan.fence;
         }
         return false;

@@ -267,7 +267,7 @@ static void write_record(Job *job, const HalfEffect *effect)
         char text[sizeof record.reason];
 
         if (!write)
-                abort(); /* what decides about a VM must be written */
+                out_of_memory(); /* what decides about a VM must be written */
         *write = (Write){job, effect->step, effect->owner};
         memcpy(record.job, job->id, sizeof record.job);
         memcpy(record.vm, job->vm_uuid, sizeof record.vm);
@@ -366,7 +366,7 @@ static void push(Job *job, const HalfEvent *event)
                 HalfEvent *queue = realloc(job->queue, room * sizeof *queue);
 
                 if (!queue)
-                        abort();
+                        out_of_memory();
                 job->queue = queue;
                 job->queue_room = room;
         }

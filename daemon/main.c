@@ -120,7 +120,12 @@ static int read_settings(Daemon *d)
                 log_error(NULL, "%s", error);
                 return r;
         }
-        if (policy_files_read(config->policies_dirs, config->n_policies_dirs, &d->policies, error) < 0) {
+        r = policy_files_read(config->policies_dirs, config->n_policies_dirs, &d->policies, error);
+        if (r < 0 && r != -EINVAL) {
+                log_error(NULL, "%s; it starts when there is more", error);
+                return r;
+        }
+        if (r < 0) {
                 log_error(NULL, "%s; correct it, then: migctl policy reload. Until then no move begins",
                           error);
                 memcpy(d->policies.error, error, sizeof d->policies.error);

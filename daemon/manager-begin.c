@@ -48,11 +48,11 @@ void manager_wait(Manager *manager, const Vm *vm, LoopCallback run, void *userda
         Wait *wait = malloc(sizeof *wait);
 
         if (!wait)
-                abort();
+                out_of_memory();
         *wait = (Wait){.next = manager->waits, .manager = manager, .run = run, .userdata = userdata};
         memcpy(wait->vm, vm->definition->uuid, sizeof wait->vm);
         if (loop_timer_new(manager->host->loop, on_wait, wait, &wait->timer) < 0)
-                abort();
+                out_of_memory();
         loop_timer_set(wait->timer, WAIT_USEC);
         manager->waits = wait;
 }
@@ -135,7 +135,7 @@ static Outcome check_now(Manager *manager, Vm *vm, const char *destination, cons
         Job *job;
 
         if (!check)
-                abort();
+                out_of_memory();
         *check = (Check){manager->checks, NULL, checked, userdata};
         outcome = begin(manager, vm, destination, options, ret_text, &job);
         if (outcome != OUTCOME_NONE) {
@@ -198,12 +198,12 @@ static Begin *keep(const Begin *begin)
         Begin *kept = malloc(sizeof *kept);
 
         if (!kept)
-                abort();
+                out_of_memory();
         *kept = *begin;
         kept->destination = strdup(begin->destination);
         kept->request_id = begin->request_id ? strdup(begin->request_id) : NULL;
         if (!kept->destination || (begin->request_id && !kept->request_id))
-                abort();
+                out_of_memory();
         kept->options.request_id = kept->request_id;
         return kept;
 }

@@ -231,7 +231,7 @@ static void answer_one_finding(Inquiry *inquiry, FindingId id, const char *sourc
         Findings findings = {};
 
         if (findings_add(&findings, id, "", source, destination) < 0)
-                abort();
+                out_of_memory();
         findings_to_json(&findings, array);
         findings_deinit(&findings);
         answer_inquiry(inquiry, array, NULL);
@@ -248,7 +248,7 @@ static void judge(Inquiry *inquiry, Vm *vm)
         if (vm_manifest(vm, &mine) < 0 || check_side(&inquiry->source, rules, SIDE_SOURCE, &findings) < 0 ||
             check_side(&mine, rules, SIDE_DESTINATION, &findings) < 0 ||
             check_pair(&inquiry->source, &mine, rules, &findings) < 0)
-                abort();
+                out_of_memory();
         findings_to_json(&findings, array);
         findings_deinit(&findings);
         findings_take(inquiry->from_them, array);
@@ -299,7 +299,7 @@ static void ask_plugins(Inquiry *inquiry, Vm *vm)
         }
         inquiry->looks = calloc(n, sizeof *inquiry->looks);
         if (!inquiry->looks)
-                abort();
+                out_of_memory();
         vm->n_asking = n;
         for (uint32_t i = 0; i < n; i++) {
                 inquiry->looks[i] = (Look){inquiry, vm, i};
@@ -387,7 +387,7 @@ static void take_check(Caller *caller, const char *job, json_object *body)
         json_object *manifest = json_member(&reader, body, "manifest", json_type_object, true);
 
         if (!inquiry)
-                abort();
+                out_of_memory();
         inquiry->manager = caller->manager;
         inquiry->from_them = json_new_array();
         memcpy(inquiry->host, link_host(caller->link), sizeof inquiry->host);

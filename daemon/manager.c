@@ -73,7 +73,7 @@ int manager_add_vm(Manager *manager, Definition *definition, Presence presence, 
         vm->next = manager->vms;
         manager->vms = vm;
         if (!tsearch(vm, &manager->by_uuid, by_uuid) || !tsearch(vm, &manager->by_name, by_name))
-                abort();
+                out_of_memory();
         *ret = vm;
         return 0;
 }
@@ -134,7 +134,7 @@ static void registration_failed(Registration *reg, Outcome outcome, const char *
         reg->outcome = outcome;
         (void) snprintf(reg->text, sizeof reg->text, "%s", text);
         if (loop_defer(reg->manager->host->loop, on_registration_failed, reg) < 0)
-                abort();
+                out_of_memory();
 }
 
 static void on_vm_stored(void *userdata, int status, const char *text)
@@ -255,7 +255,7 @@ void manager_register(Manager *manager, const char *text, bool incoming, Manager
         int r;
 
         if (!reg)
-                abort();
+                out_of_memory();
         *reg = (Registration){
                 .manager = manager, .incoming = incoming, .registered = registered, .userdata = userdata};
         r = definition_parse(text, strlen(text), &definition, error);
@@ -394,7 +394,7 @@ void manager_unregister(Manager *manager, Vm *vm, ManagerUnregistered unregister
         Leave *leave = malloc(sizeof *leave);
 
         if (!leave)
-                abort();
+                out_of_memory();
         *leave = (Leave){.manager = manager, .unregistered = unregistered, .userdata = userdata};
         memcpy(leave->vm, vm->definition->uuid, sizeof leave->vm);
         /* It is on its way: whoever has just seen the VM arrive need not know. */
@@ -427,7 +427,7 @@ Outcome manager_reset(Manager *manager, Vm *vm, const char *device, VmResetDone 
                 return OUTCOME_INVALID_ARGUMENT;
         }
         if (vm_reset_device(vm, (uint32_t) i, done, userdata) < 0)
-                abort();
+                out_of_memory();
         return OUTCOME_NONE;
 }
 
@@ -454,11 +454,11 @@ void manager_add_history(Manager *manager, const char *id, const char *summary)
         uint32_t n = 1;
 
         if (!h)
-                abort();
+                out_of_memory();
         *h = (History){.next = manager->history, .text = strdup(summary)};
         (void) snprintf(h->id, sizeof h->id, "%s", id);
         if (!h->text)
-                abort();
+                out_of_memory();
         manager->history = h;
         for (p = &h->next; *p && n < HISTORY_KEEP; p = &(*p)->next)
                 n++;
@@ -580,8 +580,7 @@ static void forget_old_jobs(Manager *manager)
                 if (!job->closed || !job->finished || job->n_writes > 0)
                         continue;
                 json = job_summary(job);
-                manager_add_history(manager, job->id,
-                                    json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+                manager_add_history(manager, job->id, json_print(json, JSON_C_TO_STRING_PLAIN));
                 json_object_put(json);
                 manager_drop_job(manager, job);
                 n--;

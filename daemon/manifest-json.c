@@ -160,7 +160,7 @@ json_object *manifest_to_json(const Manifest *manifest)
         if (most_bytes(manifest) <= MANIFEST_JSON_MAX)
                 return o;
         for (size_t i = 0; i < ARRAY_SIZE(less); i++) {
-                if (strlen(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN)) <= MANIFEST_JSON_MAX)
+                if (strlen(json_print(o, JSON_C_TO_STRING_PLAIN)) <= MANIFEST_JSON_MAX)
                         break;
                 json_object_put(o);
                 o = make(manifest, &less[i]);
@@ -444,7 +444,7 @@ json_object *findings_json_first(json_object *array, size_t most)
 /* What is in `seen` from then on. */
 static bool was_seen(json_object *seen, json_object *finding)
 {
-        const char *text = json_object_to_json_string_ext(finding, JSON_C_TO_STRING_PLAIN);
+        const char *text = json_print(finding, JSON_C_TO_STRING_PLAIN);
 
         if (json_object_object_get_ex(seen, text, NULL))
                 return true;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "measured.h"
 
+#include "common/log.h"
 #include "timeline.h"
 
 /* A time in which a device was busy, within the blackout. */
@@ -68,7 +69,7 @@ static void take_devices(Measured *measured, json_object *devices)
         n = MIN(n, (size_t) MANIFEST_DEVICES_MAX);
         measured->devices = calloc(n + 1, sizeof *measured->devices);
         if (!measured->devices)
-                abort();
+                out_of_memory();
         for (size_t i = 0; i < n; i++) {
                 json_object *o = json_object_array_get_idx(devices, i);
                 const char *id = text(o, "id");
@@ -107,7 +108,7 @@ static void take_timeline(Measured *measured, json_object *spans, uint64_t start
         Busy *busy = calloc(n + 1, sizeof *busy);
 
         if (!busy)
-                abort();
+                out_of_memory();
         for (size_t i = 0; i < n; i++) {
                 json_object *o = json_object_array_get_idx(spans, i);
                 const MeasuredDevice *device = measured_find(measured, text(o, "device"));

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "common/file.h"
+#include "common/log.h"
 
 #define SUFFIX         ".json"
 #define NAME_BYTES_MAX 64 /* without it */
@@ -20,7 +21,7 @@ static int is_policy(const struct dirent *entry)
 static char *need(char *text)
 {
         if (!text)
-                abort();
+                out_of_memory();
         return text;
 }
 
@@ -94,15 +95,20 @@ static int add_file(PolicyFiles *files, const char *dir, uint32_t index, const c
         return 0;
 }
 
+/* Of a file that can't be read: whether that is for want of something that will be there again. */
+static int failed_with(int error, const char *path, char *ret_error)
+{
+        (void) snprintf(ret_error, JSON_TEXT_MAX, "%.300s: %s", path, strerror(error));
+        return error == ENOMEM || error == EMFILE || error == ENFILE ? -error : -EINVAL;
+}
+
 static int add_folder(PolicyFiles *files, const char *dir, uint32_t index, char *ret_error)
 {
         struct dirent **entries = NULL;
         int n = scandir(dir, &entries, is_policy, alphasort), r = 0;
 
-        if (n < 0 && errno != ENOENT) {
-                (void) snprintf(ret_error, JSON_TEXT_MAX, "%.300s: %s", dir, strerror(errno));
-                return -EINVAL;
-        }
+        if (n < 0 && errno != ENOENT)
+                return failed_with(errno, dir, ret_error);
         for (int i = 0; i < n; i++) {
                 if (r >= 0)
                         r = add_file(files, dir, index, entries[i]->d_name, ret_error);
@@ -125,10 +131,8 @@ static int read_file(PolicyFiles *files, PolicyFile *file, char *ret_error)
         size_t size;
         int r = file_read(file->path, POLICY_TEXT_MAX, &file->text, &size);
 
-        if (r < 0) {
-                (void) snprintf(ret_error, JSON_TEXT_MAX, "%.300s: %s", file->path, strerror(-r));
-                return -EINVAL;
-        }
+        if (r < 0)
+                return failed_with(-r, file->path, ret_error);
         r = policy_read(file->path, file->text, size, &files->rules, file->description, ret_error);
         file->n_rules = files->rules.n - before;
         return r;
@@ -152,7 +156,7 @@ int policy_files_read(char *const *dirs, uint32_t n_dirs, PolicyFiles *ret, char
         int r;
 
         if (!files.files)
-                abort();
+                out_of_memory();
         r = read_all(dirs, n_dirs, &files, ret_error);
         if (r < 0)
                 policy_files_deinit(&files);

@@ -31,8 +31,8 @@ typedef struct PolicyFiles {
 } PolicyFiles;
 
 /* Reads *.json of the folders, where they are there; names that begin with a dot are passed over, others are of
- * A-Z a-z 0-9 . _ -. -EINVAL: `ret_error`
- * (JSON_TEXT_MAX bytes) says what is wrong, and `ret` is untouched. */
+ * A-Z a-z 0-9 . _ -. -EINVAL: `ret_error` (JSON_TEXT_MAX bytes) says what is wrong, and `ret` is untouched. -ENOMEM, -EMFILE,
+ * -ENFILE: the same, but nothing is wrong with the files. */
 int policy_files_read(char *const *dirs, uint32_t n_dirs, PolicyFiles *ret, char *ret_error) _must_check_;
 
 /* The same, into what was read before, which stays as it is when something is wrong. Where nothing is in force, `error` becomes

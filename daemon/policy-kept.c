@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "common/log.h"
 #include "core/record.h"
 
 /* As a file has it: "deadline-ms.drain" is a member of an object. */
@@ -66,9 +67,9 @@ char *policy_keep(const PolicyRules *rules, const Manifest *vm)
                 add_rule(array, vm->devices[i].id, &of_device, of_vm.values);
         }
         json_add(root, "rules", array);
-        text = strdup(json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN));
+        text = strdup(json_print(root, JSON_C_TO_STRING_PLAIN));
         if (!text)
-                abort();
+                out_of_memory();
         return text;
 }
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "common/json-text.h"
+#include "common/log.h"
 
 #define SHOWN_MAX 60 /* bytes of a wrong value that are told */
 
@@ -47,7 +48,7 @@ _printf_(4, 5) static void fail(Reader *reader, const Place *place, const char *
 
 static const char *shown(json_object *value, char ret[SHOWN_MAX + 4])
 {
-        const char *text = json_object_to_json_string_ext(value, JSON_C_TO_STRING_NOSLASHESCAPE);
+        const char *text = json_print(value, JSON_C_TO_STRING_NOSLASHESCAPE);
 
         (void) snprintf(ret, SHOWN_MAX + 4, "%.*s%s", SHOWN_MAX, text, strlen(text) > SHOWN_MAX ? "..." : "");
         return ret;
@@ -367,7 +368,7 @@ static void read_choices(Reader *reader, const Place *place, const char *fact, j
         }
         compat->choices = calloc(n, sizeof *compat->choices);
         if (!compat->choices)
-                abort();
+                out_of_memory();
         for (size_t i = 0; i < n; i++) {
                 json_object *value = json_object_array_get_idx(array, i);
                 char text[SHOWN_MAX + 4];
@@ -482,12 +483,12 @@ static PolicyRule *add_rule(Reader *reader, const Place *place)
         if ((rules->n & (rules->n - 1)) == 0) { /* to the next power of two */
                 rules->rules = realloc(rules->rules, MAX(2 * rules->n, 1) * sizeof *rules->rules);
                 if (!rules->rules)
-                        abort();
+                        out_of_memory();
         }
         rule = &rules->rules[rules->n++];
         *rule = (PolicyRule){.file = strdup(reader->file), .line = json_text_line(reader->text, place->text)};
         if (!rule->file)
-                abort();
+                out_of_memory();
         return rule;
 }
 
@@ -535,7 +536,7 @@ static void read_root(Reader *reader, const Place *root, char *ret_description)
 
 static void read_text_of(Reader *reader, const char *text, size_t size, char *ret_description)
 {
-        JsonReader parser = {.where = "JSON"};
+        JsonReader parser = {.where = "JSON", .counts_keys = true};
         Place place = {json_parse(&parser, text, size), json_text_root(text, size)};
 
         if (place.object) {

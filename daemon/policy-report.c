@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "policy-report.h"
 
+#include "common/log.h"
+
 json_object *policy_report_list(const PolicyFiles *files)
 {
         json_object *list = json_new_array();
@@ -34,7 +36,7 @@ static void find_strongest(const PolicyRules *rules, const Manifest *vm, const M
 {
         *ret = (Strongest){.rules = rules, .order = calloc(rules->n + 1, sizeof *ret->order)};
         if (!ret->order)
-                abort();
+                out_of_memory();
         for (uint32_t i = 0; i < rules->n; i++) {
                 uint32_t weight = policy_match_weight(&rules->rules[i].match), at = ret->n;
 

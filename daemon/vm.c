@@ -130,7 +130,7 @@ static void on_vmm_gone(void *userdata)
         Vm *vm = userdata;
 
         if (vm_clear_supervised(vm, on_cleared, vm) < 0)
-                abort();
+                out_of_memory();
 }
 
 static void on_vmm_halted(void *userdata, uint64_t usec)
@@ -286,7 +286,7 @@ void vm_open_devices(Vm *vm, bool supervised, VmOpened opened, void *userdata)
                 }
         }
         if (vm->n_opening == 0 && loop_defer(vm->host->loop, on_all_opened, vm) < 0)
-                abort();
+                out_of_memory();
         vm->next_opening = 0;
         open_next(vm);
 }

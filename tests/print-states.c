@@ -131,6 +131,8 @@ static void print_row(const HalfRow *row, HalfState from, HalfState to)
                 printf(" both know the end");
         if (row->noway)
                 printf(" no way back");
+        if (row->heard)
+                printf(" heard");
         printf(" |\n");
 }
 

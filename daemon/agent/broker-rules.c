@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker-rules.h"
 
-#include <json-c/json.h>
-
+#include "common/json.h"
 #include "broker-session.h"
 
 #define VERSION_TEXT_MAX 65536 /* bytes; ours and QEMU's have about 200 */
@@ -186,22 +185,17 @@ static void read_limits(json_object *capabilities, BrokerLimits *ret)
 
 void broker_rules_limits(const char *text, BrokerLimits *ret)
 {
-        json_object *root = json_tokener_parse(text);
+        json_object *root = json_parse_loosely(text);
 
         read_limits(member(root, "capabilities", json_type_object), ret);
         json_object_put(root);
-}
-
-static void set(json_object *object, const char *name, json_object *value)
-{
-        (void) json_object_object_add(object, name, value);
 }
 
 /* What the server says, with what is ours to say. A number that we do not touch stays as it is. */
 static int make_reply(const BrokerServer *server, const BrokerLimits *vmm, bool twin, uint16_t minor,
                       VfioUserMessage **ret)
 {
-        json_object *said = json_tokener_parse(server->text), *root = json_object_new_object(), *caps = NULL;
+        json_object *said = json_parse_loosely(server->text), *root = json_new_object(), *caps = NULL;
         VfioUserVersion version = {VFIO_USER_MAJOR, MIN(minor, server->minor)};
         BrokerLimits limits;
         const char *text;
@@ -209,22 +203,22 @@ static int make_reply(const BrokerServer *server, const BrokerLimits *vmm, bool 
         read_limits(member(said, "capabilities", json_type_object), &limits);
         caps = json_object_get(member(said, "capabilities", json_type_object));
         if (!caps)
-                caps = json_object_new_object();
-        set(caps, "max_msg_fds", json_object_new_int64(limits.files_max));
-        set(caps, "max_data_xfer_size", json_object_new_int64(MIN(limits.data_max, vmm->data_max)));
-        set(caps, "max_dma_maps",
-            json_object_new_int64(limit(caps, "max_dma_maps", SESSION_MAPS_MAX, SESSION_MAPS_MAX)));
+                caps = json_new_object();
+        json_add_number(caps, "max_msg_fds", limits.files_max);
+        json_add_number(caps, "max_data_xfer_size", (int64_t) MIN(limits.data_max, vmm->data_max));
+        json_add_number(caps, "max_dma_maps",
+                        limit(caps, "max_dma_maps", SESSION_MAPS_MAX, SESSION_MAPS_MAX));
         json_object_object_del(caps, "twin_socket");
         if (twin) {
-                json_object *object = json_object_new_object();
+                json_object *object = json_new_object();
 
-                set(object, "supported", json_object_new_boolean(true));
-                set(object, "fd_index", json_object_new_int(0));
-                set(caps, "twin_socket", object);
+                json_add_bool(object, "supported", true);
+                json_add_number(object, "fd_index", 0);
+                json_add(caps, "twin_socket", object);
         }
-        set(root, "capabilities", caps);
-        text = json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN);
-        *ret = text ? vfio_user_message_new(sizeof version + strlen(text) + 1) : NULL;
+        json_add(root, "capabilities", caps);
+        text = json_print(root, JSON_C_TO_STRING_PLAIN);
+        *ret = vfio_user_message_new(sizeof version + strlen(text) + 1);
         if (*ret) {
                 memcpy((*ret)->payload, &version, sizeof version);
                 memcpy((*ret)->payload + sizeof version, text, strlen(text) + 1);
@@ -247,7 +241,7 @@ static int parse(const VfioUserMessage *request, json_object **ret)
                 return 0;
         if (size > VERSION_TEXT_MAX || text[size - 1] != 0)
                 return EINVAL;
-        *ret = json_tokener_parse(text);
+        *ret = json_parse_loosely(text);
         return json_object_is_type(*ret, json_type_object) ? 0 : EINVAL;
 }
 

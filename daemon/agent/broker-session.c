@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "common/log.h"
+
 #define REGION_ROOM 4096 /* bytes; one capability has 32 */
 
 /* A file that maps share: a VMM gives the same one with each of a thousand maps, and so many descriptors are not to be
@@ -213,8 +215,10 @@ uint32_t session_maps(Session *session, const BrokerMap **ret)
 
         free(session->shown);
         session->shown = calloc(session->n_maps + 1, sizeof *session->shown);
+        if (!session->shown)
+                out_of_memory(); /* none at all would be a lie */
         *ret = session->shown;
-        for (uint32_t i = 0; session->shown && i < session->n_maps; i++)
+        for (uint32_t i = 0; i < session->n_maps; i++)
                 if (session->maps[i].wish.wanted)
                         session->shown[n++] = session->maps[i].map;
         return n;

@@ -75,18 +75,13 @@ static bool changes_session(const VfioUserMessage *request)
                request->header.command == VFIO_USER_DEVICE_SET_IRQS;
 }
 
+/* A map that is not remembered is memory whose dirty pages nobody would ask for: better no agent than such a move. */
 static void take_accepted(Broker *broker, Command *command)
 {
-        int r;
-
         if (!changes_session(command->request))
                 return;
-        r = session_accepted(broker->session, command->request, !command->unknown);
-        if (r < 0)
-                log_error(
-                        NULL,
-                        "what the VMM has set up can't be remembered, and not given to the server again: %s",
-                        strerror(-r));
+        if (session_accepted(broker->session, command->request, !command->unknown) < 0)
+                out_of_memory();
         if (command->unknown)
                 broker_repair_next(broker);
 }

@@ -142,7 +142,7 @@ static void take_server(Broker *broker, VfioUserDevice *device)
         char *copy = strdup(text);
 
         if (!copy)
-                abort();
+                out_of_memory();
         free(broker->server_text);
         broker->server_text = copy;
         broker_rules_limits(text, &broker->server_limits);

@@ -208,7 +208,7 @@ static void pump_out(Pages *pages)
                         return;
                 }
                 if (n < 0) {
-                        end(pages, -errno, "the data connection broke");
+                        end(pages, device_cut_status(errno), "the data connection broke");
                         return;
                 }
                 pages->done += (size_t) n;
@@ -292,7 +292,7 @@ static void pump_in(Pages *pages)
                         return;
                 }
                 if (n <= 0) {
-                        end(pages, n < 0 ? -errno : -ECONNRESET,
+                        end(pages, n < 0 ? device_cut_status(errno) : -DEVICE_E_CUT,
                             "the data connection ended before the end frame");
                         return;
                 }

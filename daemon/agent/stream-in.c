@@ -86,7 +86,7 @@ static int recv_piece(Stream *stream, uint8_t *to, size_t size, size_t *done)
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return 0;
         if (n <= 0) {
-                stream_end(stream, n < 0 ? -errno : -ECONNRESET,
+                stream_end(stream, n < 0 ? device_cut_status(errno) : -DEVICE_E_CUT,
                            "the data connection ended before the end frame");
                 return 0;
         }

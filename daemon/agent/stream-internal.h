@@ -4,6 +4,7 @@
 /* The inside of a stream, shared by its files: stream.c (life and end), stream-out.c, stream-in.c. Nobody else includes
  * this. */
 
+#include "daemon/core/device-program.h"
 #include "daemon/peer/frame.h"
 #include "slots.h"
 #include "stream.h"

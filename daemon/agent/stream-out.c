@@ -140,7 +140,7 @@ static int send_piece(Stream *stream, const uint8_t *header, const uint8_t *payl
                 return 0;
         }
         if (n < 0) {
-                stream_end(stream, -errno, "the data connection broke");
+                stream_end(stream, device_cut_status(errno), "the data connection broke");
                 return 0;
         }
         *done += (size_t) n;
@@ -268,7 +268,7 @@ static bool peer_is_there(Stream *stream)
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return true;
         if (n <= 0)
-                stream_end(stream, -ECONNRESET, "the other side closed the data connection");
+                stream_end(stream, -DEVICE_E_CUT, "the other side closed the data connection");
         for (ssize_t i = 0; i < n; i++)
                 if (!take_answer(stream, answers[i])) {
                         stream_end(stream, -EPROTO,

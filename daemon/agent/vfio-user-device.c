@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vfio-user-device.h"
 
-#include <json-c/json.h>
-
+#include "common/json.h"
 #include "vfio-user-client.h"
 
 #define VERSION_MAX     65536 /* bytes of a VERSION reply's text */
@@ -328,7 +327,7 @@ static int take_capabilities(VfioUserDevice *device, size_t text_size)
         }
         if (device->version_text[text_size - 1] != 0)
                 return -EPROTO;
-        root = json_tokener_parse(device->version_text);
+        root = json_parse_loosely(device->version_text);
         if (!json_object_is_type(root, json_type_object)) {
                 json_object_put(root);
                 return -EPROTO;

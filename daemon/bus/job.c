@@ -6,6 +6,7 @@
 
 #include "bus.h"
 #include "common/clock.h"
+#include "common/log.h"
 
 /* Progress is told ten times a second at most; a change of state at once. */
 #define PROGRESS_USEC (100 * USEC_PER_MSEC)
@@ -238,7 +239,7 @@ static int list_jobs(sd_bus *b, const char *prefix, void *userdata, char ***ret_
                 bus_job_path(view->job->id, path);
                 nodes[i] = strdup(path);
                 if (!nodes[i++])
-                        abort();
+                        out_of_memory();
         }
         *ret_nodes = nodes;
         return 0;
@@ -307,10 +308,10 @@ void bus_job_added(void *userdata, Job *job)
         char path[BUS_PATH_MAX];
 
         if (!view)
-                abort();
+                out_of_memory();
         *view = (JobView){.next = bus->views, .bus = bus, .job = job, .state = JOB_STATE_INVALID};
         if (loop_timer_new(bus->host->loop, on_tell_timer, view, &view->timer) < 0)
-                abort();
+                out_of_memory();
         bus->views = view;
         bus_job_path(job->id, path);
         (void) sd_bus_emit_object_added(bus->bus, path);

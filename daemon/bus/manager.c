@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "common/log.h"
+
 #include "bus.h"
 
 #define ACTION_MIGRATE "org.migmgr1.migrate"
@@ -34,7 +36,7 @@ static Waiting *wait_for(Bus *bus, sd_bus_message *m)
         Waiting *waiting = malloc(sizeof *waiting);
 
         if (!waiting)
-                abort();
+                out_of_memory();
         *waiting = (Waiting){bus, sd_bus_message_ref(m)};
         return waiting;
 }
@@ -127,7 +129,7 @@ static void on_checked(void *userdata, Outcome outcome, const char *text, bool o
 
         if (outcome == OUTCOME_NONE)
                 bus_reply(waiting->bus, waiting->m, "bs", (int) ok,
-                          json_object_to_json_string_ext(report, JSON_C_TO_STRING_PLAIN));
+                          json_print(report, JSON_C_TO_STRING_PLAIN));
         else
                 bus_reply_error(waiting->bus, waiting->m, outcome, text);
         waiting_free(waiting);
@@ -236,7 +238,7 @@ static void reply_history_error(Waiting *waiting, const char *text)
 
 static void reply_job(Bus *bus, sd_bus_message *m, json_object *json)
 {
-        bus_reply(bus, m, "s", json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+        bus_reply(bus, m, "s", json_print(json, JSON_C_TO_STRING_PLAIN));
 }
 
 /* As long as there is the job itself, that says more than what was read. */
@@ -345,7 +347,7 @@ static int method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *err
         Bus *bus = userdata;
         _cleanup_(json_object_putp) json_object *jobs = manager_list_jobs(bus->manager);
 
-        bus_reply(bus, m, "s", json_object_to_json_string_ext(jobs, JSON_C_TO_STRING_PLAIN));
+        bus_reply(bus, m, "s", json_print(jobs, JSON_C_TO_STRING_PLAIN));
         return 1;
 }
 
@@ -354,7 +356,7 @@ static int method_list_plugins(sd_bus_message *m, void *userdata, sd_bus_error *
         Bus *bus = userdata;
         _cleanup_(json_object_putp) json_object *plugins = plugins_to_json(bus->host->plugins);
 
-        bus_reply(bus, m, "s", json_object_to_json_string_ext(plugins, JSON_C_TO_STRING_PLAIN));
+        bus_reply(bus, m, "s", json_print(plugins, JSON_C_TO_STRING_PLAIN));
         return 1;
 }
 

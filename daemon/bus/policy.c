@@ -10,7 +10,7 @@
 
 static int reply_json(Bus *bus, sd_bus_message *m, json_object *json)
 {
-        bus_reply(bus, m, "s", json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+        bus_reply(bus, m, "s", json_print(json, JSON_C_TO_STRING_PLAIN));
         json_object_put(json);
         return 1;
 }

@@ -136,7 +136,7 @@ static int list_vms(sd_bus *b, const char *prefix, void *userdata, char ***ret_n
                 bus_vm_path(vm->definition->uuid, path);
                 nodes[i] = strdup(path);
                 if (!nodes[i++])
-                        abort();
+                        out_of_memory();
         }
         *ret_nodes = nodes;
         return 0;
@@ -288,7 +288,7 @@ static int list_devices(sd_bus *b, const char *prefix, void *userdata, char ***r
                         bus_device_path(vm->definition->uuid, vm->definition->devices[i].id, path);
                         nodes[k] = strdup(path);
                         if (!nodes[k++])
-                                abort();
+                                out_of_memory();
                 }
         *ret_nodes = nodes;
         return 0;

@@ -89,6 +89,15 @@ bool device_arc_supervised(DeviceState from, DeviceState to);
 /* Whether a device that was to be nudged to `to` and reads `state` is there: further on the VMM's way out counts, too. */
 bool device_nudge_is_done(DeviceState to, DeviceState state);
 
+/* What is answered of a transfer whose data connection has ended: here nobody knows why, and the other half may. */
+#define DEVICE_E_CUT ENOLINK
+
+/* The status of a transfer whose connection failed with that errno. */
+static inline int device_cut_status(int error)
+{
+        return error == EPIPE || error == ECONNRESET ? -DEVICE_E_CUT : -error;
+}
+
 /* Whether it moves data over the data connection. */
 bool device_op_transfers(DeviceOpType type);
 

@@ -69,6 +69,11 @@ bool half_device_may_have_run(uint32_t flags, DeviceState state)
         return state == DEVICE_STATE_RUNNING || state == DEVICE_STATE_UNKNOWN;
 }
 
+bool half_is_given_up(const Half *half)
+{
+        return half->side == SIDE_SOURCE && half->owner == OWNER_DONE && half->noway;
+}
+
 static bool agrees(int column, bool value)
 {
         return column < 0 || (column != 0) == value;
@@ -99,6 +104,10 @@ int half_restore(const HalfTable *table, Half *half, Side side, uint32_t n_devic
                 /* What had turned it back is not in the record; that it was turned back is. */
                 half->failure.cause = owner == OWNER_DONE ? HALF_CAUSE_NONE : HALF_CAUSE_RESTART;
                 half->failure.in = row->to;
+                if (half_is_given_up(half)) {
+                        half->failure.cause = HALF_CAUSE_RESOLVED;
+                        half->resolved = RESOLVE_DISCARD_HERE;
+                }
                 half->begun = true;
                 return 0;
         }
@@ -163,6 +172,8 @@ JobResult half_result(const Half *half)
         }
         /* Its VMM is dead and it does not run at the destination: "failed" would say that it runs at the source. */
         if (half->side == SIDE_SOURCE && half->vmm_gone && half->owner != OWNER_DONE)
+                return JOB_RESULT_LOST;
+        if (half_is_given_up(half))
                 return JOB_RESULT_LOST;
         if (half->begun && any_lost(half))
                 return JOB_RESULT_DEGRADED;

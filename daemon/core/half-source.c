@@ -97,7 +97,7 @@ static const HalfRow rows[] = {
         {IN(SOURCE_NOBODY), HALF_DEADLINE, .next = SOURCE_NOBODY},
 
         /* in transit */
-        {SOURCE_TRANSIT, SAID(STARTED), .next = SOURCE_DONE},
+        {SOURCE_TRANSIT, SAID(STARTED), .next = SOURCE_DONE, .heard = true},
         {SOURCE_TRANSIT, SAID(READY), .when = WHEN_CANCELLED | WHEN_VMM_LIVES, .next = HALF_STAY,
          .send = MESSAGE_ABORT},
         {SOURCE_TRANSIT, SAID(READY), .when = WHEN_NOWAY, .next = HALF_STAY, .send = MESSAGE_GO},
@@ -143,9 +143,10 @@ static const HalfRow rows[] = {
         {IN(SOURCE_DISCARD), HALF_REACHED, .next = SOURCE_NOBODY},
         {IN(SOURCE_DISCARD), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(SOURCE_DISCARD), HALF_DEADLINE, .next = SOURCE_DISCARD},
-        /* nothing is left here, and the destination is not waited for any longer */
+        /* nothing is left here, and the destination is not waited for any longer: it may run the VM, or have discarded it,
+         * too. `done` with no way back is that: nobody has heard that it runs */
         {IN(SOURCE_DOUBT), HALF_RESOLVE, .when = WHEN_DISCARD_HERE | WHEN_VMM_GONE, .next = SOURCE_DONE,
-         .cause = HALF_CAUSE_RESOLVED},
+         .cause = HALF_CAUSE_RESOLVED, .noway = true},
 
         /* the destination runs the VM */
         {IN(SOURCE_DONE), HALF_REACHED, .next = SOURCE_RELEASE},

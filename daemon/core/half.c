@@ -198,13 +198,29 @@ static void emit_timer(Step *s, HalfTime time)
 
 /* ---- the barrier --------------------------------------------------------------------------------------------- */
 
+static bool says_why(const HalfEvent *event)
+{
+        return event->type == HALF_MESSAGE && event->message == MESSAGE_FAILED &&
+               event->status != -DEVICE_E_CUT;
+}
+
+static bool is_only_cut(const HalfFailure *failure)
+{
+        return failure->cause == HALF_CAUSE_FAILED && failure->who == HALF_WHO_DEVICE &&
+               failure->status == -DEVICE_E_CUT;
+}
+
 static void note_failure(Step *s, HalfCause cause, HalfWho who)
 {
         HalfFailure *failure = &s->half->failure;
+        HalfState in = failure->cause == HALF_CAUSE_NONE ? s->half->state : failure->in;
 
-        if (failure->cause != HALF_CAUSE_NONE)
+        if (failure->cause != HALF_CAUSE_NONE && !(is_only_cut(failure) && says_why(s->event))) {
+                failure->of_both |= failure->cause == HALF_CAUSE_FAILED && failure->who == HALF_WHO_VMM &&
+                                    says_why(s->event);
                 return;
-        *failure = (HalfFailure){.cause = cause, .in = s->half->state, .who = who};
+        }
+        *failure = (HalfFailure){.cause = cause, .in = in, .who = who};
         if (s->event->type == HALF_RESULT || s->event->type == HALF_DEVICE_GONE ||
             s->event->type == HALF_DEVICE_RESET || s->event->type == HALF_MESSAGE) {
                 failure->device = s->event->device;
@@ -675,7 +691,7 @@ static void follow(Step *s, HalfEventType type)
                 if (type == HALF_MESSAGE && s->event->message == MESSAGE_GO && s->event->noway &&
                     row->next != HALF_STAY)
                         s->half->noway = true;
-                s->half->noway |= row->noway;
+                s->half->noway = (s->half->noway || row->noway) && !row->heard;
                 if (row->send != MESSAGE_NONE)
                         emit_send(s, row->send, row->send_phase ? row->send_phase : desc(s)->phase);
                 if (row->answer)

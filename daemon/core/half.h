@@ -282,7 +282,8 @@ typedef enum HalfCause {
 
 DECLARE_STRING_TABLE(HalfCause, half_cause);
 
-/* The first thing that went wrong: what turned the job back, or put it in doubt. */
+/* The first thing that went wrong: what turned the job back, or put it in doubt. A device's connection that has ended is what
+ * comes of something else: when the other half says of what, its word takes the place, whichever was heard first. */
 typedef struct HalfFailure {
         HalfCause cause;
         HalfState in;
@@ -290,6 +291,7 @@ typedef struct HalfFailure {
         uint32_t device;
         DeviceState from, to, state;
         int status;
+        bool of_both; /* the VMM has failed, and the other half says that it has, too: either may have come of the other */
 } HalfFailure;
 
 typedef struct HalfDevice {
@@ -333,7 +335,7 @@ typedef struct Half {
         bool begun;  /* it has left check: what becomes of its devices is told, records or no records */
         bool halted; /* source: the vCPUs were made to stand, or stood when this process came */
         bool forgot; /* source: it was on its way back when this process came, and what it had lost is forgotten */
-        bool noway;     /* the source has said that there is no way back */
+        bool noway; /* the source has said that there is no way back; source: has, and has not heard that the VM runs */
         bool end_seen;  /* destination: END came; ENDED is owed */
         bool done_seen; /* ... DONE came; DONEACK is owed */
         bool cancelled; /* somebody asked for that, and was not told that it is too late */
@@ -406,6 +408,9 @@ int half_step(const HalfTable *table, const Plan *plan, Half *half, const HalfEv
 /* Whether HALF_RESOLVE would be taken now. */
 bool half_may_resolve(const HalfTable *table, const Plan *plan, const Half *half, Resolve resolve);
 
+/* A source that a person has ended, with nothing of the VM left there, and without the destination's word that it runs. */
+bool half_is_given_up(const Half *half);
+
 /* Of a half that has ended: whether the VM is on its side. Then what the other one has is stale. */
 bool half_has_vm(const Half *half);
 /* Whether a person may say `resolve` instead of an acknowledgement that will never come: the half has ended, is not connected,
@@ -424,7 +429,7 @@ typedef enum JobResult {
         JOB_RESULT_TIMEOUT,
         JOB_RESULT_DEGRADED,
         JOB_RESULT_IN_DOUBT,
-        JOB_RESULT_LOST, /* the source's VMM has died: the VM runs on neither side */
+        JOB_RESULT_LOST, /* the source's VMM has died, or was given up: as far as is known the VM runs on neither side */
         JOB_RESULT_MAX,
         JOB_RESULT_INVALID = -EINVAL,
 } JobResult;

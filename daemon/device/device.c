@@ -390,7 +390,7 @@ void device_look(Device *device)
 {
         manifest_device_forget(&device->known);
         if (identity_read_sysfs("/sys", device->sysfs, &device->known) < 0)
-                abort();
+                out_of_memory();
 }
 
 /* A file of the device's own (not one by its group) says whose it is. */

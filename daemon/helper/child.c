@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "common/clock.h"
@@ -13,13 +14,20 @@ typedef struct Answer {
         char text[CHILD_TEXT_MAX];
 } Answer;
 
+#define SOCKET_FD 3
+
+/* What the helper serves must end with the helper, also when the kernel keeps this child for longer. */
 static void __attribute__((noreturn)) work(ChildRun run, const char *argument, int socket)
 {
         ChildWork work = {.fd = -1};
-        Answer answer = {.status = run(argument, &work)};
+        Answer answer = {};
 
+        if (dup2(socket, SOCKET_FD) < 0)
+                _exit(1);
+        (void) syscall(SYS_close_range, SOCKET_FD + 1, ~0u, 0);
+        answer.status = run(argument, &work);
         memcpy(answer.text, work.text, sizeof answer.text);
-        _exit(socket_send(socket, &answer, sizeof answer, &work.fd, work.fd >= 0 ? 1 : 0) < 0);
+        _exit(socket_send(SOCKET_FD, &answer, sizeof answer, &work.fd, work.fd >= 0 ? 1 : 0) < 0);
 }
 
 /* Forked twice: nobody has to wait for a child that hangs. */

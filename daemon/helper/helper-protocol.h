@@ -21,9 +21,12 @@
 typedef enum HelperRequest {
         /* path -> a connection to the device's server. -EAGAIN: another client is waiting there already. */
         HELPER_CONNECT_DEVICE = 1,
-        /* socket path, name -> pid: an agent that listens there. */
+        /* socket path, name -> pid, and a socket, as below: an agent that listens there. */
         HELPER_START_AGENT,
-        /* VM's uuid, monitor path, argv ... -> pid: a VMM, paused, waiting for its incoming migration. */
+        /* VM's uuid, monitor path, argv ... -> pid of a process that is to become a VMM, paused, waiting for its incoming
+         * migration; and a socket. One byte sent there has it begin. The end of the socket says that it has, or has ended;
+         * a packet before that, a negative errno as an int32_t, why it can't be executed. Closed without that byte the
+         * process ends: no VMM begins that nobody knows, whoever dies meanwhile, the helper or who asked. */
         HELPER_START_VMM,
         /* pid, start time, boot id -> nothing: that process is killed, if it is still the same. */
         HELPER_KILL,

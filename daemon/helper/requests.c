@@ -105,25 +105,31 @@ static int listen_for_vmm(Call *call)
         return 0;
 }
 
+static int start_program(Call *call, const Start *start)
+{
+        const char *text;
+        pid_t pid;
+        int r = starter_start(start, &pid, &call->fd, &text);
+
+        if (r < 0)
+                return call_say(call, r, text);
+        call->answer->head.pid = pid;
+        return 0;
+}
+
 static int start_agent(Call *call)
 {
         _cleanup_(closep) int fd = socket_listen(call->strings[0], SOCK_SEQPACKET);
-        const char *argv[] = {call->place->agent_path, call->strings[1], NULL}, *text;
+        const char *argv[] = {call->place->agent_path, call->strings[1], NULL};
         const char *key = strrchr(call->strings[0], '/');
         char scope[128];
         Start start = {argv, scope, "migmgr device agent", fd, -1};
-        pid_t pid;
-        int r;
 
         if (fd < 0)
                 return call_say(call, fd,
                                 fd == -EADDRINUSE ? "an agent listens there already" : strerror(-fd));
         (void) snprintf(scope, sizeof scope, "migmgr-agent-%.64s", key ? key + 1 : call->strings[0]);
-        r = starter_start(&start, &pid, &text);
-        if (r < 0)
-                return call_say(call, r, text);
-        call->answer->head.pid = pid;
-        return 0;
+        return start_program(call, &start);
 }
 
 static int open_log(const HelperPlace *place, const char *uuid, int flags)
@@ -149,12 +155,10 @@ static int start_vmm(Call *call)
 {
         static const char *const waiting[] = {"-S", "-incoming", "defer", "-qmp"};
         _cleanup_(closep) int log_fd = open_log(call->place, call->strings[0], O_WRONLY | O_CREAT | O_APPEND);
-        const char *argv[HELPER_STRINGS_MAX + 8], *text;
+        const char *argv[HELPER_STRINGS_MAX + 8];
         char monitor[SOCKET_PATH_MAX + 64], scope[128];
         Start start = {argv, scope, "Virtual machine, started by migmgr", -1, log_fd};
         size_t n = 0;
-        pid_t pid;
-        int r;
 
         if (log_fd < 0)
                 return call_say(call, log_fd, "cannot open a log file for the VMM in the runtime directory");
@@ -168,11 +172,7 @@ static int start_vmm(Call *call)
         argv[n++] = monitor;
         argv[n] = NULL;
         (void) snprintf(scope, sizeof scope, "migmgr-vm-%s", call->strings[0]);
-        r = starter_start(&start, &pid, &text);
-        if (r < 0)
-                return call_say(call, r, text);
-        call->answer->head.pid = pid;
-        return 0;
+        return start_program(call, &start);
 }
 
 static int kill_process(Call *call)

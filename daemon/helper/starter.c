@@ -4,27 +4,20 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "scope.h"
 
-#define KEEP_FD   3
-#define REPORT_FD 4
+#define KEEP_FD 3
+#define WORD_FD 4
 
-/* What the processes on the way tell us, over a pipe. */
+/* What the keeper tells us. */
 typedef struct Report {
-        pid_t pid;  /* of the program */
-        int status; /* 0, or the negative errno with which it could not begin */
+        pid_t pid;  /* of the program-to-be */
+        int status; /* 0, or the negative errno with which it could not be made */
 } Report;
-
-static void report(int fd, pid_t pid, int status)
-{
-        Report r = {pid, status};
-
-        if (write(fd, &r, sizeof r) != sizeof r)
-                _exit(1);
-}
 
 static void close_descriptors(unsigned int first, unsigned int last)
 {
@@ -37,22 +30,22 @@ static int move_up(int fd)
         return fd < 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FD + 8);
 }
 
-/* Leaves 0 to 2, KEEP_FD when there is something to keep, and REPORT_FD, which closes when the program begins. */
-static int prepare_files(const Start *start, int report_fd)
+/* Leaves 0 to 2, KEEP_FD when there is something to keep, and WORD_FD, which closes when the program begins. */
+static int prepare_files(const Start *start, int word_fd)
 {
         int null = move_up(open("/dev/null", O_RDWR | O_CLOEXEC)), keep = move_up(start->keep_fd);
-        int log = move_up(start->log_fd), rep = move_up(report_fd);
+        int log = move_up(start->log_fd), word = move_up(word_fd);
 
-        if (null < 0 || rep < 0 || dup2(null, STDIN_FILENO) < 0)
+        if (null < 0 || word < 0 || dup2(null, STDIN_FILENO) < 0)
                 return -errno;
         if (log >= 0 && (dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0))
                 return -errno;
         close_descriptors(KEEP_FD, KEEP_FD + 7);
         if (keep >= 0 && dup2(keep, KEEP_FD) < 0)
                 return -errno;
-        if (dup3(rep, REPORT_FD, O_CLOEXEC) < 0)
+        if (dup3(word, WORD_FD, O_CLOEXEC) < 0)
                 return -errno;
-        close_descriptors(REPORT_FD + 1, ~0u);
+        close_descriptors(WORD_FD + 1, ~0u);
         return 0;
 }
 
@@ -66,21 +59,23 @@ static void reset_signals(void)
                 (void) signal(sig, SIG_DFL);
 }
 
-/* The program-to-be: waits until it has its scope, then begins. A pipe that closes on exec tells of success. */
-static void __attribute__((noreturn)) become_program(const Start *start, int go_fd, int report_fd)
+/* The program-to-be: waits for the word of whoever knows of it by then, and ends with the last who could give it. What it
+ * has inherited is closed before: it must not keep the helper's connections open when the helper has ended. */
+static void __attribute__((noreturn)) become_program(const Start *start, int word_fd)
 {
+        int32_t r = prepare_files(start, word_fd);
         char go;
-        int r;
 
-        if (read(go_fd, &go, 1) != 1)
+        if (r == 0)
+                word_fd = WORD_FD;
+        if (recv(word_fd, &go, 1, 0) != 1)
                 _exit(1);
         reset_signals();
-        r = prepare_files(start, report_fd);
         if (r == 0) {
                 (void) execv(start->argv[0], (char *const *) start->argv);
                 r = -errno;
         }
-        report(REPORT_FD, 0, r);
+        (void) send(word_fd, &r, sizeof r, MSG_NOSIGNAL);
         _exit(127);
 }
 
@@ -95,21 +90,20 @@ static void hold_nothing(void)
 }
 
 /* Between PID 1 and the program: its subreaper, which waits for it and whatever it leaves behind. */
-static void __attribute__((noreturn)) keep(const Start *start, int go_fd, int report_fd)
+static void __attribute__((noreturn)) keep(const Start *start, int word_fd)
 {
-        pid_t pid;
+        Report report = {};
 
         (void) setsid();
         (void) prctl(PR_SET_CHILD_SUBREAPER, 1);
         (void) prctl(PR_SET_NAME, "migmgr-keeper");
-        pid = fork();
-        if (pid < 0) {
-                report(report_fd, 0, -errno);
+        report.pid = fork();
+        if (report.pid == 0)
+                become_program(start, word_fd);
+        if (report.pid < 0)
+                report.status = -errno;
+        if (send(word_fd, &report, sizeof report, MSG_NOSIGNAL) != sizeof report || report.status < 0)
                 _exit(1);
-        }
-        if (pid == 0)
-                become_program(start, go_fd, report_fd);
-        report(report_fd, pid, 0);
         hold_nothing();
         for (int sig = 1; sig < NSIG; sig++)
                 (void) signal(sig, sig == SIGCHLD ? SIG_DFL : SIG_IGN);
@@ -118,22 +112,19 @@ static void __attribute__((noreturn)) keep(const Start *start, int go_fd, int re
         _exit(0);
 }
 
-/* 1: a report; 0: all who could report have begun or ended. */
 static int read_report(int fd, Report *ret)
 {
         ssize_t n;
 
         do
-                n = read(fd, ret, sizeof *ret);
+                n = recv(fd, ret, sizeof *ret, 0);
         while (n < 0 && errno == EINTR);
         if (n < 0)
                 return -errno;
-        if (n == 0)
-                return 0;
-        return n == sizeof *ret ? 1 : -EIO;
+        return n == sizeof *ret ? ret->status : -ECHILD;
 }
 
-static int fork_keeper(const Start *start, const int go[2], const int reports[2])
+static int fork_keeper(const Start *start, int ours, int theirs)
 {
         pid_t middle = fork();
         int status;
@@ -141,10 +132,9 @@ static int fork_keeper(const Start *start, const int go[2], const int reports[2]
         if (middle < 0)
                 return -errno;
         if (middle == 0) {
-                (void) close(go[1]);
-                (void) close(reports[0]);
+                (void) close(ours);
                 if (fork() == 0)
-                        keep(start, go[0], reports[1]);
+                        keep(start, theirs);
                 _exit(0);
         }
         if (waitpid(middle, &status, 0) < 0)
@@ -152,40 +142,30 @@ static int fork_keeper(const Start *start, const int go[2], const int reports[2]
         return 0;
 }
 
-int starter_start(const Start *start, pid_t *ret_pid, const char **ret_text)
+int starter_start(const Start *start, pid_t *ret_pid, int *ret_socket, const char **ret_text)
 {
-        _cleanup_(closep) int go_read = -1, go_write = -1, report_read = -1, report_write = -1;
-        int go[2], reports[2], r;
-        Report begun, late;
+        _cleanup_(closep) int ours = -1, theirs = -1;
+        Report report;
+        int pair[2], r;
 
         *ret_text = "cannot fork";
-        if (pipe2(go, O_CLOEXEC) < 0)
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
-        go_read = go[0];
-        go_write = go[1];
-        if (pipe2(reports, O_CLOEXEC) < 0)
-                return -errno;
-        report_read = reports[0];
-        report_write = reports[1];
-        r = fork_keeper(start, go, reports);
+        ours = pair[0];
+        theirs = pair[1];
+        r = fork_keeper(start, ours, theirs);
         if (r < 0)
                 return r;
-        (void) close(TAKE_FD(report_write));
-        (void) close(TAKE_FD(go_read));
-        r = read_report(report_read, &begun);
-        if (r <= 0 || begun.status < 0)
-                return r < 0 ? r : r == 0 ? -ECHILD : begun.status;
+        (void) close(TAKE_FD(theirs));
+        r = read_report(ours, &report);
+        if (r < 0)
+                return r;
 
         *ret_text = "cannot be given a scope of its own";
-        r = scope_start(start->scope, start->description, begun.pid);
+        r = scope_start(start->scope, start->description, report.pid);
         if (r < 0)
-                return r; /* it has not begun: it ends when the pipe closes */
-        *ret_text = "cannot be executed";
-        if (write(go_write, "", 1) != 1)
-                return -errno;
-        r = read_report(report_read, &late);
-        if (r != 0)
-                return r < 0 ? r : late.status;
-        *ret_pid = begun.pid;
+                return r; /* it has not begun: it ends when the socket closes */
+        *ret_pid = report.pid;
+        *ret_socket = TAKE_FD(ours);
         return 0;
 }

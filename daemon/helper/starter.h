@@ -20,6 +20,7 @@ typedef struct Start {
         int log_fd;  /* becomes stdout and stderr, or -1 for ours */
 } Start;
 
-/* Returns the pid once the program has begun: a program that can't be executed is an error here (-ENOENT, -EACCES,
- * ...). `ret_text` names what failed (a constant). */
-int starter_start(const Start *start, pid_t *ret_pid, const char **ret_text) _must_check_;
+/* Returns the pid of a process that waits to become the program, and the socket by which it is told to, as HELPER_START_VMM
+ * has it (helper-protocol.h): whoever has that socket knows the pid, and nothing begins of which nobody knows. When all of
+ * its copies are closed before the word is said the process ends. `ret_text` names what failed (a constant). */
+int starter_start(const Start *start, pid_t *ret_pid, int *ret_socket, const char **ret_text) _must_check_;

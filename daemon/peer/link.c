@@ -123,7 +123,7 @@ json_object *link_message(Message type, const char *job)
 
 void link_send(Link *link, json_object *message)
 {
-        const char *text = json_object_to_json_string_ext(message, JSON_C_TO_STRING_PLAIN);
+        const char *text = json_print(message, JSON_C_TO_STRING_PLAIN);
         size_t size = strlen(text);
         uint32_t length = htole32((uint32_t) size);
 

@@ -433,7 +433,7 @@ void plugin_ask(Plugin *plugin, PluginPacket *packet, uint64_t budget_usec, bool
         Request *request = malloc(sizeof *request + size);
 
         if (!request)
-                abort();
+                out_of_memory();
         packet->head.id = ++plugin->next_id;
         *request = (Request){.id = packet->head.id,
                              .call = (PluginCall) packet->head.call,

@@ -145,7 +145,7 @@ static Ask *ask_new(Plugins *plugins, PluginCall call, const PluginDevice *devic
         Ask *ask = calloc(1, sizeof *ask + n * sizeof *ask->items);
 
         if (!ask || loop_timer_new(plugins->loop, finish, ask, &ask->soon) < 0)
-                abort();
+                out_of_memory();
         ask->plugins = plugins;
         ask->userdata = userdata;
         ask->call = call;
@@ -429,7 +429,7 @@ static bool wait_and_ask(Item *item, const PluginAnswer *answer)
         if (usec >= left_usec(item))
                 return false;
         if (!item->again && loop_timer_new(item->ask->plugins->loop, on_again, item, &item->again) < 0)
-                abort();
+                out_of_memory();
         loop_timer_set(item->again, usec);
         return true;
 }
@@ -484,7 +484,7 @@ static void keep_packet(Ask *ask)
         ask->asked_size = plugin_packet_size(&ask->plugins->packet);
         ask->asked = malloc(ask->asked_size);
         if (!ask->asked)
-                abort();
+                out_of_memory();
         memcpy(ask->asked, &ask->plugins->packet, ask->asked_size);
 }
 

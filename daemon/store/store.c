@@ -146,7 +146,7 @@ static Request *new_request(int (*run)(Store *, Request *), StoreDone done, void
         Request *request = calloc(1, sizeof *request);
 
         if (!request)
-                abort(); /* a daemon that can't write its records must not go on */
+                out_of_memory(); /* a daemon that can't write its records must not go on */
         request->run = run;
         request->done = done;
         request->userdata = userdata;
@@ -312,7 +312,7 @@ static char *copy(const char *text)
         char *c = strdup(text);
 
         if (!c)
-                abort();
+                out_of_memory();
         return c;
 }
 

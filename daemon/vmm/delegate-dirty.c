@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "common/log.h"
 #include "delegate.h"
 
 #define AT_ONCE 8
@@ -113,7 +114,7 @@ void delegate_take_dirty(Vmm *vmm, uint64_t address, uint64_t page_size, uint64_
         DelegateDirty *dirty = malloc(sizeof *dirty), **last = &d->dirty;
 
         if (!dirty)
-                abort();
+                out_of_memory();
         *dirty = (DelegateDirty){NULL, d, NULL, address, page_size, pages, fd};
         if (d->dirty_status < 0) {
                 dirty_free(dirty);

@@ -215,9 +215,9 @@ static void on_vcpus(Qemu *q, int status, json_object *result, const char *text)
                            : 0;
 
         for (size_t i = 0; i < n && i < VCPUS_MAX; i++)
-                json_object_array_add(threads, json_object_new_int64(json_number(
-                                                       &reader, json_object_array_get_idx(result, i),
-                                                       "thread-id", 1, INT32_MAX, 0)));
+                json_append(threads,
+                            json_object_new_int64(json_number(&reader, json_object_array_get_idx(result, i),
+                                                              "thread-id", 1, INT32_MAX, 0)));
         if (n == 0 || n > VCPUS_MAX || reader.failed)
                 qemu_done(q, status < 0 ? status : -EPROTO, "query-cpus-fast: %s, of at most %d vCPUs: %s",
                           n > VCPUS_MAX ? "too many" : "no vCPUs", VCPUS_MAX,

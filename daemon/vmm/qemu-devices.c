@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "qemu.h"
 
 #define LOG_READ_MAX (256 * 1024)
@@ -21,7 +22,7 @@ void qemu_make_devices(Qemu *q)
                 return;
         q->devices = calloc(definition->n_devices + 1, sizeof *q->devices);
         if (!q->devices)
-                abort();
+                out_of_memory();
         for (uint32_t i = 0; i < definition->n_devices; i++)
                 if (definition->devices[i].vmm_device[0])
                         q->devices[q->n_devices++].id = definition->devices[i].vmm_device;
@@ -175,7 +176,7 @@ void qemu_read_log(Qemu *q)
                 return;
         text = malloc(LOG_READ_MAX + 1);
         if (!text)
-                abort();
+                out_of_memory();
         n = pread(q->log_fd, text, LOG_READ_MAX, q->log_from);
         if (n <= 0)
                 return;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/sysfs-device.h"
 #include "qemu.h"
 
@@ -155,7 +156,7 @@ void qemu_find_device(Vmm *vmm, const char *vmm_device, VmmDeviceFound found, vo
         QemuFind *find = calloc(1, sizeof *find);
 
         if (!find || loop_timer_new(vmm->loop, on_timer, find, &find->timer) < 0)
-                abort();
+                out_of_memory();
         find->next = q->finds;
         find->q = q;
         find->found = found;

@@ -115,7 +115,7 @@ void qemu_hold_vcpus(Qemu *q, json_object *threads, QemuStep step)
          * they execute the guest themselves. */
         strings[3] = q->has_kvm ? "kvm" : "still";
         for (size_t i = 0; i < json_object_array_length(threads) && n < ARRAY_SIZE(strings); i++)
-                strings[n++] = json_object_get_string(json_object_array_get_idx(threads, i));
+                strings[n++] = json_print(json_object_array_get_idx(threads, i), JSON_C_TO_STRING_PLAIN);
         ask(q, HELPER_HOLD_VCPUS, strings, n, step);
 }
 

@@ -136,7 +136,7 @@ static Call *new_call(Qemu *q, QemuAnswer answer)
         Call *call = malloc(sizeof *call);
 
         if (!call)
-                abort();
+                out_of_memory();
         *call = (Call){q, q->serial, answer};
         return call;
 }

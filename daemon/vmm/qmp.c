@@ -138,7 +138,7 @@ static void execute(Qmp *qmp, const char *how, const char *command, json_object 
         int r;
 
         if (!p)
-                abort();
+                out_of_memory();
         *p = (Pending){NULL, ++qmp->next_id, clock_monotonic_usec() + deadline_usec, answer, userdata};
         while (*last)
                 last = &(*last)->next;
@@ -147,11 +147,11 @@ static void execute(Qmp *qmp, const char *how, const char *command, json_object 
         if (arguments)
                 json_add(object, "arguments", arguments);
         json_add_number(object, "id", p->id);
-        text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN);
+        text = json_print(object, JSON_C_TO_STRING_PLAIN);
         size = strlen(text);
         line = malloc(size + 1);
         if (!line)
-                abort();
+                out_of_memory();
         memcpy(line, text, size);
         line[size] = '\n';
         r = qmp->status < 0 ? qmp->status : socket_send(qmp->fd, line, size + 1, &fd, fd >= 0 ? 1 : 0);

@@ -4,6 +4,10 @@
  * (tests/system/inject.py writes it), named by MIGMGR_INJECT; the test may change it at any time, so that start-up is counted
  * or not. Calls are counted of all processes of that host whose program has the name that is in there.
  *
+ * A call is known by its number, or by its *place*: a number made of the return addresses on its stack (hash_of()), each as file and
+ * offset, so that it is the same in each process of a build. Which places there were before a call was hit is told, too, and where a
+ * process has died after it.
+ *
  * A power cut takes with it what was written and not synced. So of each database file a copy is kept as it was when it was
  * synced last, beside the file that is mapped, which the test puts in its place after the death of a host. There is another
  * boot id then, too. */
@@ -11,6 +15,7 @@
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <fcntl.h>
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -31,19 +36,33 @@
 /* In the order of KINDS in tests/system/inject.py. */
 typedef enum { SYNC, STORE, SEND, RECEIVE, CONNECT, ALLOCATE, OPEN, FORK, POLL, N_KINDS } Kind;
 
-typedef enum { COUNT, KILL_BEFORE, KILL_AFTER, HOST_BEFORE, HOST_AFTER, FAIL } Action;
+typedef enum { COUNT, KILL_BEFORE, KILL_AFTER, HOST_BEFORE, HOST_AFTER, PLACES, FAIL, FAIL_PLACE } Action;
 
 #define MAX_PROCESSES 64
+#define MAX_PLACES    16384
+#define MAX_DEPTH     64
+#define MAX_STACK     6144
+#define LIBRARY_DEPTH 2
+#define OWN_DEPTH     4
+
+typedef struct Place {
+        uint64_t hash; /* 0: none yet */
+        uint32_t kind, calls;
+} Place;
 
 typedef struct Control {
         uint32_t armed, kind, action, error;
-        uint64_t at; /* the call that is hit, from 1 */
+        uint64_t at; /* the call that is hit, from 1; with FAIL_PLACE the place, whose first call is */
         char program[32];
         uint64_t counts[16];
         uint32_t hits, n_processes;
-        int32_t victim;   /* whose call was hit */
-        char caller[128]; /* the name of the program or library whose code made a call that fails */
+        /* Whose call was hit; by which signal a process of this host has died since, of those that mean a bug. */
+        int32_t victim, signal;
         int32_t processes[MAX_PROCESSES]; /* of this host; any number of these may have ended */
+        /* Of the call that failed, and of that death, the innermost first: "file+0xoffset\n"... */
+        char stack[MAX_STACK], death[MAX_STACK];
+        uint32_t n_places, full; /* how many there are, and whether there was room for all */
+        Place places[MAX_PLACES];
 } Control;
 
 static Control *control;
@@ -69,15 +88,7 @@ static void map_control(void)
                 getpid();
 }
 
-__attribute__((constructor)) static void start(void)
-{
-        void *frame;
-
-        (void) backtrace(&frame, 1); /* the first allocates */
-        map_control();
-}
-
-/* ---- what happens at a call ---------------------------------------------------------------------------------- */
+/* ---- death ------------------------------------------------------------------------------------------------------ */
 
 /* A number may be another's by now: only who was started with our file in its environment is of this host. */
 static bool is_ours(pid_t pid)
@@ -109,54 +120,174 @@ __attribute__((noreturn)) static void die(bool with_host)
                 (void) syscall(SYS_kill, self, SIGKILL);
 }
 
-/* What lies between it and the call, this library and libc, is left out. */
-static void note_caller(void)
+/* ---- where a call comes from --------------------------------------------------------------------------------- */
+
+/* The file that code belongs to, "" for the program itself; of this library NULL. */
+static const char *file_of(const void *address, uintptr_t *offset)
 {
-        void *frames[16];
-        int n = backtrace(frames, ARRAY_SIZE(frames));
+        struct dl_find_object found;
+        const char *name;
 
-        for (int i = 0; i < n; i++) {
-                const char *name;
-                Dl_info info;
+        if (_dl_find_object((void *) (uintptr_t) address, &found) < 0)
+                return NULL;
+        if ((uintptr_t) file_of >= (uintptr_t) found.dlfo_map_start &&
+            (uintptr_t) file_of < (uintptr_t) found.dlfo_map_end)
+                return NULL;
+        *offset = (uintptr_t) address - (uintptr_t) found.dlfo_map_start;
+        name = strrchr(found.dlfo_link_map->l_name, '/');
+        return name ? name + 1 : found.dlfo_link_map->l_name;
+}
 
-                if (!dladdr(frames[i], &info) || !info.dli_fname)
+static void mix(uint64_t *hash, const void *p, size_t n)
+{
+        for (const uint8_t *b = p; n > 0; b++, n--)
+                *hash = (*hash ^ *b) * UINT64_C(0x100000001b3);
+}
+
+/* The place, never 0: the innermost calls of the program's own code, and the outermost of what they had a library do: how it
+ * was entered, and what it was about. What happens further inside is the same to whoever called it, and what lies further out
+ * than that has seldom a part in what is done about it. */
+static uint64_t hash_of(void *const frames[], int n, Kind kind)
+{
+        uint64_t hash = UINT64_C(0xcbf29ce484222325), last[LIBRARY_DEPTH] = {0};
+        int own = 0;
+
+        for (int i = 0; i < n && own < OWN_DEPTH; i++) {
+                uint64_t frame = UINT64_C(0xcbf29ce484222325);
+                uintptr_t offset;
+                const char *name = file_of(frames[i], &offset);
+
+                if (!name || (own > 0 && *name))
                         continue;
-                name = strrchr(info.dli_fname, '/');
-                name = name ? name + 1 : info.dli_fname;
-                if (strncmp(name, "inject.so", 9) != 0 && strncmp(name, "libc.so", 7) != 0) {
-                        (void) snprintf(control->caller, sizeof control->caller, "%s", name);
-                        return;
+                mix(&frame, name, strlen(name));
+                mix(&frame, &offset, sizeof offset);
+                if (*name) {
+                        memmove(last, last + 1, sizeof last - sizeof *last);
+                        last[LIBRARY_DEPTH - 1] = frame;
+                } else {
+                        own++;
+                        mix(&hash, &frame, sizeof frame);
                 }
         }
+        mix(&hash, last, sizeof last);
+        mix(&hash, &kind, sizeof kind);
+        return hash ? hash : 1;
 }
+
+static void note_stack(char text[MAX_STACK])
+{
+        void *frames[MAX_DEPTH];
+        int n = backtrace(frames, MAX_DEPTH);
+        size_t used = 0;
+
+        for (int i = 0; i < n && used < MAX_STACK; i++) {
+                uintptr_t offset;
+                const char *name = file_of(frames[i], &offset);
+
+                if (name)
+                        used += (size_t) snprintf(text + used, MAX_STACK - used, "%.40s+0x%lx\n",
+                                                  *name ? name : program_invocation_short_name,
+                                                  (unsigned long) offset);
+        }
+}
+
+static void note_place(uint64_t hash, Kind kind)
+{
+        for (uint64_t i = 0; i < MAX_PLACES; i++) {
+                Place *place = &control->places[(hash + i) % MAX_PLACES];
+                uint64_t none = 0;
+
+                if (__atomic_compare_exchange_n(&place->hash, &none, hash, false, __ATOMIC_SEQ_CST,
+                                                __ATOMIC_SEQ_CST)) {
+                        place->kind = kind;
+                        (void) __atomic_add_fetch(&control->n_places, 1, __ATOMIC_SEQ_CST);
+                } else if (none != hash) {
+                        continue;
+                }
+                (void) __atomic_add_fetch(&place->calls, 1, __ATOMIC_SEQ_CST);
+                return;
+        }
+        control->full = true;
+}
+
+/* Whether a call of this place is to fail. One after that is not looked at: it may be a consequence. */
+static bool is_place(Kind kind)
+{
+        /* Looking at the stack must not look at its own calls. */
+        static __thread bool looking __attribute__((tls_model("initial-exec")));
+        bool wanted = control->action == PLACES || kind == control->kind;
+        void *frames[MAX_DEPTH];
+        uint64_t hash;
+
+        if (looking || !wanted || __atomic_load_n(&control->hits, __ATOMIC_SEQ_CST) > 0)
+                return false;
+        looking = true;
+        hash = hash_of(frames, backtrace(frames, MAX_DEPTH), kind);
+        looking = false;
+        note_place(hash, kind);
+        return control->action == FAIL_PLACE && hash == control->at;
+}
+
+/* Whether this call, the number-th of its kind, is the one. */
+static bool is_it(Kind kind, uint64_t number)
+{
+        bool by_place = control->action == PLACES || control->action == FAIL_PLACE;
+
+        if (by_place ? !is_place(kind) : kind != control->kind || number != control->at)
+                return false;
+        return __atomic_fetch_add(&control->hits, 1, __ATOMIC_SEQ_CST) == 0;
+}
+
+/* ---- what happens at a call ---------------------------------------------------------------------------------- */
 
 /* Returns what is to be done after the call; FAIL, with errno set: nothing, but don't make it. */
 static Action before(Kind kind)
 {
         Action action;
+        uint64_t number;
 
         if (!control || !__atomic_load_n(&control->armed, __ATOMIC_SEQ_CST) ||
             strcmp(program_invocation_short_name, control->program) != 0)
                 return COUNT;
-        if (__atomic_add_fetch(&control->counts[kind], 1, __ATOMIC_SEQ_CST) != control->at ||
-            control->kind != kind)
+        number = __atomic_add_fetch(&control->counts[kind], 1, __ATOMIC_SEQ_CST);
+        if (!is_it(kind, number))
                 return COUNT;
-        (void) __atomic_add_fetch(&control->hits, 1, __ATOMIC_SEQ_CST);
         control->victim = (int32_t) syscall(SYS_getpid);
         action = (Action) control->action;
         if (action == KILL_BEFORE || action == HOST_BEFORE)
                 die(action == HOST_BEFORE);
-        if (action == FAIL) {
-                note_caller();
-                errno = (int) control->error;
-        }
-        return action;
+        if (action != FAIL && action != FAIL_PLACE)
+                return action;
+        note_stack(control->stack);
+        errno = (int) control->error;
+        return FAIL;
 }
 
 static void after(Action action)
 {
         if (action == KILL_AFTER || action == HOST_AFTER)
                 die(action == HOST_AFTER);
+}
+
+/* The handler is gone when it returns: then it dies of it. */
+static void on_death(int sig)
+{
+        if (!control->hits || control->signal)
+                return;
+        control->signal = sig;
+        note_stack(control->death);
+}
+
+__attribute__((constructor)) static void start(void)
+{
+        static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+        struct sigaction action = {.sa_handler = on_death, .sa_flags = (int) SA_RESETHAND};
+        void *frame;
+
+        (void) backtrace(&frame, 1); /* the first allocates */
+        map_control();
+        for (size_t i = 0; control && i < ARRAY_SIZE(signals); i++)
+                (void) sigaction(signals[i], &action, NULL);
 }
 
 #define REAL(name)                     \

@@ -135,10 +135,12 @@ static void on_request(void *userdata)
         helper_packet_strings(&request, strings);
         answer.head = (HelperHead){.request = request.head.request, .id = request.head.id};
         answer.n_text = 0;
-        if (request.head.request == HELPER_START_AGENT)
+        /* Any file will do: nobody but the agent looks at it. An agent that is started has begun by then: it is closed. */
+        MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+        if (request.head.request == HELPER_START_AGENT) {
                 start_agent(agent, strings[0]);
-        else /* any file will do: nobody but the agent looks at it */
-                MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+                answer.head.pid = getpid();
+        }
         MUST(helper_packet_send(agent->asker_fd, &answer, pair[0]) == 0);
         for (int i = 0; i < 2 && pair[i] >= 0; i++)
                 (void) close(pair[i]);

@@ -219,6 +219,13 @@ static void break_resolve_unrecorded(void)
                             .next = DESTINATION_ARRIVE, .noway = true});
 }
 
+static void break_done_unheard(void)
+{
+        first_row(SIDE_SOURCE,
+                  (HalfRow){IN(SOURCE_DOUBT), HALF_RESOLVE, .when = WHEN_DISCARD_HERE | WHEN_VMM_GONE,
+                            .next = SOURCE_DONE, .heard = true});
+}
+
 static void break_promise_unheld(void)
 {
         first_row(SIDE_DESTINATION,
@@ -306,6 +313,8 @@ const Rule broken_rules[] = {
          break_resolve_moving, .resolves = 1, .crashes = 1},
         {"resolve-unrecorded", "destination starts on an operator's word before that is durable", true,
          break_resolve_unrecorded, .resolves = 1, .crashes = 1},
+        {"done-unheard", "a source that nobody has heard of the VM from is done, when it was given up there",
+         true, break_done_unheard, .resolves = 2, .crashes = 1},
         {"restart-goes-on", "a restarted source goes on with a job that had no owner=nobody", true,
          break_restart_goes_on, .crashes = 1},
         {"prune-early", "destination forgets the job before the source has acknowledged that it runs there",

@@ -18,6 +18,7 @@ const char *const bad_names[BAD_MAX] = {
         [PEERS] = "a device runs in full while another stands: a barrier was passed too early",
         [UNREADY] = "READY although a device has not accepted its state",
         [UNDIRTY] = "a device was asked what it has written while it could still write",
+        [UNTRUE] = "the source's job is done, and the VM has never run at the destination",
         [LEFT_ERROR] = "a device left ERROR without a reset",
         [UNTIMED] = "somebody is waited for without a deadline",
         [NO_END] = "no way to an end",
@@ -262,6 +263,15 @@ void check_half(World *w, int side, HalfState was)
                         flaw(w, UNREADY);
 }
 
+/* What nobody has said is not known, after a restart neither. */
+static void check_done(World *w)
+{
+        const Daemon *s = &w->side[S];
+
+        if (s->exists && !w->ran && s->half.owner == OWNER_DONE && half_result(&s->half) == JOB_RESULT_DONE)
+                flaw(w, UNTRUE);
+}
+
 /* Whom it has restarted has forgotten. */
 static void check_result(World *w, const Daemon *d)
 {
@@ -325,6 +335,7 @@ static void check_timer(World *w, const Daemon *d)
 void check_all(World *w)
 {
         check_asking(w);
+        check_done(w);
         for (int i = 0; i < 2; i++) {
                 check_result(w, &w->side[i]);
                 check_timer(w, &w->side[i]);

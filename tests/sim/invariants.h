@@ -20,6 +20,7 @@
  *               hold the others up on the way back, or where there is none
  *   unready     READY is said when every device has accepted its state and stands
  *   undirty     which pages a device has written is asked when it writes no more
+ *   untrue      a source whose job ends as done, the VM has run at the destination
  *   error       a device leaves ERROR by a reset only
  *   untimed     who is waited for has a time
  *   no end      from every state an end can be reached in which one side runs the VM and both halves are finished,
@@ -47,6 +48,7 @@ enum {
         PEERS,
         UNREADY,
         UNDIRTY,
+        UNTRUE,
         LEFT_ERROR,
         UNTIMED,
         NO_END,

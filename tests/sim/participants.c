@@ -501,7 +501,7 @@ void act_record(World *w, int side, bool fail, bool durable)
         if (!fail || durable) {
                 check_record(w, side, c->owner);
                 d->owner = (uint8_t) c->owner;
-                d->noway |= c->durable;
+                d->noway = c->durable;
         }
         c->status = fail;
         c->phase = ACTED;

@@ -55,6 +55,20 @@ class Point:
     def hits(self):
         return sum(n for outcome, n in self.outcomes.items() if outcome != "not reached")
 
+    def choose(self, rng):
+        """At which calls, in which order."""
+        calls = range(1, self.calls + 1)
+        return rng.sample(calls, min(len(calls), MOST.get(self.victim, len(calls))))
+
+    def has(self, at):
+        return at <= self.calls
+
+    def shown(self, at):
+        return f"{at} of {self.calls}"
+
+    def row(self):
+        return f"{self.name:40} {self.hits:5} hit of {self.calls:5} calls  {self.bad:3} bad"
+
 
 def all_points():
     return [Point(side, victim, kind, when) for victim, kinds in KINDS.items() for kind in kinds
@@ -64,11 +78,11 @@ def all_points():
 class Moving:
     """A VM and its two hosts, until something of it is gone for good."""
 
-    def __init__(self, devices=2):
+    def __init__(self, devices=2, options=()):
         self.lab = Lab()
         self.injections = {name: Injection(os.path.join(self.lab.dir, name + ".inject")) for name in "ab"}
         hosts = [self.lab.host(name, config=CONFIG, env=i.env) for name, i in self.injections.items()]
-        self.world = World(self.lab, hosts, {f"d{i}": SPEC for i in range(devices)})
+        self.world = World(self.lab, hosts, {f"d{i}": SPEC for i in range(devices)}, options=options)
         self.world.wait_steps(20)
 
     def close(self):
@@ -283,11 +297,9 @@ def count_calls(points):
 def schedule(points, rng):
     """[(point, at)]: one of each point, another of each, and so on, so that a run that is cut short has seen some of all."""
     points = rng.sample(points, len(points))
-    for point in points:
-        calls = range(1, point.calls + 1)
-        point.at = rng.sample(calls, min(len(calls), MOST.get(point.victim, len(calls))))
-    turns = max((len(p.at) for p in points), default=0)
-    return [(p, p.at[i]) for i in range(turns) for p in points if i < len(p.at)]
+    chosen = {point: point.choose(rng) for point in points}
+    turns = max(map(len, chosen.values()), default=0)
+    return [(p, chosen[p][i]) for i in range(turns) for p in points if i < len(chosen[p])]
 
 
 class Run:
@@ -301,24 +313,32 @@ class Run:
         self.lock, self.work, self.begun = threading.Lock(), queue.Queue(), time.monotonic()
         self.planned = schedule(self.points, self.rng)
         if args.only:
-            self.planned = [(p, args.only) for p in self.points if args.only <= p.calls]
+            self.planned = [(p, args.only) for p in self.points if p.has(args.only)]
         for item in self.planned[args.first:]:
-            self.work.put((*item, random.Random(self.rng.random())))
+            self.work.put(item)
 
     def time_is_over(self):
         return self.args.seconds and time.monotonic() - self.begun > self.args.seconds
+
+    def is_used_up(self, moving, point, at):
+        """Whether that case wants a new world."""
+        return False
 
     def worker(self):
         moving = None
         while not self.time_is_over():
             try:
-                point, at, rng = self.work.get_nowait()
+                point, at = self.work.get_nowait()
             except queue.Empty:
                 break
+            if moving and self.is_used_up(moving, point, at):
+                moving.close()
+                moving = None
             crash = None
             try:
                 moving = moving or self.world()
-                crash = self.case(moving, point, at, rng)
+                # The same whichever cases there were before it.
+                crash = self.case(moving, point, at, random.Random(f"{self.args.seed} {point.name} {at}"))
                 bad = crash.run()
             except Exception as e:
                 bad = f"{type(e).__name__}: {e}"
@@ -336,7 +356,7 @@ class Run:
             point.outcomes[outcome] = point.outcomes.get(outcome, 0) + 1
             point.bad += bool(bad)
             if bad or self.args.verbose:
-                print(f"{'BAD' if bad else 'ok ':4} {point.name} {at} of {point.calls}: {outcome}, exit "
+                print(f"{'BAD' if bad else 'ok ':4} {point.name} {point.shown(at)}: {outcome}, exit "
                       f"{crash and crash.answer}  {bad}", flush=True)
 
     def run(self):
@@ -347,17 +367,19 @@ class Run:
             t.join()
         for p in self.points:
             if p.outcomes:
-                print(f"{p.name:40} {p.hits:5} hit of {p.calls:5} calls  {p.bad:3} bad  " +
-                      ", ".join(f"{n} {o}" for o, n in sorted(p.outcomes.items())))
+                print(p.row() + "  " + ", ".join(f"{n} {o}" for o, n in sorted(p.outcomes.items())))
+        summary = self.summary()
+        print(json.dumps(summary))
+        return 0 if summary["holds"] else 1
+
+    def summary(self):
         hits, bad = sum(p.hits for p in self.points), sum(p.bad for p in self.points)
         outcomes = {}
         for p in self.points:
             for o, n in p.outcomes.items():
                 outcomes[o] = outcomes.get(o, 0) + n
-        print(json.dumps({"cases": sum(outcomes.values()), "bad": bad, "hits": hits, "planned": len(self.planned),
-                          "outcomes": outcomes, "seed": self.args.seed,
-                          "seconds": round(time.monotonic() - self.begun, 1), "holds": not bad and hits > 0}))
-        return 0 if not bad and hits else 1
+        return {"cases": sum(outcomes.values()), "bad": bad, "hits": hits, "planned": len(self.planned), "outcomes": outcomes,
+                "seed": self.args.seed, "seconds": round(time.monotonic() - self.begun, 1), "holds": not bad and hits > 0}
 
 
 def arguments(description):
@@ -366,11 +388,11 @@ def arguments(description):
     parser.add_argument("-s", dest="seed", type=int, default=1)
     parser.add_argument("-t", dest="seconds", type=int, default=0, help="nothing new after that many; 0: all of the plan")
     parser.add_argument("-f", dest="first", type=int, default=0, help="leave out that many of the plan")
-    parser.add_argument("-n", dest="only", type=int, default=0, help="only that call of each point")
+    parser.add_argument("-n", dest="only", type=lambda s: int(s, 0), default=0, help="only that call of each point")
     parser.add_argument("-v", dest="verbose", action="store_true", help="a line for each case")
     parser.add_argument("pattern", nargs="?", default="", help="a part of a point's name")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(Run(arguments("kill -9 at every call"), all_points(), count_calls, Crash).run())
+    sys.exit(Run(arguments("kill -9 at every call").parse_args(), all_points(), count_calls, Crash).run())

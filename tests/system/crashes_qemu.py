@@ -52,15 +52,6 @@ class Crash:
         self.host = self.move.a if point.side == "source" else self.move.b
         self.outcome, self.answer = "-", None
 
-    def end_orphan(self):
-        """A helper that dies between the start of a QEMU and the word of its pid leaves one that waits for a migration and that
-        nobody knows (docs/architecture.md). It never runs; a person ends it."""
-        result, here = self.move.wait_end(ALLOWED["helper"])
-        if self.host in here or not self.move.guest.qemus(self.host):
-            return ""
-        self.move.kill(*self.move.guest.qemus(self.host))
-        return ", a QEMU is left"
-
     def is_over(self):
         try:
             return self.injection.hit() or self.move.settled()
@@ -81,14 +72,13 @@ class Crash:
             self.move.killed.append(self.injection.victim())
         self.move.finish()
         self.answer = self.move.status
-        left = self.end_orphan() if hit and self.point.victim == "helper" else ""
         vmm_dies = self.host if hit and self.point.victim == "VMM" else None
         allowed = ALLOWED[self.point.victim] if hit else ["done"]
         try:
             self.outcome = self.move.judge(*allowed, lost=list(self.move.devices), vmm_dies=vmm_dies)
         except AssertionError as e:
             return f"{e} {json.dumps(self.move.job.get('error'))}"
-        self.outcome = self.outcome + left if hit else "not reached"
+        self.outcome = self.outcome if hit else "not reached"
         return ""
 
 
@@ -110,4 +100,4 @@ def count_calls(points):
 
 
 if __name__ == "__main__":
-    sys.exit(Run(arguments("kill -9 at every call"), all_points(), count_calls, Crash, Qemus).run())
+    sys.exit(Run(arguments("kill -9 at every call").parse_args(), all_points(), count_calls, Crash, Qemus).run())

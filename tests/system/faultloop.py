@@ -1,18 +1,29 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The N-th allocation, file, fork, write to the database, fsync, send, receive, connection fails, once: of migmgrd, an agent,
-the helper or migctl, in a migration and while they start.
+"""Each allocation, file, fork, write to the database, fsync, send, receive, connection fails, once: of migmgrd, an agent, the
+helper or migctl, in a migration and while they start.
 
-  tests/bench/faultloop [-j N] [-s SEED] [-t SECONDS] [PATTERN]
+  tests/bench/faultloop [-j N] [-s SEED] [-t SECONDS] [-r FILE] [-n CALL] [PATTERN]
 
 Who ends because of it is started again, as an init system does; migmgrd and migctl may end themselves when there is no
 memory. The world and its rules are those of crashes.py. And nothing may hang: a program that starts is ready or has ended
 with a word, migctl ends with what is true, and when all is over the next migration is done, so nobody holds anything any
-more. How many calls there are is counted before, N goes through all of them in an order that the seed makes. Prints a
-table; the last line is one JSON object."""
+more.
+
+Which calls there are is seen before, in a few runs without a fault. Of the kinds with few calls N goes through all of them.
+Memory is allocated ten thousand times in a migration, and mostly at the same places. So there a case is a *place*
+(tests/fake/inject.c): the first call there fails, whichever its number is in that run. So it is with whatever else is called
+more than FEW times, like the sends of agents; of these some calls by their numbers, too. A place that is seen for the first
+time before the fault of a case is one of the plan from then on; what is seen behind a fault only would need two.
+A place that is not reached is tried again, in a new world, too. The loop is complete when the plan is empty.
+
+A bad case prints the line that does exactly this again. With -r a run leaves out what FILE has, and adds to it what it has
+done, so that all of it can be gone through in pieces; with another build the places are others. Prints a table; the last line
+is one JSON object, with `left` cases of the plan that were not run."""
 
 import errno
 import json
 import os
+import queue
 import random
 import signal
 import socket
@@ -30,6 +41,8 @@ ERRORS = {"sync": [errno.EIO], "store": [errno.ENOSPC, errno.EIO], "send": [errn
           "allocate": [errno.ENOMEM], "open": [errno.EMFILE], "fork": [errno.EAGAIN], "poll": [errno.ENOMEM]}
 PROGRAMS = {"daemon": "migmgrd", "agent": "migmgr-agent", "helper": "migmgr-helper", "migctl": "migctl"}
 ALL = list(ERRORS)
+FEW, SAMPLE = 250, 40
+ROUNDS, TRIES, WORLD = 3, 4, 60  # of counting, for a place, cases in one world
 
 
 class Fault:
@@ -39,11 +52,37 @@ class Fault:
     def __init__(self, what, side, victim, kind):
         self.what, self.side, self.victim, self.kind = what, side, victim, kind
         self.name = f"{what}, {side} {victim}: {kind}"
-        self.outcomes, self.bad, self.calls = {}, 0, 0
+        self.outcomes, self.bad, self.calls, self.places = {}, 0, 0, set()
 
     @property
     def hits(self):
         return sum(n for outcome, n in self.outcomes.items() if outcome != "not reached")
+
+    def goes_by_place(self):
+        return self.kind == "allocate" or self.calls > FEW
+
+    def choose(self, rng):
+        calls = list(range(1, self.calls + 1))
+        if not self.goes_by_place():
+            return rng.sample(calls, len(calls))
+        some = [] if self.kind == "allocate" else rng.sample(calls, SAMPLE)
+        return rng.sample(sorted(self.places) + some, len(self.places) + len(some))
+
+    def has(self, at):
+        return self.calls > 0
+
+    def shown(self, at):
+        return f"{at:#x}" if is_place(at) else f"{at} of {self.calls}"
+
+    def row(self):
+        missed = self.outcomes.get("not reached", 0)
+        places = f"{len(self.places)} places of" if self.goes_by_place() else ""
+        return f"{self.name:36} {places:15} {self.calls:5} calls, {self.hits:4} failed, {missed:3} not reached, {self.bad} bad:"
+
+
+def is_place(at):
+    """Numbers of calls are small, places are not."""
+    return at >= 1 << 32
 
 
 def all_faults():
@@ -59,8 +98,9 @@ def all_faults():
 
 class FaultWorld(Moving):
     def __init__(self):
-        super().__init__()
+        super().__init__(options=("--rest=1500",))  # a guest at full speed takes most of what the machine has
         self.client = Injection(os.path.join(self.lab.dir, "client.inject"))
+        self.cases = 0
 
 
 class Case(Crash):
@@ -70,34 +110,60 @@ class Case(Crash):
         self.injection = moving.client if point.victim == "migctl" else moving.injection(point.side)
 
     def arm(self):
-        self.injection.arm(PROGRAMS[self.point.victim], self.point.kind, self.at, "fail" if self.at else "count", self.error)
+        self.logs = {end: [os.path.getsize(p.log_path) for p in (end.host.daemon, end.host.helper)] for end in self.w.ends}
+        action = ("fail place" if is_place(self.at) else "fail") if self.at else "places"
+        self.injection.arm(PROGRAMS[self.point.victim], self.point.kind, self.at, action, self.error)
 
     def run(self):
-        self.codes, pids = [], self.pids()
+        self.ended, pids = [], self.pids()
         bad = {"move": self.run_move, "start": self.run_start, "list": self.run_list}[self.point.what]()
         if not bad and self.pids() != pids and self.point.what == "move":
             self.outcome += ", restarted"
-        bad = bad or self.judge_deaths()
+        bad = bad or self.judge_death() or self.judge_ends()
         if bad:
-            return f"{errno.errorcode[self.error]} in {self.injection.caller()}: {bad}"
-        return self.once_more() if self.whole and self.at else ""
+            return self.blame(bad)
+        bad = self.once_more() if self.whole and self.at else ""
+        return self.blame(bad) if bad else ""
 
-    def is_librarys(self, code):
-        """Whether that end is a library's that does not look what its allocations return."""
-        ours = self.injection.caller() == PROGRAMS[self.point.victim]
-        return code is not None and code < 0 and code != -signal.SIGABRT and not ours and self.point.kind == "allocate"
+    def blame(self, bad):
+        return f"{errno.errorcode[self.error]} in {calls_of(self.injection.stack())}: {bad}"
 
-    def judge_deaths(self):
-        """How they may end: by themselves, or by a library."""
-        wrong = [code for code in self.codes if code < 0 and code != -signal.SIGABRT]
-        if wrong and all(map(self.is_librarys, wrong)):
-            self.outcome += ", died in a library"
-            return ""
-        return f"died by signal {-wrong[0]}" if wrong else ""
+    def dier(self):
+        """The program or library in which a process has died of itself, or None."""
+        return next((file for file, _ in self.injection.death()[1] if not file.startswith("libc.so")), None)
+
+    def is_librarys(self):
+        """Whether it has died in a library that does not look what its allocations return."""
+        dier = self.dier()
+        return self.point.kind == "allocate" and dier is not None and dier not in PROGRAMS.values()
+
+    def judge_death(self):
+        sig, stack = self.injection.death()
+        if self.is_librarys():
+            self.outcome += ", died in " + self.dier()
+        elif sig == signal.SIGABRT:
+            self.outcome += ", ended itself"
+        elif sig:
+            return f"died by signal {sig} in {calls_of(stack)}"
+        return ""
+
+    def judge_ends(self):
+        """Who ended has said why."""
+        for process, said in self.ended:
+            code = process.p.returncode
+            if code < 0 and -code != self.injection.death()[0]:
+                return f"{process.name} died by signal {-code}"
+            if code >= 0:
+                self.outcome += f", exit {code}"
+            if not said and not self.is_librarys():
+                return f"{process.name} ended with {code}, and not a word of why: {calls_of(self.injection.death()[1])}"
+        return ""
 
     def restart(self):
         for end in self.w.ends:
-            self.codes += [p.p.returncode for p in (end.host.daemon, end.host.helper) if not p.alive()]
+            for process, size in zip((end.host.daemon, end.host.helper), self.logs[end]):
+                if not process.alive():
+                    self.ended.append((process, said_since(process, size)))
             restart(end.host)
 
     def pids(self):
@@ -136,7 +202,7 @@ class Case(Crash):
             return f"migctl printed {out!r}"
         wait_for("an end", self.all_settled, 30)
         self.note_hit()
-        if not (self.told or err.strip() or self.is_librarys(self.answer)):
+        if not (self.told or err.strip() or self.is_librarys()):
             return f"migctl ended with {self.answer} and said nothing"
         return self.judge()
 
@@ -168,9 +234,8 @@ class Case(Crash):
         self.note_hit()
         if not process.alive():
             self.say("ended")
-            said, code = process.output().strip(), process.p.returncode
-            if code == 0 or (not said and code > 0):
-                return f"ended with {code} and said {said!r}"
+            if process.p.returncode == 0:
+                return f"ended with 0 and said {process.output()!r}"
         self.restart()
         self.say("started")
         wait_for("an end", self.all_settled, 30)
@@ -191,10 +256,8 @@ class Case(Crash):
         self.say("failed" if status else "listed")
         if status == 0 and (status, out) != right:
             return f"exit 0, but it printed {out!r}"
-        if self.is_librarys(status):
-            self.outcome += ", died in a library"
-        elif (status != 0 and not err.strip()) or (status < 0 and status != -signal.SIGABRT):
-            return f"exit {status}, and not a word of why"
+        if status != 0 and not err.strip() and not self.is_librarys():
+            return f"exit {status}, and not a word of why: {calls_of(self.injection.death()[1])}"
         return self.judge_here()
 
     def judge_here(self):
@@ -217,19 +280,107 @@ class Case(Crash):
         return status == 0
 
 
+def said_since(process, size):
+    """What is in its log behind the first `size` bytes."""
+    with open(process.log_path, errors="replace") as f:
+        f.seek(size)
+        return f.read().strip()
+
+
+def calls_of(stack):
+    """The innermost of our functions on a stack, with what they have called."""
+    if not stack:
+        return "?"
+    program_of = next((file for file, _ in stack if file in PROGRAMS.values()), None)
+    own = [f"{offset - 1:#x}" for file, offset in stack if file == program_of][:6]
+    lines = subprocess.run(["addr2line", "-f", "-s", "-e", program(program_of), *own], capture_output=True,
+                           text=True).stdout.split("\n") if own else []
+    names = [f"{name} {place.split(' ')[0]}" for name, place in zip(lines[::2], lines[1::2])]
+    return " < ".join(([stack[0][0]] if stack[0][0] != program_of else []) + names)
+
+
 def count_calls(points):
+    """In both directions, in a new world and in one that has gone on for a while."""
     moving = FaultWorld()
     try:
-        for key in {(p.what, p.victim, p.side) for p in points}:
+        for key in sorted({(p.what, p.victim, p.side) for p in points}) * ROUNDS:
             mine = [p for p in points if (p.what, p.victim, p.side) == key]
             case = Case(moving, mine[0], 0, random.Random(1))
             bad = case.run()
             assert not bad and case.whole, (key, bad)
             for p in mine:
-                p.calls = case.injection.counts()[p.kind]
+                p.calls = max(p.calls, case.injection.counts()[p.kind])
+                p.places |= case.injection.places(p.kind).keys()
     finally:
         moving.close()
 
 
+class Loop(Run):
+    """With places that are found on the way, and a record of what was done."""
+
+    def __init__(self, args):
+        super().__init__(args, list(all_faults()), count_calls, Case, FaultWorld)
+        self.tries, self.record = {}, None
+        if args.record:
+            self.leave_out(args.record)
+            self.record = open(args.record, "a", buffering=1)
+
+    def leave_out(self, path):
+        """What the record has is done; what it knows and has not done is to be done."""
+        done, rows = set(), {p.name: p for p in self.points}
+        if os.path.exists(path):
+            with open(path) as f:
+                for name, at, outcome, bad in map(json.loads, f):
+                    if name in rows:
+                        rows[name].outcomes[outcome] = rows[name].outcomes.get(outcome, 0) + 1
+                        rows[name].bad += bad
+                        rows[name].places |= {at} if is_place(at) else set()
+                        done.add((rows[name], at))
+        todo = [item for item in self.planned if item not in done]
+        self.work = queue.Queue()
+        for item in todo:
+            self.work.put(item)
+        self.planned = [*todo, *done]
+
+    def is_used_up(self, moving, point, at):
+        moving.cases += 1
+        return moving.cases > WORLD or self.tries.get((point, at), 0) % 2
+
+    def add_places(self, point, case):
+        if not point.goes_by_place() or self.args.only or not is_place(case.at):
+            return
+        fresh = case.injection.places(point.kind).keys() - point.places
+        point.places |= fresh
+        for item in [(point, at) for at in fresh]:
+            self.planned.append(item)
+            self.work.put(item)
+
+    def note(self, point, at, crash, bad, moving):
+        with self.lock:
+            if crash:
+                self.add_places(point, crash)
+            if crash and crash.outcome == "not reached" and not bad and is_place(at):
+                self.tries[point, at] = tries = self.tries.get((point, at), 0) + 1
+                if tries < TRIES:
+                    self.work.put((point, at))
+                    return
+            if self.record:
+                print(json.dumps([point.name, at, crash.outcome if crash else "-", bool(bad)]), file=self.record)
+        super().note(point, at, crash, bad, moving)
+        if bad:
+            print(f"     again: python3 tests/system/faultloop.py -s {self.args.seed} -n {at:#x} '{point.name}'", flush=True)
+
+    def summary(self):
+        said = super().summary()
+        return {**said, "places": sum(len(p.places) for p in self.points if p.goes_by_place()),
+                "left": said["planned"] - said["cases"]}
+
+
+def main():
+    parser = arguments("each call fails once")
+    parser.add_argument("-r", dest="record", help="leave out what this file has, and add to it what was done")
+    return Loop(parser.parse_args()).run()
+
+
 if __name__ == "__main__":
-    sys.exit(Run(arguments("the N-th call fails"), list(all_faults()), count_calls, Case, FaultWorld).run())
+    sys.exit(main())

@@ -11,10 +11,12 @@ import uuid
 from lab import program
 
 KINDS = ["sync", "store", "send", "receive", "connect", "allocate", "open", "fork", "poll"]
-ACTIONS = ["count", "kill before", "kill after", "host before", "host after", "fail"]
+ACTIONS = ["count", "kill before", "kill after", "host before", "host after", "places", "fail", "fail place"]
 DATABASE = ["migmgr.db", "migmgr.db-wal"]
 # struct Control of inject.c
-AT, PROGRAM, COUNTS, HITS, VICTIM, CALLER, SIZE = 16, 24, 56, 184, 192, 196, 4096
+AT, PROGRAM, COUNTS, HITS, VICTIM, SIGNAL, STACK, DEATH, PLACES, TABLE = 16, 24, 56, 184, 192, 196, 456, 6600, 12744, 12752
+STACK_SIZE, MAX_PLACES, PLACE = DEATH - STACK, 16384, struct.Struct("QII")
+SIZE = TABLE + MAX_PLACES * PLACE.size
 
 
 class Injection:
@@ -35,12 +37,14 @@ class Injection:
         return struct.unpack_from(layout, self.map, offset)[0]
 
     def arm(self, name, kind="sync", at=0, action="count", error=0):
-        """The at-th call of that kind of the program of that name from now on; counts begin anew."""
+        """The at-th call of that kind of the program of that name from now on, or the first at the place `at`; counts begin
+        anew."""
         self.disarm()
         self.put(AT, "Q32s", at, name.encode())
         self.put(COUNTS, "16Q", *[0] * 16)
         self.put(HITS, "I", 0)
-        self.put(VICTIM, "i128s", 0, b"")
+        self.put(VICTIM, "ii", 0, 0)
+        self.map[STACK:SIZE] = bytes(SIZE - STACK)
         self.put(0, "IIII", 0, KINDS.index(kind), ACTIONS.index(action), error)
         self.put(0, "I", 1)
 
@@ -54,9 +58,21 @@ class Injection:
         """The process whose call was hit; valid a moment after hit()."""
         return self.get(VICTIM, "i")
 
-    def caller(self):
-        """The program or library whose code made the call that failed."""
-        return self.get(CALLER, "128s").rstrip(b"\0").decode()
+    def stack(self, offset=STACK):
+        """[(file, offset)] of the call that failed, the innermost first."""
+        lines = self.get(offset, f"{STACK_SIZE}s").split(b"\0", 1)[0].decode().split("\n")
+        return [(file, int(offset, 16)) for file, offset in (line.split("+") for line in lines[:-1])]
+
+    def death(self):
+        """(signal, stack) of the process that has died since, (0, []) if none; only signals that mean a bug."""
+        return self.get(SIGNAL, "i"), self.stack(DEATH)
+
+    def places(self, kind):
+        """{place: calls} of that kind, those before the call that failed."""
+        count, full = struct.unpack_from("II", self.map, PLACES)
+        assert not full, count
+        found = PLACE.iter_unpack(self.map[TABLE:SIZE]) if count else ()
+        return {place: calls for place, k, calls in found if place and KINDS[k] == kind}
 
     def counts(self):
         return dict(zip(KINDS, struct.unpack_from("9Q", self.map, COUNTS)))

@@ -149,7 +149,7 @@ class Host:
                        **config}, f)
         for plugin in plugins:
             self.add_plugin(plugin)
-        self.bus = self.helper = self.daemon = None
+        self.bus = self.helper = self.daemon = self.restored = None
 
     def start(self):
         self.start_bus()
@@ -255,9 +255,15 @@ class Host:
         return sorted(objects, key=lambda job: job.get("CreatedUsec", 0))
 
     def is_restoring(self):
-        """A job of before its restart is not taken up again yet: then it is no object, but in the list."""
+        """A job of before its restart is not taken up again yet: then it is no object, but in the list. Asked no more when
+        that is over."""
+        if self.restored is self.daemon:
+            return False
         status, jobs = self.json("jobs")
-        return status == 0 and any(job["state"] == "restoring" for job in jobs)
+        restoring = status == 0 and any(job["state"] == "restoring" for job in jobs)
+        if status == 0 and not restoring:
+            self.restored = self.daemon
+        return restoring
 
     def agents(self):
         """Pids of the agents whose sockets are in our runtime directory."""

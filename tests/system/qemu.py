@@ -330,8 +330,8 @@ def other(option, value):
 PAUSE = ["/usr/bin/python3", "-c", "import signal; signal.pause()"]
 
 for name, change, text in (
-        # The data connections end with it, and which of the two the source hears of first is chance.
-        ("memory size", other("-m", "32"), "incoming migration failed|closed the data connection"),
+        # The data connections end with it; whichever of the two the source hears of first, this is what is told.
+        ("memory size", other("-m", "32"), "the destination: .* the VMM: its incoming migration failed"),
         ("argv ends at once", lambda argv: argv + ["-no-such-option"], "ended"),
         ("argv is no program", lambda argv: ["/nonexistent/qemu"], "/nonexistent/qemu"),
         ("monitor never opens", lambda argv: PAUSE, "monitor")):

@@ -10,10 +10,10 @@ import sys
 import time
 import unittest
 
-from lab import QEMU, Lab, Monitor, Process, new_uuid, program, wait_for
+from lab import QEMU, Lab, Monitor, Process, connects, find_processes, new_uuid, program, wait_for
 
 MAGIC, HEAD = 0x3148474d, struct.Struct("<IIIiqII")
-CONNECT_DEVICE, DUPLICATE, HOLD, VMM_LOG, HOLD_VCPUS = 1, 8, 9, 10, 11
+CONNECT_DEVICE, START_AGENT, START_VMM, DUPLICATE, HOLD, VMM_LOG, HOLD_VCPUS = 1, 2, 3, 8, 9, 10, 11
 STANDS, ENDED, KILL = b"\0", b"\1", b"\2"
 
 # A process with a thread that counts, of this name; or that is in a call which nothing interrupts: a parent in vfork(). When
@@ -46,16 +46,25 @@ def process_id(pid):
         return str(pid), start, f.read().strip()
 
 
+def packet(request, *strings):
+    return HEAD.pack(MAGIC, request, 1, 0, 0, len(strings), 0) + b"".join(s.encode() + b"\0" for s in strings)
+
+
 class Helper:
     """A client of a helper of its own, which knows no other host."""
 
     def __init__(self, lab, name="run", wrap=()):
         self.dir = os.path.join(lab.dir, name)
         self.process = Process(lab, "helper-" + name, [*wrap, program("migmgr-helper"), "--runtime-dir=" + self.dir])
-        self.s, path = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), os.path.join(self.dir, "helper.sock")
-        self.s.settimeout(10)
         self.held = []
-        wait_for("the helper", lambda: self.s.connect_ex(path) == 0)
+        wait_for("the helper", lambda: connects(os.path.join(self.dir, "helper.sock"), socket.SOCK_SEQPACKET))
+        self.s = self.connect()
+
+    def connect(self):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        s.settimeout(10)
+        s.connect(os.path.join(self.dir, "helper.sock"))
+        return s
 
     def close(self):
         for s in [self.s, *self.held]:
@@ -63,9 +72,18 @@ class Helper:
 
     def ask(self, request, *strings):
         """(status, a file's descriptor or -1, text)"""
-        self.s.send(HEAD.pack(MAGIC, request, 1, 0, 0, len(strings), 0) + b"".join(s.encode() + b"\0" for s in strings))
+        self.s.send(packet(request, *strings))
         data, fds, _, _ = socket.recv_fds(self.s, 65536, 1)
         return HEAD.unpack(data[:HEAD.size])[3], fds[0] if fds else -1, data[HEAD.size:].rstrip(b"\0").decode()
+
+    def start(self, *argv):
+        """A program that waits to begin: its socket."""
+        status, fd, text = self.ask(START_VMM, new_uuid(), os.path.join(self.dir, "qmp"), *argv)
+        assert status == 0, (status, text)
+        s = socket.socket(fileno=fd)
+        s.settimeout(10)
+        self.held.append(s)
+        return s
 
     def hold(self, pid, *vcpus):
         """The socket, and what it says. `vcpus`: how, and which threads."""
@@ -118,6 +136,69 @@ class Case(unittest.TestCase):
         first = self.count()
         time.sleep(seconds)
         return self.count() <= first + 1  # one that was just being written
+
+    def program(self):
+        """What a program does that has begun, and how to see that it has, and that one waits."""
+        path = os.path.join(self.lab.dir, "begun")
+        return ("/bin/sh", "-c", f"ln -s $$ {path}; exec sleep 1000"), lambda: os.path.islink(path) and int(os.readlink(path))
+
+    def waiting(self):
+        """Forked by the helper, and no program yet."""
+        return find_processes(lambda argv, pid: "--runtime-dir=" + self.helper.dir in argv and pid != self.helper.process.pid)
+
+    def test_a_program_begins_when_it_is_told_to(self):
+        argv, begun = self.program()
+        s = self.helper.start(*argv)
+        self.assertTrue(self.waiting())
+        self.assertFalse(begun())
+        s.send(b"\0")
+        self.assertEqual(s.recv(10), b"")
+        os.kill(wait_for("the program", begun), signal.SIGKILL)
+        wait_for("no keeper", lambda: not self.waiting(), 5)
+
+    def test_a_program_that_nobody_can_tell_to_begin_ends(self):
+        for helper_dies in (False, True):
+            argv, begun = self.program()
+            s = self.helper.start(*argv)
+            if helper_dies:
+                self.helper.process.kill()
+            self.assertTrue(self.waiting())
+            s.close()
+            wait_for("its end", lambda: not self.waiting(), 5)
+            self.assertFalse(begun())
+        self.start_helper()
+
+    def test_a_program_whose_pid_nobody_hears_of_does_not_begin(self):
+        argv, begun = self.program()
+        uuid, agent = new_uuid(), os.path.join(self.helper.dir, "agent.sock")
+        for path, *request in ((os.path.join(self.helper.dir, f"vmm-{uuid}.log"), START_VMM, uuid, agent + ".qmp", *argv),
+                               (agent, START_AGENT, agent, "vm d0")):
+            s = self.helper.connect()
+            self.helper.process.p.send_signal(signal.SIGSTOP)
+            s.send(packet(*request))
+            s.close()
+            self.helper.process.p.send_signal(signal.SIGCONT)
+            wait_for("the request to be heard", lambda: os.path.exists(path), 5)
+            self.assertEqual(self.helper.ask(VMM_LOG, new_uuid())[0], -2)  # it has been answered
+            wait_for("its end", lambda: not self.waiting(), 5)
+            self.assertFalse(begun())
+        self.assertFalse(find_processes(lambda argv, pid: argv[1:] == ["vm d0"]))
+
+    def test_a_helper_that_dies_after_its_answer_takes_nothing_with_it(self):
+        argv, begun = self.program()
+        s = self.helper.start(*argv)
+        self.helper.process.kill()
+        s.send(b"\0")
+        self.assertEqual(s.recv(10), b"")
+        os.kill(wait_for("the program", begun), signal.SIGKILL)
+        self.start_helper()
+
+    def test_a_program_that_cannot_be_executed_says_why(self):
+        for path, status in (("/nonexistent/qemu", -2), ("/etc/passwd", -13)):
+            s = self.helper.start(path)
+            s.send(b"\0")
+            self.assertEqual(struct.unpack("<i", s.recv(10))[0], status)
+            self.assertEqual(s.recv(10), b"")
 
     def test_a_thread_stands_until_it_is_let_go(self):
         process = self.counting()

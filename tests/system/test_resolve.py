@@ -119,7 +119,21 @@ class Source(Doubt):
         self.assertEqual(self.choices(self.a), {"run-here": False, "discard-here": True})
         self.assertIn("there is nothing here that could run", self.resolve(self.a, "run-here", 1)[2])
         self.resolve(self.a, "discard-here")
-        self.await_end(self.a, "done")
+        self.await_end(self.a, "lost")
+        self.assertIn("nobody has said that it runs at the destination", self.shown(self.a)["error"]["text"])
+        self.assertEqual(self.a.vm(self.w.name)["presence"], "away")
+        # No restart makes more of it.
+        self.a.daemon.kill()
+        self.a.start_daemon()
+        self.await_end(self.a, "lost")
+        self.assertIn("nobody has said that it runs at the destination", self.shown(self.a)["error"]["text"])
+        # The other one has nothing either, and is discarded, too.
+        self.b.start_daemon()
+        self.await_step(self.b, "destination-maybe")
+        if self.choices(self.b)["discard-here"]:
+            self.resolve(self.b, "discard-here")
+        self.await_end(self.b, "failed")
+        self.assertEqual(self.b.vm(self.w.name)["presence"], "away")
 
     def test_a_restarted_source_is_as_sure(self):
         self.destination_dies()

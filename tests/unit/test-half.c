@@ -859,6 +859,42 @@ static void test_a_record_that_was_not_waited_for_is_not_trusted(void **state)
         rig_deinit(&rig);
 }
 
+/* Both sides may have discarded: that the VM runs there the destination alone can say, before or after a restart. */
+static void test_a_vm_that_is_given_up_is_lost_until_the_destination_says_that_it_runs(void **state)
+{
+        for (int heard = 0; heard < 2; heard++) {
+                HalfSight sight = {};
+                Rig rig;
+
+                rig_init(&rig, SIDE_SOURCE);
+                rig_until(&rig, SOURCE_GO);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_DISCARD_HERE});
+                rig_until(&rig, SOURCE_GO);
+                assert_true(rig.half.vmm_gone);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                assert_int_equal(rig.half.state, SOURCE_DOUBT);
+                if (heard)
+                        rig_message(&rig, MESSAGE_STARTED, 0);
+                else
+                        rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_DISCARD_HERE});
+                assert_int_equal(rig.half.state, SOURCE_DONE);
+                assert_int_equal(rig.record.owner, OWNER_DONE);
+                assert_int_equal(rig.record.noway, !heard);
+                rig_until(&rig, SOURCE_CLOSE);
+                assert_int_equal(half_result(&rig.half), heard ? JOB_RESULT_DONE : JOB_RESULT_LOST);
+                assert_int_equal(half_is_given_up(&rig.half), !heard);
+                assert_int_equal(half_restore(&half_table, &rig.half, SIDE_SOURCE, rig.half.n_devices,
+                                              OWNER_DONE, rig.record.noway, &sight),
+                                 0);
+                rig_event(&rig, (HalfEvent){.type = HALF_START});
+                rig_until(&rig, SOURCE_CLOSE);
+                assert_int_equal(half_result(&rig.half), heard ? JOB_RESULT_DONE : JOB_RESULT_LOST);
+                assert_int_equal(rig.half.failure.cause, heard ? HALF_CAUSE_NONE : HALF_CAUSE_RESOLVED);
+                rig_deinit(&rig);
+        }
+}
+
 /* Somebody's `cont` makes the copy stale (rule 4): while `nobody` is written no GO has gone out, and later none may follow. */
 static void test_a_vm_that_runs_again_unasked_gets_no_go(void **state)
 {
@@ -1416,6 +1452,72 @@ static void test_a_vmm_that_dies_sealed_takes_its_devices_with_it_and_no_more(vo
         rig_until(&rig, SOURCE_INTAKE);
         rig_message(&rig, MESSAGE_READY, 0);
         assert_int_equal(rig.half.state, SOURCE_NOBODY);
+        rig_deinit(&rig);
+}
+
+static void rig_is_told_why(Rig *rig, int status)
+{
+        rig_event(rig, (HalfEvent){HALF_MESSAGE, .message = MESSAGE_FAILED, .phase = PHASE_DRAIN, .device = 2,
+                                   .status = status});
+}
+
+static void rig_fails_with(Rig *rig, uint32_t i, int status)
+{
+        assert_true(rig->has[i]);
+        rig->has[i] = false;
+        rig_event(rig, (HalfEvent){HALF_RESULT, HALF_WHO_DEVICE, .device = i, .step = rig->asked[i].step,
+                                   .status = status, .state = rig->device[i]});
+}
+
+/* Its end is seen here, too, and may be seen first: by a device whose connection has ended. */
+static void test_what_the_destination_says_of_its_end_is_told_whichever_was_heard_first(void **state)
+{
+        static const struct {
+                int here, there; /* in this order; there 0: nothing is said */
+                HalfWho told;
+                int status;
+        } rows[] = {
+                {-DEVICE_E_CUT, -EREMOTEIO, HALF_WHO_PEER, -EREMOTEIO},
+                {-DEVICE_E_CUT, -DEVICE_E_CUT, HALF_WHO_DEVICE, -DEVICE_E_CUT}, /* it does not know either */
+                {-DEVICE_E_CUT, 0, HALF_WHO_DEVICE, -DEVICE_E_CUT},
+                {-EIO, -EREMOTEIO, HALF_WHO_DEVICE, -EIO}, /* this has ended the connection */
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+                for (int late = 0; late < 2; late++) {
+                        Rig rig;
+
+                        rig_init(&rig, SIDE_SOURCE);
+                        rig_until(&rig, SOURCE_DRAIN);
+                        rig_fails_with(&rig, 1, rows[i].here);
+                        if (late)
+                                rig_until(&rig, SOURCE_LOOK);
+                        if (rows[i].there < 0)
+                                rig_is_told_why(&rig, rows[i].there);
+                        assert_int_equal(rig.half.failure.cause, HALF_CAUSE_FAILED);
+                        assert_int_equal(rig.half.failure.in, SOURCE_DRAIN);
+                        assert_int_equal(rig.half.failure.who, rows[i].told);
+                        assert_int_equal(rig.half.failure.status, rows[i].status);
+                        assert_false(rig.half.failure.of_both);
+                        rig_until(&rig, SOURCE_OVER);
+                        assert_int_equal(half_result(&rig.half), JOB_RESULT_FAILED);
+                        rig_deinit(&rig);
+                }
+}
+
+/* A VMM has reasons of its own, and knows more than that its connection has ended: both are told. */
+static void test_what_both_vmms_say_is_told(void **state)
+{
+        Rig rig;
+
+        rig_init_with(&rig, SIDE_SOURCE, mixed);
+        rig_until(&rig, SOURCE_DRAIN);
+        rig_vmm(&rig, -EREMOTEIO);
+        assert_int_equal(rig.half.state, SOURCE_ABORT);
+        assert_false(rig.half.failure.of_both);
+        rig_is_told_why(&rig, -EREMOTEIO);
+        assert_int_equal(rig.half.failure.who, HALF_WHO_VMM);
+        assert_true(rig.half.failure.of_both);
         rig_deinit(&rig);
 }
 
@@ -2179,7 +2281,7 @@ static void test_who_was_only_in_the_middle_has_not_failed(void **state)
         rig_until(&rig, DESTINATION_TAKE_IN);
         rig.has[1] = false;
         rig_event(&rig, (HalfEvent){HALF_RESULT, HALF_WHO_DEVICE, .device = 1, .step = rig.asked[1].step,
-                                    .status = -ECONNRESET, .state = DEVICE_STATE_RESUMING});
+                                    .status = -DEVICE_E_CUT, .state = DEVICE_STATE_RESUMING});
         rig_until(&rig, DESTINATION_DISCARD);
         for (uint32_t i = 0; i < N; i++) {
                 assert_int_equal(rig.asked[i].program.ops[0].type, DEVICE_OP_RESET);
@@ -2296,6 +2398,7 @@ int main(void)
                 cmocka_unit_test(test_what_a_person_can_decide),
                 cmocka_unit_test(test_the_source_runs_on_a_persons_word_when_it_has_fenced),
                 cmocka_unit_test(test_a_record_that_was_not_waited_for_is_not_trusted),
+                cmocka_unit_test(test_a_vm_that_is_given_up_is_lost_until_the_destination_says_that_it_runs),
                 cmocka_unit_test(test_a_vm_that_runs_again_unasked_gets_no_go),
                 cmocka_unit_test(test_an_abort_is_answered_in_every_state),
                 cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),
@@ -2322,6 +2425,8 @@ int main(void)
                 cmocka_unit_test(test_a_vmm_that_dies_after_it_was_told_to_begin_may_have_run),
                 cmocka_unit_test(test_a_vmm_that_dies_before_it_was_told_to_begin_has_not_run),
                 cmocka_unit_test(test_a_vmm_that_dies_sealed_takes_its_devices_with_it_and_no_more),
+                cmocka_unit_test(test_what_the_destination_says_of_its_end_is_told_whichever_was_heard_first),
+                cmocka_unit_test(test_what_both_vmms_say_is_told),
                 cmocka_unit_test(test_a_vmm_that_dies_unseen_is_lost_where_there_is_no_copy),
                 cmocka_unit_test(test_a_push_that_fails_leaves_it_to_the_vmm),
                 cmocka_unit_test(test_a_device_that_does_not_run_behind_its_vmm_is_named),

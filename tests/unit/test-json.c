@@ -75,6 +75,22 @@ static void test_null_is_no_value_that_anybody_can_use(void **state)
         assert_string_equal(complaint(&reader), "is null");
 }
 
+/* json-c keeps the last. And where it had no memory for a member, it looks the same. */
+static void test_a_key_is_said_once(void **state)
+{
+        static const char *const bad[] = {"{\"a\":1,\"a\":1}", "[{\"b\":{\"a\":[],\"c\":2,\"a\":[]}}]"};
+        static const char *const good[] = {"{\"a\":{\"a\":1},\"b\":[{\"a\":1},{\"a\":1}]}",
+                                           "{\"a:\\\":\\\\\":\":\"}", "[\":\",\"\\\":\"]"};
+        JsonReader reader;
+
+        for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+                assert_null(parse(&reader, bad[i], strlen(bad[i])));
+                assert_string_equal(complaint(&reader), "says a key twice");
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+                json_object_put(parse_good(&reader, good[i]));
+}
+
 static void test_a_zero_byte_is_no_white_space(void **state)
 {
         static const struct {
@@ -339,6 +355,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_what_is_not_one_json_value_is_refused),
                 cmocka_unit_test(test_null_is_no_value_that_anybody_can_use),
+                cmocka_unit_test(test_a_key_is_said_once),
                 cmocka_unit_test(test_a_zero_byte_is_no_white_space),
                 cmocka_unit_test(test_white_space_around_a_value_is_no_part_of_it),
                 cmocka_unit_test(test_every_prefix_of_an_object_is_not_whole),

@@ -22,6 +22,7 @@
 
 #define EXIT_USAGE   2
 #define CONNECT_USEC (20 * USEC_PER_SEC)
+#define REST_MAX     (USEC_PER_SEC / 10)
 
 static DelegateConfig arg_config = {
         .object_path = "/vm",
@@ -43,6 +44,7 @@ static const char usage[] =
         "  --bus-name=NAME        to own there; required\n"
         "  --object-path=PATH     of the VM's object (/vm)\n"
         "  --memory=MIB           of the guest, 16 to 4096 (64)\n"
+        "  --rest=USEC            of the guest after each step, at most 100000 (0)\n"
         "  --device=ID=SOCKET     repeatable: a device of the guest, and where its server listens for the VMM\n"
         "  --vfio=ID=SYSFS        repeatable: a VFIO device of the kernel that the VM has, by its directory there\n"
         "  --incoming             do not make the VM, it will come from elsewhere\n"
@@ -114,6 +116,9 @@ static int set_option(const char *option, char *value)
                 if (number_parse(value, RAM_MIB_MIN, RAM_MIB_MAX, &number) < 0)
                         return complain("--memory: not %d to %d: '%s'", RAM_MIB_MIN, RAM_MIB_MAX, value);
                 arg_config.vm.memory_bytes = number * MIB;
+        } else if (streq(option, "rest")) {
+                if (number_parse(value, 0, REST_MAX, &arg_config.vm.rest_usec) < 0)
+                        return complain("--rest: not 0 to %d: '%s'", (int) REST_MAX, value);
         } else if (streq(option, "ready-fd")) {
                 if (number_parse(value, 0, INT32_MAX, &number) < 0)
                         return complain("--ready-fd: not a file descriptor: '%s'", value);
@@ -158,21 +163,14 @@ static int check_options(void)
 static int parse_options(int argc, char **argv)
 {
         static const struct option options[] = {
-                {"uuid", required_argument},
-                {"bus-address", required_argument},
-                {"bus-name", required_argument},
-                {"object-path", required_argument},
-                {"memory", required_argument},
-                {"device", required_argument},
-                {"vfio", required_argument},
-                {"incoming", no_argument},
-                {"no-dirty-pages", no_argument},
-                {"viommu", no_argument},
-                {"isolated", required_argument},
-                {"control", required_argument},
-                {"ready-fd", required_argument},
-                {"help", no_argument},
-                {0},
+                {"uuid", required_argument},     {"bus-address", required_argument},
+                {"bus-name", required_argument}, {"object-path", required_argument},
+                {"memory", required_argument},   {"rest", required_argument},
+                {"device", required_argument},   {"vfio", required_argument},
+                {"incoming", no_argument},       {"no-dirty-pages", no_argument},
+                {"viommu", no_argument},         {"isolated", required_argument},
+                {"control", required_argument},  {"ready-fd", required_argument},
+                {"help", no_argument},           {0},
         };
         int c, index = 0;
 

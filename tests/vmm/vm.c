@@ -87,6 +87,8 @@ static void run_guest(Vcpu *c)
                         wait_for_interrupts(c);
                         idle = 0;
                 }
+                if (c->vm->config->rest_usec > 0)
+                        (void) usleep((useconds_t) c->vm->config->rest_usec);
         }
 }
 

@@ -22,6 +22,7 @@ typedef struct VmConfig {
                 const char *path; /* of the server's socket */
         } devices[VM_DEVICES_MAX];
         bool viommu;           /* see Ram.vcpus_serve */
+        uint64_t rest_usec;    /* between two steps of the guest */
         uint64_t connect_usec; /* how long servers that do not listen yet are waited for */
 } VmConfig;
 
