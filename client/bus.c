@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "client.h"
 
+#include "common/log.h"
+
 int client_connect(Client *client)
 {
         int r;
@@ -84,6 +86,19 @@ int client_read_json(const char *text, const char *what, json_type type, json_ob
 
 static json_object *read_value(sd_bus_message *m);
 
+/* What was not read for want of memory would look as if it were not there. */
+static int checked(int r)
+{
+        if (r == -ENOMEM)
+                out_of_memory();
+        return r;
+}
+
+static bool enter(sd_bus_message *m, char type, const char *contents)
+{
+        return checked(sd_bus_message_enter_container(m, type, contents)) > 0;
+}
+
 static json_object *read_basic(sd_bus_message *m, char type)
 {
         union {
@@ -99,7 +114,7 @@ static json_object *read_basic(sd_bus_message *m, char type)
                 const char *s;
         } v;
 
-        if (sd_bus_message_read_basic(m, type, &v) <= 0)
+        if (checked(sd_bus_message_read_basic(m, type, &v)) <= 0)
                 return NULL;
         switch (type) {
         case 'y': return json_need(json_object_new_int(v.y));
@@ -121,12 +136,12 @@ static json_object *read_dict(sd_bus_message *m, const char *contents)
         const char *inside;
         char type;
 
-        (void) sd_bus_message_enter_container(m, 'a', contents);
-        while (sd_bus_message_peek_type(m, &type, &inside) > 0 &&
-               sd_bus_message_enter_container(m, type, inside) > 0) {
+        (void) enter(m, 'a', contents);
+        while (checked(sd_bus_message_peek_type(m, &type, &inside)) > 0 && enter(m, type, inside)) {
                 json_object *key = read_value(m);
 
-                json_add(object, json_object_get_string(key), read_value(m));
+                if (key)
+                        json_add(object, json_object_get_string(key), read_value(m));
                 json_object_put(key);
                 (void) sd_bus_message_exit_container(m);
         }
@@ -138,7 +153,7 @@ static json_object *read_list(sd_bus_message *m, char type, const char *contents
 {
         json_object *array = json_new_array(), *value;
 
-        (void) sd_bus_message_enter_container(m, type, contents);
+        (void) enter(m, type, contents);
         while ((value = read_value(m)))
                 json_append(array, value);
         (void) sd_bus_message_exit_container(m);
@@ -151,14 +166,14 @@ static json_object *read_value(sd_bus_message *m)
         json_object *value;
         char type;
 
-        if (sd_bus_message_peek_type(m, &type, &contents) <= 0)
+        if (checked(sd_bus_message_peek_type(m, &type, &contents)) <= 0)
                 return NULL;
         switch (type) {
         case SD_BUS_TYPE_ARRAY:
                 return contents[0] == '{' ? read_dict(m, contents) : read_list(m, 'a', contents);
         case SD_BUS_TYPE_STRUCT: return read_list(m, 'r', contents);
         case SD_BUS_TYPE_VARIANT:
-                (void) sd_bus_message_enter_container(m, 'v', contents);
+                (void) enter(m, 'v', contents);
                 value = read_value(m);
                 (void) sd_bus_message_exit_container(m);
                 return value;
@@ -188,15 +203,15 @@ static json_object *read_interfaces(sd_bus_message *m, bool devices)
         json_object *object = json_new_object();
         const char *interface;
 
-        (void) sd_bus_message_enter_container(m, 'a', "{sa{sv}}");
-        while (sd_bus_message_enter_container(m, 'e', "sa{sv}") > 0) {
-                bool ours = sd_bus_message_read(m, "s", &interface) > 0 &&
+        (void) enter(m, 'a', "{sa{sv}}");
+        while (enter(m, 'e', "sa{sv}")) {
+                bool ours = checked(sd_bus_message_read(m, "s", &interface)) > 0 &&
                             strncmp(interface, MIGMGR_NAME ".", strlen(MIGMGR_NAME ".")) == 0;
 
                 if (ours && (devices || !streq(interface, MIGMGR_NAME ".Device")))
                         json_add(object, interface, read_value(m));
                 else
-                        (void) sd_bus_message_skip(m, "a{sv}");
+                        (void) checked(sd_bus_message_skip(m, "a{sv}"));
                 (void) sd_bus_message_exit_container(m);
         }
         (void) sd_bus_message_exit_container(m);
@@ -208,9 +223,9 @@ static json_object *read_objects(sd_bus_message *m, bool devices)
         json_object *objects = json_new_object(), *object;
         const char *path;
 
-        (void) sd_bus_message_enter_container(m, 'a', "{oa{sa{sv}}}");
-        while (sd_bus_message_enter_container(m, 'e', "oa{sa{sv}}") > 0) {
-                if (sd_bus_message_read(m, "o", &path) > 0) {
+        (void) enter(m, 'a', "{oa{sa{sv}}}");
+        while (enter(m, 'e', "oa{sa{sv}}")) {
+                if (checked(sd_bus_message_read(m, "o", &path)) > 0) {
                         object = read_interfaces(m, devices);
                         if (json_object_object_length(object) > 0)
                                 json_add(objects, path, object);

@@ -53,11 +53,12 @@ static void blackout_view(json_object *blackout, bool legend, FILE *f)
                         words_of(client_text(blackout, "basis")));
 }
 
-/* What they may do there is bounded, whatever they do. */
+/* What they may do there is bounded, whatever they do; how: docs/plugin.md. */
 static void plugins_view(json_object *report, FILE *f)
 {
         if (client_number(report, "plugins_msec") > 0)
-                fprintf(f, "Plugins may add up to %lld ms to that.\n",
+                fprintf(f,
+                        "Plugins of this host may add up to %lld ms to that, and more where devices go in turns.\n",
                         (long long) client_number(report, "plugins_msec"));
 }
 

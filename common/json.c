@@ -63,17 +63,12 @@ static size_t count_members(json_object *object)
         return n;
 }
 
-json_object *json_parse(JsonReader *reader, const char *text, size_t size)
+static json_object *parse_once(JsonReader *reader, const char *text, size_t size)
 {
-        json_tokener *tokener;
+        json_tokener *tokener = json_tokener_new_ex(JSON_DEPTH_MAX);
         json_object *object;
         enum json_tokener_error error;
 
-        if (size > INT32_MAX) {
-                json_fail(reader, "too long");
-                return NULL;
-        }
-        tokener = json_tokener_new_ex(JSON_DEPTH_MAX);
         if (!tokener)
                 out_of_memory();
         json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
@@ -94,9 +89,33 @@ json_object *json_parse(JsonReader *reader, const char *text, size_t size)
                         if (!memchr(" \t\r\n", text[i], 4))
                                 json_fail(reader, "there is something behind its end");
         json_tokener_free(tokener);
-        /* Or there was no memory for a member, and json-c has forgotten that, too. */
-        if (!reader->failed && !reader->counts_keys && count_members(object) != count_colons(text, size))
+        return object;
+}
+
+/* Of an object that has fewer members than its text. Either a key is there twice, or there was no memory for a member, and
+ * json-c has forgotten that: it would find it the next time. */
+static void find_missing(JsonReader *reader, json_object *object, const char *text, size_t size)
+{
+        json_object *again = parse_once(reader, text, size);
+
+        if (reader->failed || count_members(again) != count_members(object))
+                out_of_memory();
+        json_object_put(again);
+        if (!reader->counts_keys)
                 json_fail(reader, "says a key twice");
+}
+
+json_object *json_parse(JsonReader *reader, const char *text, size_t size)
+{
+        json_object *object;
+
+        if (size > INT32_MAX) {
+                json_fail(reader, "too long");
+                return NULL;
+        }
+        object = parse_once(reader, text, size);
+        if (!reader->failed && count_members(object) != count_colons(text, size))
+                find_missing(reader, object, text, size);
         if (reader->failed) {
                 json_object_put(object);
                 return NULL;

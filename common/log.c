@@ -2,7 +2,9 @@
 #include "log.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 static LogSink log_sink;
 static LogLevel log_most = LOG_LEVEL_INFO;
@@ -17,29 +19,40 @@ void log_set_level(LogLevel most)
         log_most = most;
 }
 
-static void write_stderr(LogLevel level, const LogAbout *about, const char *text)
+bool log_stderr_is_journal(void)
 {
-        bool journal = getenv("JOURNAL_STREAM") != NULL;
+        const char *stream = getenv("JOURNAL_STREAM");
+        char here[64];
+        struct stat st;
 
-        if (journal)
-                (void) fprintf(stderr, "<%d>", (int) level);
-        if (about && about->vm)
-                (void) fprintf(stderr, "%s%s%s: ", about->vm, about->device ? "/" : "",
-                               about->device ? about->device : "");
-        (void) fprintf(stderr, "%s%s%s\n", text, about && about->job ? " job=" : "",
-                       about && about->job ? about->job : "");
+        if (!stream || fstat(STDERR_FILENO, &st) < 0)
+                return false;
+        (void) snprintf(here, sizeof here, "%ju:%ju", (uintmax_t) st.st_dev, (uintmax_t) st.st_ino);
+        return streq(stream, here);
 }
 
+static void write_stderr(LogLevel level, const LogAbout *about, const char *text)
+{
+        if (log_stderr_is_journal())
+                (void) fprintf(stderr, "<%d>", (int) level);
+        (void) fprintf(stderr, "%s\n", text);
+}
+
+/* Whose line it is comes first, for those who see nothing but the text. */
 void log_write(LogLevel level, const LogAbout *about, const char *format, ...)
 {
-        char text[1024];
+        const char *vm = about ? about->vm : NULL, *device = about ? about->device : NULL;
+        const char *job = about ? about->job : NULL;
+        char said[1024], text[1536];
         va_list ap;
 
         if (level > log_most)
                 return;
         va_start(ap, format);
-        (void) vsnprintf(text, sizeof text, format, ap);
+        (void) vsnprintf(said, sizeof said, format, ap);
         va_end(ap);
+        (void) snprintf(text, sizeof text, "%s%s%s%s%s%s%s", vm ? vm : "", vm && device ? "/" : "",
+                        vm && device ? device : "", vm ? ": " : "", said, job ? " job=" : "", job ? job : "");
         (log_sink ? log_sink : write_stderr)(level, about, text);
 }
 

@@ -28,11 +28,15 @@ typedef struct LogAbout {
 /* LOG_ABOUT(.vm = ..., .device = ...) */
 #define LOG_ABOUT(...) (&(LogAbout){__VA_ARGS__})
 
-/* Where lines go instead of stderr. `text` has no newline. */
+/* Where lines go instead of stderr. `text` has no newline, and says whose it is: VM and device before, the job behind. */
 typedef void (*LogSink)(LogLevel level, const LogAbout *about, const char *text);
 
 void log_set_sink(LogSink sink);
 void log_set_level(LogLevel most);
+
+/* Whether stderr is the journal: not whenever JOURNAL_STREAM is there, which what runs in a service passes on to all that it
+ * starts, but when it names this very file, "device:inode" (systemd.exec(5)). */
+bool log_stderr_is_journal(void);
 
 void log_write(LogLevel level, const LogAbout *about, const char *format, ...) _printf_(3, 4);
 

@@ -236,7 +236,7 @@ int main(int argc, char **argv)
 
         if (r >= 0)
                 return r;
-        if (getenv("JOURNAL_STREAM"))
+        if (log_stderr_is_journal())
                 log_set_sink(log_to_journal);
         (void) signal(SIGPIPE, SIG_IGN);
         r = read_settings(&d);

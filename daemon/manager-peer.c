@@ -207,8 +207,12 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings, const Manife
 {
         json_object *message = link_message(MESSAGE_CHECKED, inquiry->job), *report = json_new_object();
         size_t n = json_object_array_length(findings);
+        Vm *vm = manager_find_uuid(inquiry->manager, inquiry->vm);
+        bool ok = !findings_json_first_refusal(findings);
 
-        json_add_bool(report, "ok", !findings_json_first_refusal(findings));
+        if (vm)
+                check_note_answer(&vm->passes, inquiry->host, inquiry->job, ok);
+        json_add_bool(report, "ok", ok);
         json_add(report, "findings", findings_json_first(findings, FINDINGS_SENT));
         json_add_number(report, "more", n > FINDINGS_SENT ? (int64_t) n - FINDINGS_SENT : 0);
         json_object_put(findings);
@@ -425,8 +429,7 @@ static bool all_open(const Vm *vm, char *ret_text)
                         continue;
                 (void) snprintf(ret_text, JSON_TEXT_MAX, "VM %.60s, device %s: %.250s", vm->definition->name,
                                 device_id(vm->devices[i]),
-                                why[0] ? why
-                                       : "it is not open at the destination; CHECK comes before PREPARE");
+                                why[0] ? why : "it is not open at the destination any more; check once more");
                 return false;
         }
         return true;
@@ -450,9 +453,15 @@ static void take_prepare(Caller *caller, const char *id, json_object *body)
                 (void) snprintf(text, sizeof text, "another job has this VM in hand at the destination");
         else if (manager_find_job(manager, id)) /* of another host: its record would be overwritten */
                 (void) snprintf(text, sizeof text, "the destination knows a job of this UUID already");
+        else if (!check_has_passed(&vm->passes, link_host(caller->link), id))
+                (void) snprintf(
+                        text, sizeof text,
+                        "VM %.60s: this job has not passed the destination's check; CHECK comes before PREPARE",
+                        vm->definition->name);
         else if (all_open(vm, text) &&
                  job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
                                      id, body, text, &job) == 0) {
+                check_note_answer(&vm->passes, link_host(caller->link), id, false); /* it serves once */
                 manager_add_job(manager, job);
                 job_start(job, true);
                 return;

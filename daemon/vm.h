@@ -4,6 +4,7 @@
 /* A VM that is registered here, or for which a definition lies ready: its definition, presence, devices and VMM. Owned by
  * the manager; a job that moves it drives its devices and VMM and hears what they say. */
 
+#include "core/check.h"
 #include "device/device.h"
 #include "host.h"
 #include "measured.h"
@@ -50,6 +51,7 @@ struct Vm {
         PluginsView *views; /* of plugins, of each device: what they said when they were asked last */
         Vmm *vmm;
         Measured measured;          /* of its last good move from here */
+        CheckPasses passes;         /* jobs that may bring it here */
         void *job;                  /* the job in hand (Job), or NULL */
         const VmListener *listener; /* its */
         LoopTimer *idle_timer;      /* devices opened only to answer a check are let go again */
@@ -110,7 +112,8 @@ void vm_look_by_plugins(Vm *vm, uint32_t index, Side side, LoopCallback done, vo
 /* Their facts and names. -E2BIG, -ENOMEM. */
 int vm_add_said(const Vm *vm, uint32_t index, ManifestDevice *device) _must_check_;
 void vm_forget_plugins(Vm *vm);
-/* The most that they may add to the blackout. */
+/* The most that those of this host may add to the blackout where all devices are asked at the same time, which is no bound: devices
+ * that are asked in turns, or in different states of a phase, add theirs, and so do the destination's plugins. */
 uint64_t vm_plugins_blackout_ms(const Vm *vm);
 
 /* vm-reset.c: resets a device of a VM that is not busy, and has it run again. Answers once, later or at once; until then

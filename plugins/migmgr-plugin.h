@@ -144,7 +144,7 @@ struct migmgr_plugin {
         const char *version; /* for people; printable, at most MIGMGR_VALUE_MAX bytes */
 
         /* Milliseconds that before() and after() may take in all, waiting included, in each phase; 0: not called there.
-         * In phases 5 to 12 at most MIGMGR_BUDGET_MAX_MS, and it lengthens the blackout: `migctl check` prints the sum. In
+         * In phases 5 to 12 at most MIGMGR_BUDGET_MAX_MS, and it lengthens the blackout: `migctl check` prints what all may add. In
          * the phases before at most 60000. Only phases in which devices change states have transitions: PREPARE, PRECOPY,
          * VIOMMU_GRACE, P2P_GRACE, DRAIN, INTAKE, ARRIVAL_GRACE, RUN_DEVICES. */
         uint16_t before_ms[MIGMGR_PHASES];

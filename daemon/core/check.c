@@ -777,3 +777,35 @@ int check_pair(const Manifest *source, const Manifest *destination, const Policy
                                          "not defined", "defined");
         return r;
 }
+
+/* ---- what a destination has allowed ----------------------------------------------------------------------------- */
+
+static uint32_t find_pass(const CheckPasses *passes, const char *host, const char *job)
+{
+        uint32_t i = 0;
+
+        while (i < CHECK_PASSES && (!streq(passes->items[i].host, host) || !streq(passes->items[i].job, job)))
+                i++;
+        return i;
+}
+
+void check_note_answer(CheckPasses *passes, const char *host, const char *job, bool ok)
+{
+        uint32_t i = find_pass(passes, host, job);
+
+        if (i < CHECK_PASSES)
+                memset(&passes->items[i], 0, sizeof passes->items[i]);
+        else
+                i = passes->next;
+        if (!ok || strlen(host) >= CHECK_ID_MAX || strlen(job) >= CHECK_ID_MAX)
+                return;
+        if (i == passes->next)
+                passes->next = (passes->next + 1) % CHECK_PASSES;
+        memcpy(passes->items[i].host, host, strlen(host) + 1);
+        memcpy(passes->items[i].job, job, strlen(job) + 1);
+}
+
+bool check_has_passed(const CheckPasses *passes, const char *host, const char *job)
+{
+        return job[0] && find_pass(passes, host, job) < CHECK_PASSES;
+}

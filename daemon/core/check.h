@@ -138,3 +138,22 @@ int check_pair(const Manifest *source, const Manifest *destination, const Policy
 
 /* Whether version `a` is not older than `b`: numbers are compared as such, all else as text, part by part. */
 bool version_at_least(const char *a, const char *b);
+
+/* ---- what a destination has allowed ----------------------------------------------------------------------------- */
+
+#define CHECK_ID_MAX 37 /* a UUID as text */
+/* So many of a VM are remembered: between CHECK and PREPARE others may ask about it, too. */
+#define CHECK_PASSES 8
+
+/* Which hosts' jobs have passed the check of one VM. Zeroed: none. A source is not trusted to hold itself to a refusal. */
+typedef struct CheckPasses {
+        struct {
+                char host[CHECK_ID_MAX], job[CHECK_ID_MAX];
+        } items[CHECK_PASSES];
+        uint32_t next;
+} CheckPasses;
+
+/* The check of that job was answered; the last answer holds. */
+void check_note_answer(CheckPasses *passes, const char *host, const char *job, bool ok);
+/* Whether the job may be prepared. */
+bool check_has_passed(const CheckPasses *passes, const char *host, const char *job);

@@ -39,12 +39,13 @@ static const struct {
 };
 /* clang-format on */
 
-/* What changes a device's state on the way forward. */
+/* What changes a device's state on the way forward. Not a push: the VMM takes those devices there in any case, so that no answer
+ * would be of use, and the vCPUs wait meanwhile. */
 static const bool acts[DEVICE_ACT_MAX] = {
         [DEVICE_ACT_RECEIVE] = true, [DEVICE_ACT_PRECOPY] = true,   [DEVICE_ACT_GRACE] = true,
         [DEVICE_ACT_P2P] = true,     [DEVICE_ACT_STOP_REST] = true, [DEVICE_ACT_STOP] = true,
         [DEVICE_ACT_DRAIN] = true,   [DEVICE_ACT_SEALED] = true,    [DEVICE_ACT_INTAKE] = true,
-        [DEVICE_ACT_ARRIVE] = true,  [DEVICE_ACT_RUN] = true,       [DEVICE_ACT_PUSH] = true,
+        [DEVICE_ACT_ARRIVE] = true,  [DEVICE_ACT_RUN] = true,
 };
 
 bool plugin_phase_is_blackout(Phase phase)

@@ -77,8 +77,8 @@ bool plugins_ask(Plugins *plugins, PluginCall call, const PluginDevice *device, 
 /* Nobody waits for what was asked with that userdata any more. */
 void plugins_forget(Plugins *plugins, const void *userdata);
 
-/* What the plugins of one device may take in a phase, in milliseconds. They are asked at the same time, and so are those of
- * other devices: the largest counts. */
+/* What the plugins of one device may take in a phase, in milliseconds. They are asked at the same time: of each
+ * function the largest counts. */
 uint32_t plugins_phase_ms(const PluginsView *view, Phase phase);
 
 /* For people: [{"name", "version", "file", "state", "restarts", "phases", "text"}]. */

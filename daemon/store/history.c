@@ -178,7 +178,8 @@ static int open_path(const char *dir, const char *path, HistoryDb *history)
         if (r >= 0)
                 r = db_execute(&history->db, "PRAGMA busy_timeout = 2000; PRAGMA journal_mode = WAL;"
                                              "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0");
-        (void) sqlite3_wal_hook(history->db.db, on_commit, history);
+        if (history->db.db) /* none where there was no memory for it */
+                (void) sqlite3_wal_hook(history->db.db, on_commit, history);
         if (r >= 0)
                 r = db_upgrade(&history->db, dir, steps, ARRAY_SIZE(steps));
         /* What is damaged may show only when it is looked at. */

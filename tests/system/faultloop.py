@@ -122,7 +122,8 @@ class Case(Crash):
         bad = bad or self.judge_death() or self.judge_ends()
         if bad:
             return self.blame(bad)
-        bad = self.once_more() if self.whole and self.at else ""
+        changes = self.at and self.point.what != "list"
+        bad = self.once_more() if self.whole and changes else ""
         return self.blame(bad) if bad else ""
 
     def blame(self, bad):
@@ -133,9 +134,12 @@ class Case(Crash):
         return next((file for file, _ in self.injection.death()[1] if not file.startswith("libc.so")), None)
 
     def is_librarys(self):
-        """Whether it has died in a library that does not look what its allocations return."""
-        dier = self.dier()
-        return self.point.kind == "allocate" and dier is not None and dier not in PROGRAMS.values()
+        """Whether it has died in a library that does not look what its allocations return: in the very call of our code in
+        which one failed. In a later one it would be we who did not look."""
+        dier, calls = self.dier(), [next((frame for frame in stack if frame[0] in PROGRAMS.values()), None)
+                                    for stack in (self.injection.stack(), self.injection.death()[1])]
+        ours = dier is None or dier in PROGRAMS.values() or calls[0] != calls[1]
+        return self.point.kind == "allocate" and not ours
 
     def judge_death(self):
         sig, stack = self.injection.death()
@@ -202,6 +206,7 @@ class Case(Crash):
             return f"migctl printed {out!r}"
         wait_for("an end", self.all_settled, 30)
         self.note_hit()
+        wait_for("an end", self.all_settled, 30)  # of one that was hit after the job, too
         if not (self.told or err.strip() or self.is_librarys()):
             return f"migctl ended with {self.answer} and said nothing"
         return self.judge()

@@ -124,6 +124,7 @@ class Host:
     def __init__(self, lab, name, config=None, wrap=(), daemon_program="migmgrd", plugins=(), env=None):
         self.env = {**os.environ, **env} if env else None
         self.daemon_program = program(daemon_program)
+        self.agent_program = program("migmgr-agent")
         self.lab, self.name, self.wrap = lab, name, list(wrap)
         self.dir = os.path.join(lab.dir, name)
         self.runtime = os.path.join(self.dir, "run")
@@ -178,7 +179,7 @@ class Host:
     def start_helper(self, wrap=()):
         self.helper = Process(self.lab, self.name + "-helper",
                               [*wrap, program("migmgr-helper"), "--runtime-dir=" + self.runtime,
-                               "--agent=" + program("migmgr-agent")], env=self.env)
+                               "--agent=" + self.agent_program], env=self.env)
         wait_for("helper of " + self.name,
                  lambda: connects(os.path.join(self.runtime, "helper.sock"), socket.SOCK_SEQPACKET))
 
@@ -267,7 +268,7 @@ class Host:
     def agents(self):
         """Pids of the agents whose sockets are in our runtime directory."""
         sockets = unix_sockets(os.path.join(self.runtime, "agent"))
-        return [pid for pid in find_processes(lambda argv, pid: argv and argv[0] == program("migmgr-agent"))
+        return [pid for pid in find_processes(lambda argv, pid: argv and argv[0] == self.agent_program)
                 if sockets & socket_inodes(pid)]
 
 

@@ -320,15 +320,22 @@ class Hostile(Case):
         """Refused, and it says why; as is a PREPARE for another set of devices."""
         peer = self.dial().hello()
 
-        def refused(devices):
-            job = new_uuid()
+        job = new_uuid()
+
+        def refused(devices, job=job):
             peer.say("PREPARE", job, vm=self.uuid, plan={"phases": [], "devices": devices, "retries": 0})
             answer = peer.hear("PREPARED", "FAILED")
             self.assertEqual((answer["type"], answer["job"], answer["phase"]), ("FAILED", job, "prepare"))
             return answer["text"]
-        self.assertRegex(refused(self.ids), f"{self.vm}, device d0: it is not open.*CHECK comes before PREPARE")
-        peer.say("CHECK", new_uuid(), manifest=self.manifest())
+        without = f"VM {self.vm}: this job has not passed the destination's check; CHECK comes before PREPARE"
+        self.assertEqual(refused(self.ids), without)
+        bad = self.manifest() | {"devices": self.manifest()["devices"][:1]}
+        peer.say("CHECK", job, manifest=bad)
+        self.assertFalse(peer.hear("CHECKED")["report"]["ok"])
+        self.assertEqual(refused(self.ids), without)
+        peer.say("CHECK", job, manifest=self.manifest())
         self.assertTrue(peer.hear("CHECKED")["report"]["ok"])
+        self.assertEqual(refused(self.ids, new_uuid()), without)
         self.assertIn("the definition here 2", refused(self.ids[:1]))
         self.assertIn("nope", refused([self.ids[0], "nope"]))
         self.servers[1].kill()

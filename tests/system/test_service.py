@@ -91,6 +91,17 @@ class Service(unittest.TestCase):
         self.assertEqual(self.host.daemon.p.wait(20 * PACE), 1)
         self.assertTrue(all(is_alive(pid) for pid in self.agents))
 
+    def test_the_journal_is_told_only_when_stderr_is_it(self):
+        """What a service starts inherits the variable, and may have its output somewhere else."""
+        for names_it in (False, True):
+            path = os.path.join(self.lab.dir, "stderr")
+            with open(path, "w") as f:
+                at = os.fstat(f.fileno())
+                env = {**os.environ, "JOURNAL_STREAM": f"{at.st_dev}:{at.st_ino if names_it else at.st_ino + 1}"}
+                subprocess.run([program("migmgr-helper"), "--runtime-dir=/dev/null/no"], stderr=f, env=env)
+            with open(path) as f:
+                self.assertEqual(f.read().startswith("<3>migmgr-helper: "), names_it)
+
     def test_the_command_lines_of_the_units_are_understood(self):
         """Their options are options of the programs, and the directories are where the units make them."""
         for name in ("migmgrd", "migmgr-helper"):

@@ -1077,6 +1077,36 @@ static void test_each_finding_has_its_text_and_was_reached(void **state)
         }
 }
 
+/* No peer is trusted: what is not allowed, or not any more, is not prepared. */
+static void test_only_a_check_that_was_passed_is_held_to_be_one(void **state)
+{
+        CheckPasses passes = {};
+        char job[8];
+
+        assert_false(check_has_passed(&passes, "", ""));
+        assert_false(check_has_passed(&passes, "host", "job"));
+        check_note_answer(&passes, "host", "job", false);
+        assert_false(check_has_passed(&passes, "host", "job"));
+        check_note_answer(&passes, "host", "job", true);
+        assert_true(check_has_passed(&passes, "host", "job"));
+        assert_false(check_has_passed(&passes, "other", "job"));
+        assert_false(check_has_passed(&passes, "host", "other"));
+        for (int i = 1; i < CHECK_PASSES; i++) {
+                (void) snprintf(job, sizeof job, "%d", i);
+                check_note_answer(&passes, "other", job, true);
+                check_note_answer(&passes, "other", job, true); /* again */
+                assert_true(check_has_passed(&passes, "host", "job"));
+        }
+        check_note_answer(&passes, "host", "job", false);
+        assert_false(check_has_passed(&passes, "host", "job"));
+        for (int i = 1; i < CHECK_PASSES; i++) {
+                (void) snprintf(job, sizeof job, "%d", i);
+                assert_true(check_has_passed(&passes, "other", job));
+        }
+        check_note_answer(&passes, "host", "0123456789012345678901234567890123456789", true);
+        assert_false(check_has_passed(&passes, "host", "0123456789012345678901234567890123456789"));
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -1109,6 +1139,7 @@ int main(void)
                 cmocka_unit_test(test_records_need_room),
                 cmocka_unit_test(test_the_machine_is_the_same),
                 cmocka_unit_test(test_each_finding_has_its_text_and_was_reached),
+                cmocka_unit_test(test_only_a_check_that_was_passed_is_held_to_be_one),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

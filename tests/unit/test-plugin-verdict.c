@@ -65,14 +65,14 @@ static void test_budget(void **state)
         assert_int_equal(plugin_budget_usec(1000, 0), 0);
 }
 
-/* Nobody is asked on the way back, nor where a device changes no state, nor where there is no way back any more: there a device that
+/* Nobody is asked on the way back, nor where a device changes no state, nor where its VMM does that whatever is answered, nor where there is no way back any more: there a device that
  * has failed is reset, and loses its state. */
 static void test_who_asks(void **state)
 {
         static const HalfState asks[] = {
                 SOURCE_PRECOPY,     SOURCE_VIOMMU_GRACE, SOURCE_P2P_GRACE,        SOURCE_STOP_REST,
                 SOURCE_STOP,        SOURCE_DRAIN,        SOURCE_INTAKE,           DESTINATION_PREPARE,
-                DESTINATION_INTAKE, DESTINATION_ARRIVE,  DESTINATION_RUN_DEVICES, DESTINATION_PUSH,
+                DESTINATION_INTAKE, DESTINATION_ARRIVE,  DESTINATION_RUN_DEVICES,
         };
         Half half = {};
 
