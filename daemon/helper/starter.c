@@ -61,10 +61,13 @@ static void reset_signals(void)
 
 /* The program-to-be: waits for the word of whoever knows of it by then, and ends with the last who could give it. What it
  * has inherited is closed before: it must not keep the helper's connections open when the helper has ended. */
-static void __attribute__((noreturn)) become_program(const Start *start, int word_fd)
+static void __attribute__((noreturn)) become_program(const Start *start, int report_fd, int word_fd)
 {
-        int32_t r = prepare_files(start, word_fd);
+        int32_t r;
         char go;
+
+        (void) close(report_fd);
+        r = prepare_files(start, word_fd);
 
         if (r == 0)
                 word_fd = WORD_FD;
@@ -90,7 +93,7 @@ static void hold_nothing(void)
 }
 
 /* Between PID 1 and the program: its subreaper, which waits for it and whatever it leaves behind. */
-static void __attribute__((noreturn)) keep(const Start *start, int word_fd)
+static void __attribute__((noreturn)) keep(const Start *start, int report_fd, int word_fd)
 {
         Report report = {};
 
@@ -99,10 +102,10 @@ static void __attribute__((noreturn)) keep(const Start *start, int word_fd)
         (void) prctl(PR_SET_NAME, "migmgr-keeper");
         report.pid = fork();
         if (report.pid == 0)
-                become_program(start, word_fd);
+                become_program(start, report_fd, word_fd);
         if (report.pid < 0)
                 report.status = -errno;
-        if (send(word_fd, &report, sizeof report, MSG_NOSIGNAL) != sizeof report || report.status < 0)
+        if (write(report_fd, &report, sizeof report) != sizeof report || report.status < 0)
                 _exit(1);
         hold_nothing();
         for (int sig = 1; sig < NSIG; sig++)
@@ -112,19 +115,20 @@ static void __attribute__((noreturn)) keep(const Start *start, int word_fd)
         _exit(0);
 }
 
+/* Its end, however it came, ends the pipe: nobody else has it for long. */
 static int read_report(int fd, Report *ret)
 {
         ssize_t n;
 
         do
-                n = recv(fd, ret, sizeof *ret, 0);
+                n = read(fd, ret, sizeof *ret);
         while (n < 0 && errno == EINTR);
         if (n < 0)
                 return -errno;
         return n == sizeof *ret ? ret->status : -ECHILD;
 }
 
-static int fork_keeper(const Start *start, int ours, int theirs)
+static int fork_keeper(const Start *start, int report_fd, int ours, int theirs)
 {
         pid_t middle = fork();
         int status;
@@ -134,17 +138,18 @@ static int fork_keeper(const Start *start, int ours, int theirs)
         if (middle == 0) {
                 (void) close(ours);
                 if (fork() == 0)
-                        keep(start, theirs);
+                        keep(start, report_fd, theirs);
                 _exit(0);
         }
-        if (waitpid(middle, &status, 0) < 0)
-                return -errno;
+        while (waitpid(middle, &status, 0) < 0)
+                if (errno != EINTR)
+                        return -errno;
         return 0;
 }
 
 int starter_start(const Start *start, pid_t *ret_pid, int *ret_socket, const char **ret_text)
 {
-        _cleanup_(closep) int ours = -1, theirs = -1;
+        _cleanup_(closep) int ours = -1, theirs = -1, report_in = -1, report_out = -1;
         Report report;
         int pair[2], r;
 
@@ -153,11 +158,16 @@ int starter_start(const Start *start, pid_t *ret_pid, int *ret_socket, const cha
                 return -errno;
         ours = pair[0];
         theirs = pair[1];
-        r = fork_keeper(start, ours, theirs);
+        if (pipe2(pair, O_CLOEXEC) < 0)
+                return -errno;
+        report_in = pair[0];
+        report_out = pair[1];
+        r = fork_keeper(start, report_out, ours, theirs);
         if (r < 0)
                 return r;
         (void) close(TAKE_FD(theirs));
-        r = read_report(ours, &report);
+        (void) close(TAKE_FD(report_out));
+        r = read_report(report_in, &report);
         if (r < 0)
                 return r;
 

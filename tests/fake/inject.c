@@ -315,11 +315,12 @@ __attribute__((constructor)) static void start(void)
 
 /* ---- files --------------------------------------------------------------------------------------------------- */
 
-static bool is_socket(int fd)
+static bool is_channel(int fd)
 {
         struct stat st;
         int saved = errno;
-        bool yes = control && control->armed && fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+        bool yes = control && control->armed && fstat(fd, &st) == 0 &&
+                   (S_ISSOCK(st.st_mode) || S_ISFIFO(st.st_mode));
 
         errno = saved;
         return yes;
@@ -467,12 +468,12 @@ WRAP(SEND, ssize_t, sendto,
      (int fd, const void *p, size_t n, int flags, const struct sockaddr *a, socklen_t m),
      (fd, p, n, flags, a, m), -1)
 WRAP(SEND, ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags), (fd, m, flags), -1)
-WRAP_IF(is_socket(fd), SEND, ssize_t, write, (int fd, const void *p, size_t n), (fd, p, n), -1)
-WRAP_IF(is_socket(fd), SEND, ssize_t, writev, (int fd, const struct iovec *v, int n), (fd, v, n), -1)
+WRAP_IF(is_channel(fd), SEND, ssize_t, write, (int fd, const void *p, size_t n), (fd, p, n), -1)
+WRAP_IF(is_channel(fd), SEND, ssize_t, writev, (int fd, const struct iovec *v, int n), (fd, v, n), -1)
 WRAP(RECEIVE, ssize_t, recv, (int fd, void *p, size_t n, int flags), (fd, p, n, flags), -1)
 WRAP(RECEIVE, ssize_t, recvmsg, (int fd, struct msghdr *m, int flags), (fd, m, flags), -1)
-WRAP_IF(is_socket(fd), RECEIVE, ssize_t, read, (int fd, void *p, size_t n), (fd, p, n), -1)
-WRAP_IF(is_socket(fd), RECEIVE, ssize_t, readv, (int fd, const struct iovec *v, int n), (fd, v, n), -1)
+WRAP_IF(is_channel(fd), RECEIVE, ssize_t, read, (int fd, void *p, size_t n), (fd, p, n), -1)
+WRAP_IF(is_channel(fd), RECEIVE, ssize_t, readv, (int fd, const struct iovec *v, int n), (fd, v, n), -1)
 WRAP(POLL, int, epoll_ctl, (int fd, int op, int other, struct epoll_event *e), (fd, op, other, e), -1)
 
 /* ---- memory and processes ------------------------------------------------------------------------------------ */
