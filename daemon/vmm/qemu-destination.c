@@ -50,12 +50,6 @@ static void on_started(void *userdata, int status, int fd, pid_t pid, const char
 
         if (fd >= 0)
                 (void) close(fd);
-        if (q->act != VMM_ACT_START) {
-                /* Given up meanwhile: it must not stay, and nobody else knows it. */
-                if (status == 0 && process_id_read(pid, &id) == 0)
-                        helper_client_kill(q->vmm.helper, &id);
-                return;
-        }
         if (status < 0) {
                 qemu_done(q, status, "%s cannot be started: %s", q->vmm.definition->argv[0], text);
                 return;

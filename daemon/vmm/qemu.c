@@ -52,6 +52,9 @@ static void forget_waiting(Qemu *q)
 
 static void forget_act(Qemu *q)
 {
+        /* A QEMU that was asked for, and has not come, is not told to begin: nobody would know it. */
+        if (q->act == VMM_ACT_START && q->pidfd < 0)
+                helper_client_forget(q->vmm.helper, q);
         q->act = VMM_ACT_NONE;
         forget_waiting(q);
 }
