@@ -121,10 +121,21 @@ static void on_begun(void *userdata)
         }
 }
 
+static int say_go(int fd)
+{
+        ssize_t n;
+
+        do
+                n = send(fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : 0;
+}
+
 /* Takes `fd`. Whom nobody has told to begin ends when it is closed. */
 static void begin(Asked *asked, int fd, pid_t pid)
 {
         HelperClient *client = asked->client;
+        int r;
 
         asked->socket = fd;
         if (!asked->answer) {
@@ -133,10 +144,13 @@ static void begin(Asked *asked, int fd, pid_t pid)
                 answer(asked, -ECHILD, -1, 0, "its process has ended before it could begin");
         } else if (loop_io_new(client->loop, fd, on_begun, NULL, asked, &asked->io) < 0) {
                 answer(asked, -ENOMEM, -1, 0, "its beginning cannot be waited for");
+        } else if ((r = say_go(fd)) < 0) {
+                answer(asked, r, -1, 0,
+                       r == -EPIPE ? "its process has ended before it could begin"
+                                   : "it cannot be told to begin");
         } else {
                 asked->next = client->beginning;
                 client->beginning = asked;
-                (void) send(fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT); /* who has ended has closed it */
         }
 }
 

@@ -342,13 +342,21 @@ void print_rules(void)
                        broken_rules[i].caught ? "caught" : "harmless", broken_rules[i].text);
 }
 
-int break_rule(const char *name)
+const Rule *find_rule(const char *name)
 {
         for (size_t i = 0; i < n_broken_rules; i++)
-                if (streq(broken_rules[i].name, name)) {
-                        copy_tables();
-                        broken_rules[i].apply();
-                        return 0;
-                }
-        return -ENOENT;
+                if (streq(broken_rules[i].name, name))
+                        return &broken_rules[i];
+        return NULL;
+}
+
+int break_rule(const char *name)
+{
+        const Rule *rule = find_rule(name);
+
+        if (!rule)
+                return -ENOENT;
+        copy_tables();
+        rule->apply();
+        return 0;
 }

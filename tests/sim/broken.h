@@ -22,6 +22,9 @@ typedef struct Rule {
 extern const Rule broken_rules[];
 extern const size_t n_broken_rules;
 
+/* NULL: none is called that. */
+const Rule *find_rule(const char *name);
+
 void print_rules(void);
 
 /* Breaks it in world_table. -ENOENT. */

@@ -11,7 +11,7 @@
  * stays there, whatever its devices do. With --resolves operators decide what no daemon can know, so often; --fence: the
  * destination's host is powered off before. What an operator's wrong word does shows --break wrong-word.
  *
- * --break changes one rule in a copy of the tables, to see that it is caught.
+ * --break changes one rule in a copy of the tables, to see that it is caught; what it takes for it to show is added.
  */
 
 #include <getopt.h>
@@ -46,7 +46,14 @@ static void set_plan(bool dma, bool its_vmm, bool is_held, bool fence)
         world_plan.fence_usec = USEC_PER_SEC;
 }
 
-/* Each with what it takes for it to show, or more where more was asked for. */
+/* With what it takes for it to show, or more where more was asked for. */
+static void give_room(const Rule *broken, int faults, int crashes, int cuts)
+{
+        max_faults = MAX(faults, broken->faults);
+        max_crashes = MAX(crashes, broken->crashes);
+        max_cuts = MAX(cuts, broken->cuts);
+}
+
 static int try_all_rules(void)
 {
         int wrong = 0, faults = max_faults, crashes = max_crashes, cuts = max_cuts;
@@ -55,10 +62,8 @@ static int try_all_rules(void)
                 const Rule *broken = &broken_rules[i];
                 int bad;
 
-                max_faults = MAX(faults, broken->faults);
+                give_room(broken, faults, crashes, cuts);
                 max_resolves = broken->resolves;
-                max_crashes = MAX(crashes, broken->crashes);
-                max_cuts = MAX(cuts, broken->cuts);
                 set_plan(broken->dma, broken->its_vmm, broken->held, broken->fence);
                 (void) break_rule(broken->name);
                 bad = search(&how, NULL);
@@ -126,14 +131,26 @@ int main(int argc, char **argv)
                 case 'h': usage(stdout); return 0;
                 default: return usage(stderr);
                 }
-        set_plan(dma, its_vmm, is_held, fence);
         if (broken && streq(broken, "--all"))
                 return try_all_rules();
         world_table = half_table;
-        if (broken && break_rule(broken) < 0) {
-                fprintf(stderr, "no rule is called \"%s\"; --rules lists them\n", broken);
-                return 2;
+        if (broken) {
+                const Rule *wanted = find_rule(broken);
+
+                if (!wanted) {
+                        fprintf(stderr, "no rule is called \"%s\"; --rules lists them\n", broken);
+                        return 2;
+                }
+                give_room(wanted, max_faults, max_crashes, max_cuts);
+                max_resolves = max_resolves < 0 ? max_resolves : MAX(max_resolves, wanted->resolves);
+                dma |= wanted->dma;
+                its_vmm |= wanted->its_vmm;
+                is_held |= wanted->held;
+                fence |= wanted->fence;
         }
+        set_plan(dma, its_vmm, is_held, fence);
+        if (broken)
+                (void) break_rule(broken);
         (void) snprintf(about, sizeof about, "%s%s%s%s%s%s", dma ? "dma " : "", its_vmm ? "supervised " : "",
                         is_held ? "held " : "", pause ? "pause " : "", onward ? "onward " : "",
                         fence ? "fence " : "");
