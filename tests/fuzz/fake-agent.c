@@ -135,11 +135,17 @@ static void on_request(void *userdata)
         helper_packet_strings(&request, strings);
         answer.head = (HelperHead){.request = request.head.request, .id = request.head.id};
         answer.n_text = 0;
-        /* Any file will do: nobody but the agent looks at it. An agent that is started has begun by then: it is closed. */
+        /* Any file will do: nobody but the agent looks at it. */
         MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
         if (request.head.request == HELPER_START_AGENT) {
                 start_agent(agent, strings[0]);
                 answer.head.pid = getpid();
+                /* It takes the word to begin, and says by its end that it has begun. */
+                MUST(shutdown(pair[1], SHUT_WR) == 0);
+                if (agent->word_fd >= 0)
+                        (void) close(agent->word_fd);
+                agent->word_fd = pair[1];
+                pair[1] = -1;
         }
         MUST(helper_packet_send(agent->asker_fd, &answer, pair[0]) == 0);
         for (int i = 0; i < 2 && pair[i] >= 0; i++)
@@ -162,7 +168,7 @@ void fake_agent_begin(FakeAgent *agent, Loop *loop, const char *dir, bool honest
         char path[SOCKET_PATH_MAX + 1];
 
         *agent = (FakeAgent){.loop = loop, .honest = honest, .state = state};
-        agent->helper_fd = agent->asker_fd = agent->listen_fd = agent->fd = -1;
+        agent->helper_fd = agent->asker_fd = agent->listen_fd = agent->fd = agent->word_fd = -1;
         (void) snprintf(path, sizeof path, "%s/agent", dir);
         MUST(mkdir(path, 0700) == 0 || errno == EEXIST);
         (void) snprintf(path, sizeof path, "%s/helper.sock", dir);

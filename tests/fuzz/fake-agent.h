@@ -14,6 +14,7 @@ typedef struct FakeAgent {
         Loop *loop;
         bool honest;
         int helper_fd, asker_fd; /* of the helper */
+        int word_fd;             /* of the agent that it has started: where it is told to begin */
         int listen_fd, fd;       /* of the agent; fd -1: no daemon is connected */
         LoopIo *helper_io, *asker_io, *listen_io, *io;
         char path[SOCKET_PATH_MAX + 1];
