@@ -115,7 +115,7 @@ static void on_begun(void *userdata)
         else if (n != 0)
                 answer(asked, n < 0 ? -errno : -EPROTO, -1, 0, "nobody knows whether it has begun");
         else {
-                if (!asked->answer)
+                if (!asked->answer && asked->request == HELPER_START_VMM)
                         helper_client_kill(asked->client, &asked->process);
                 answer(asked, 0, -1, asked->process.pid, "");
         }
@@ -138,9 +138,12 @@ static void begin(Asked *asked, int fd, pid_t pid)
         int r;
 
         asked->socket = fd;
-        if (!asked->answer) {
+        /* An agent that nobody waits for any more is found by its path; a VMM would be in the way of the next. */
+        if (!asked->answer && asked->request == HELPER_START_VMM) {
                 asked_free(asked);
-        } else if (fd < 0 || process_id_read(pid, &asked->process) < 0) {
+        } else if (fd < 0) {
+                answer(asked, -EMFILE, -1, 0, "no descriptor is left by which it could be told to begin");
+        } else if (process_id_read(pid, &asked->process) < 0) {
                 answer(asked, -ECHILD, -1, 0, "its process has ended before it could begin");
         } else if (loop_io_new(client->loop, fd, on_begun, NULL, asked, &asked->io) < 0) {
                 answer(asked, -ENOMEM, -1, 0, "its beginning cannot be waited for");

@@ -15,7 +15,6 @@ typedef enum Unless {
         VMM_RESUMED,
         LINKED,
         NO_FENCE,
-        NOWAY,
 } Unless;
 
 typedef struct Word {
@@ -89,13 +88,10 @@ static const Word words[] = {
          "its devices run here, and there is no way back. If the VMM is beyond help, end it, and look again"},
         {DESTINATION_MAYBE, RESOLVE_RUN_HERE, ALWAYS,
          "its VMM here is gone: there is nothing here that could run"},
-        {DESTINATION_MAYBE, RESOLVE_DISCARD_HERE, NOWAY,
-         "stops the devices here and tells the source that the VM does not run here and never will. The source has said that "
-         "there is no way back: nothing of the VM is left there, so it is lost then, and has to be booted from its disks"},
         {DESTINATION_MAYBE, RESOLVE_DISCARD_HERE, ALWAYS,
-         "stops the devices here and tells the source that the VM does not run here and never will: the source goes on with "
-         "it where it stood at the handover. What the VM has done here since its memory there does not know, while its disks "
-         "and the network do"},
+         "stops the devices here and tells the source that the VM does not run here and never will: if it is whole there, it "
+         "goes on where it stood at the handover. What the VM has done here since its memory there does not know, while its "
+         "disks and the network do. Don't boot it from its disks before the source has said what it has"},
 };
 
 static bool fits(const Job *job, const Word *word, Resolve how)
@@ -109,7 +105,6 @@ static bool fits(const Job *job, const Word *word, Resolve how)
         case VMM_GONE: return half->vmm_gone;
         case VMM_RESUMED: return half->vmm_resumed;
         case LINKED: return half->linked;
-        case NOWAY: return half->noway;
         case NO_FENCE: return !job->plan.fence;
         }
         return false;

@@ -498,7 +498,11 @@ void job_linked(Job *job)
 
 void job_cut(Job *job, const char *text)
 {
-        if (job->half->linked || job->half->state <= SOURCE_CHECK_THERE)
+        const HalfFailure *f = &job->half->failure;
+        bool is_told =
+                f->cause == HALF_CAUSE_FAILED || f->of_both; /* what the other side has said of its end */
+
+        if (!is_told && (job->half->linked || job->half->state <= SOURCE_CHECK_THERE))
                 (void) snprintf(job->peer_text, sizeof job->peer_text, "%s", text);
         job_post(job, &(HalfEvent){.type = HALF_CUT});
 }

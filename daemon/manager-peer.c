@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "manager-internal.h"
 #include "manifest-json.h"
@@ -211,7 +212,7 @@ static void answer_inquiry(Inquiry *inquiry, json_object *findings, const Manife
         bool ok = !findings_json_first_refusal(findings);
 
         if (vm)
-                check_note_answer(&vm->passes, inquiry->host, inquiry->job, ok);
+                check_note_answer(&vm->passes, inquiry->host, inquiry->job, ok, clock_monotonic_usec());
         json_add_bool(report, "ok", ok);
         json_add(report, "findings", findings_json_first(findings, FINDINGS_SENT));
         json_add_number(report, "more", n > FINDINGS_SENT ? (int64_t) n - FINDINGS_SENT : 0);
@@ -453,15 +454,15 @@ static void take_prepare(Caller *caller, const char *id, json_object *body)
                 (void) snprintf(text, sizeof text, "another job has this VM in hand at the destination");
         else if (manager_find_job(manager, id)) /* of another host: its record would be overwritten */
                 (void) snprintf(text, sizeof text, "the destination knows a job of this UUID already");
-        else if (!check_has_passed(&vm->passes, link_host(caller->link), id))
+        else if (!check_has_passed(&vm->passes, link_host(caller->link), id, clock_monotonic_usec()))
                 (void) snprintf(
                         text, sizeof text,
-                        "VM %.60s: this job has not passed the destination's check; CHECK comes before PREPARE",
+                        "VM %.60s: this job has not passed the destination's check, or too long ago; check once more",
                         vm->definition->name);
         else if (all_open(vm, text) &&
                  job_new_destination(manager->host, &manager_job_hooks, manager, vm, link_host(caller->link),
                                      id, body, text, &job) == 0) {
-                check_note_answer(&vm->passes, link_host(caller->link), id, false); /* it serves once */
+                check_note_answer(&vm->passes, link_host(caller->link), id, false, 0); /* it serves once */
                 manager_add_job(manager, job);
                 job_start(job, true);
                 return;

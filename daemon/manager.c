@@ -470,13 +470,14 @@ void manager_add_history(Manager *manager, const char *id, const char *summary)
         }
 }
 
+/* NULL: the row is damaged. It hides no other. */
 static json_object *summary_of_history(History *h)
 {
         JsonReader reader = {.where = "history"};
 
         if (!h->summary)
                 h->summary = json_parse(&reader, h->text, strlen(h->text));
-        return json_object_get(h->summary);
+        return json_object_is_type(h->summary, json_type_object) ? json_object_get(h->summary) : NULL;
 }
 
 static int newest_first(const void *a, const void *b)
@@ -490,14 +491,14 @@ static int newest_first(const void *a, const void *b)
 
 json_object *manager_list_jobs(Manager *manager)
 {
-        json_object *array = json_new_array();
+        json_object *array = json_new_array(), *summary;
 
         for (Job *job = manager->jobs; job; job = job->next)
                 if (!job->half->check_only)
                         json_append(array, job_summary(job));
         for (History *h = manager->history; h; h = h->next)
-                if (!manager_find_job(manager, h->id))
-                        json_append(array, summary_of_history(h));
+                if (!manager_find_job(manager, h->id) && (summary = summary_of_history(h)))
+                        json_append(array, summary);
         manager_list_pickups(manager, array);
         json_object_array_sort(array, newest_first);
         return array;

@@ -789,23 +789,27 @@ static uint32_t find_pass(const CheckPasses *passes, const char *host, const cha
         return i;
 }
 
-void check_note_answer(CheckPasses *passes, const char *host, const char *job, bool ok)
+void check_note_answer(CheckPasses *passes, const char *host, const char *job, bool ok, uint64_t now_usec)
 {
         uint32_t i = find_pass(passes, host, job);
 
-        if (i < CHECK_PASSES)
-                memset(&passes->items[i], 0, sizeof passes->items[i]);
-        else
-                i = passes->next;
+        for (uint32_t k = 0; k < CHECK_PASSES; k++)
+                if (k == i || (!ok && streq(passes->items[k].host, host)))
+                        memset(&passes->items[k], 0, sizeof passes->items[k]);
         if (!ok || strlen(host) >= CHECK_ID_MAX || strlen(job) >= CHECK_ID_MAX)
                 return;
+        if (i == CHECK_PASSES)
+                i = passes->next;
         if (i == passes->next)
                 passes->next = (passes->next + 1) % CHECK_PASSES;
         memcpy(passes->items[i].host, host, strlen(host) + 1);
         memcpy(passes->items[i].job, job, strlen(job) + 1);
+        passes->items[i].usec = now_usec;
 }
 
-bool check_has_passed(const CheckPasses *passes, const char *host, const char *job)
+bool check_has_passed(const CheckPasses *passes, const char *host, const char *job, uint64_t now_usec)
 {
-        return job[0] && find_pass(passes, host, job) < CHECK_PASSES;
+        uint32_t i = find_pass(passes, host, job);
+
+        return job[0] && i < CHECK_PASSES && now_usec - passes->items[i].usec <= CHECK_PASS_USEC;
 }

@@ -144,16 +144,20 @@ bool version_at_least(const char *a, const char *b);
 #define CHECK_ID_MAX 37 /* a UUID as text */
 /* So many of a VM are remembered: between CHECK and PREPARE others may ask about it, too. */
 #define CHECK_PASSES 8
+/* What was judged may be otherwise after so long. Between CHECK and PREPARE a source only writes its record. */
+#define CHECK_PASS_USEC (60 * USEC_PER_SEC)
 
 /* Which hosts' jobs have passed the check of one VM. Zeroed: none. A source is not trusted to hold itself to a refusal. */
 typedef struct CheckPasses {
         struct {
                 char host[CHECK_ID_MAX], job[CHECK_ID_MAX];
+                uint64_t usec;
         } items[CHECK_PASSES];
         uint32_t next;
 } CheckPasses;
 
-/* The check of that job was answered; the last answer holds. */
-void check_note_answer(CheckPasses *passes, const char *host, const char *job, bool ok);
+/* The check of that job was answered; the last answer holds. A refusal ends all that the host was allowed. `now_usec`:
+ * CLOCK_MONOTONIC. */
+void check_note_answer(CheckPasses *passes, const char *host, const char *job, bool ok, uint64_t now_usec);
 /* Whether the job may be prepared. */
-bool check_has_passed(const CheckPasses *passes, const char *host, const char *job);
+bool check_has_passed(const CheckPasses *passes, const char *host, const char *job, uint64_t now_usec);

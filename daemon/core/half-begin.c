@@ -71,7 +71,7 @@ bool half_device_may_have_run(uint32_t flags, DeviceState state)
 
 bool half_is_given_up(const Half *half)
 {
-        return half->side == SIDE_SOURCE && half->owner == OWNER_DONE && half->noway;
+        return half->side == SIDE_SOURCE && half->owner == OWNER_DONE && half->noway && !half->heard;
 }
 
 static bool agrees(int column, bool value)

@@ -494,7 +494,7 @@ static void enter_record(Step *s)
                 half->tried_nobody = true;
         effect = emit(s, HALF_EFFECT_RECORD);
         effect->owner = owner;
-        effect->noway = half->noway;
+        effect->noway = half->noway && !(owner == OWNER_DONE && half->heard);
         half->record_pending = true;
 }
 
@@ -1031,6 +1031,8 @@ static void message(Step *s)
                 half->end_seen = true;
         if (s->event->message == MESSAGE_DONE)
                 half->done_seen = true;
+        if (s->event->message == MESSAGE_STARTED)
+                half->heard = true;
         if (!is_awaited(s)) {
                 if (s->event->message == MESSAGE_FAILED)
                         note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_PEER);

@@ -233,14 +233,17 @@ static int take_connection(Device *device, int fd)
                 return r;
         }
         device->agent_fd = fd;
+        device->n_unanswered = 0;
         return 0;
 }
 
 /* The HELLO that the agent would say if it was asked, for the next daemon, which need not ask then. There is none while it does
  * something, and none if there is more to say: what it has loaded, or its files. */
+static_assert(sizeof(AgentHelloPacket) <= PARKING_NOTE_MAX, "a HELLO fits a note");
+
 static void note_agent(const Device *device)
 {
-        AgentHelloPacket hello = {.head.type = AGENT_HELLO,
+        AgentHelloPacket hello = {.head = {AGENT_MAGIC, AGENT_HELLO},
                                   .opened = 1,
                                   .broker = device->has_broker,
                                   .flags = device->flags,
@@ -258,6 +261,7 @@ static int greet_agent(Device *device)
         AgentPacket packet = {.greet = {.head.type = AGENT_GREET}};
 
         packet.greet.greeting = device->greeting = parking_number(device->place.parking);
+        device->n_unanswered = 0; /* HELLO says whether anything is left of what was asked before */
         return agent_packet_send(device->agent_fd, &packet, -1);
 }
 
@@ -534,7 +538,7 @@ static void on_busy_timer(void *userdata)
 
         if (device->opening == OPENING_CONNECT)
                 open_kernel(device);
-        else if (device->opening == OPENING_BROKER)
+        else if (device->opening == OPENING_BROKER || device->opening == OPENING_AGENT)
                 open_step(device);
 }
 
@@ -589,6 +593,12 @@ static void on_agent_started(void *userdata, int status, int fd, pid_t pid, cons
 
         if (fd >= 0)
                 (void) close(fd);
+        /* Who listens there may be one that was never told to begin, and ends: then it is started anew. */
+        device->tried_agent = status != -EADDRINUSE;
+        if (status == -EADDRINUSE && device->busy_tries++ < BUSY_TRIES) {
+                loop_timer_set(device->busy_timer, BUSY_USEC);
+                return;
+        }
         if (status < 0 && status != -EADDRINUSE) {
                 (void) snprintf(full, sizeof full, "no agent: %s", text);
                 opening_done(device, status, full);
@@ -706,7 +716,6 @@ static void take_hello(Device *device, const AgentHelloPacket *hello)
                 (void) send_packet(device, &(AgentPacket){.stop = {.head.type = AGENT_STOP}}, -1);
                 return;
         }
-        device->n_unanswered = 0;
         if (!hello->opened) {
                 device->has_broker = hello->broker;
                 open_step(device);
@@ -816,10 +825,9 @@ static bool take_note(Device *device)
 
         if (device->parked_fd < 0 ||
             !parking_noted(device->place.parking, device->parked_fd, &note.hello, sizeof note.hello) ||
-            note.head.type != AGENT_HELLO || !agent_packet_is_sane(&note) || !note.hello.opened ||
-            take_connection(device, TAKE_FD(device->parked_fd)) < 0)
+            note.head.magic != AGENT_MAGIC || note.head.type != AGENT_HELLO || !agent_packet_is_sane(&note) ||
+            !note.hello.opened || take_connection(device, TAKE_FD(device->parked_fd)) < 0)
                 return false;
-        device->n_unanswered = 0;
         take_open(device, &note.hello);
         opened_well(device);
         note_agent(device);

@@ -9,7 +9,7 @@
 
 #include "common/macros.h"
 
-#define HELPER_MAGIC       0x3148474du /* "MGH1" */
+#define HELPER_MAGIC       0x3248474du /* "MGH2": what is started waits for a word */
 #define HELPER_PACKET_MAX  65536
 #define HELPER_STRINGS_MAX 512
 

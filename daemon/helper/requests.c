@@ -123,7 +123,12 @@ static int start_agent(Call *call)
         const char *argv[] = {call->place->agent_path, call->strings[1], NULL};
         const char *key = strrchr(call->strings[0], '/');
         char scope[128];
-        Start start = {argv, scope, "migmgr device agent", fd, -1};
+        Start start = {.argv = argv,
+                       .scope = scope,
+                       .scope_by_pid = true,
+                       .description = "migmgr device agent",
+                       .keep_fd = fd,
+                       .log_fd = -1};
 
         if (fd < 0)
                 return call_say(call, fd,
@@ -157,7 +162,11 @@ static int start_vmm(Call *call)
         _cleanup_(closep) int log_fd = open_log(call->place, call->strings[0], O_WRONLY | O_CREAT | O_APPEND);
         const char *argv[HELPER_STRINGS_MAX + 8];
         char monitor[SOCKET_PATH_MAX + 64], scope[128];
-        Start start = {argv, scope, "Virtual machine, started by migmgr", -1, log_fd};
+        Start start = {.argv = argv,
+                       .scope = scope,
+                       .description = "Virtual machine, started by migmgr",
+                       .keep_fd = -1,
+                       .log_fd = log_fd};
         size_t n = 0;
 
         if (log_fd < 0)

@@ -71,9 +71,7 @@ int scope_start(const char *name, const char *description, pid_t pid)
 
         if (sd_booted() <= 0)
                 return 0;
-        /* One of that name may be there still, because something of it has not ended: an agent or a VMM that hangs in the
-         * kernel. */
-        (void) snprintf(unit, sizeof unit, "%s-%d.scope", name, (int) pid);
+        (void) snprintf(unit, sizeof unit, "%s.scope", name);
         r = sd_bus_open_system(&bus);
         if (r >= 0)
                 r = call_manager(bus, unit, description, pid);

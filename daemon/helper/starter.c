@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -150,6 +151,7 @@ static int fork_keeper(const Start *start, int report_fd, int ours, int theirs)
 int starter_start(const Start *start, pid_t *ret_pid, int *ret_socket, const char **ret_text)
 {
         _cleanup_(closep) int ours = -1, theirs = -1, report_in = -1, report_out = -1;
+        char scope[256];
         Report report;
         int pair[2], r;
 
@@ -171,8 +173,12 @@ int starter_start(const Start *start, pid_t *ret_pid, int *ret_socket, const cha
         if (r < 0)
                 return r;
 
-        *ret_text = "cannot be given a scope of its own";
-        r = scope_start(start->scope, start->description, report.pid);
+        *ret_text = "cannot be given a scope of its own; is the one before still there?";
+        if (start->scope_by_pid)
+                (void) snprintf(scope, sizeof scope, "%.200s-%d", start->scope, (int) report.pid);
+        else
+                (void) snprintf(scope, sizeof scope, "%.200s", start->scope);
+        r = scope_start(scope, start->description, report.pid);
         if (r < 0)
                 return r; /* it has not begun: it ends when the socket closes */
         *ret_pid = report.pid;

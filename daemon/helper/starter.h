@@ -15,6 +15,7 @@
 typedef struct Start {
         const char *const *argv; /* NULL-terminated; argv[0] is the program's absolute path */
         const char *scope;       /* name of the unit, without ".scope" */
+        bool scope_by_pid; /* its pid is added: there may be one of that name that hangs in the kernel. Else that is refused. */
         const char *description;
         int keep_fd; /* becomes its descriptor 3, or -1 */
         int log_fd;  /* becomes stdout and stderr, or -1 for ours */

@@ -49,6 +49,8 @@ static const char version_4[] =
 
 /* In which order records were begun, which no clock says for sure: that can be set back. */
 static const char version_5[] =
+        /* It said nothing for the source before: of a VM that the destination runs, too, it was kept. */
+        "UPDATE record SET noway = 0 WHERE half = 'source' AND owner = 'done';"
         "ALTER TABLE record ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;"
         "UPDATE record SET seq = o.n FROM (SELECT job, half, rank() OVER (ORDER BY created_usec) AS n FROM record) AS o"
         " WHERE o.job = record.job AND o.half = record.half";
@@ -221,16 +223,18 @@ static int write_record(Db *db, const void *userdata)
                                 owner_to_string(was), owner_to_string(rec->owner));
                 return -EPERM;
         }
+        /* One that was not written before its job was over is no newer than any other: the VM was free long since. */
         r = db_run(
                 db,
                 "INSERT OR REPLACE INTO record (job, half, vm, peer, policy, owner, noway, vmm_pid, vmm_start, boot_id,"
                 " created_usec, ended_usec, peer_acked, reason, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
                 " ifnull((SELECT seq FROM record WHERE job = ?1 AND half = ?2),"
-                " (SELECT ifnull(max(seq), 0) + 1 FROM record)))",
-                "ssssssiiisiiis", rec->job, side_to_string(rec->side), rec->vm, rec->peer, rec->policy,
+                " CASE WHEN ?15 THEN 0 ELSE (SELECT ifnull(max(seq), 0) + 1 FROM record) END))",
+                "ssssssiiisiiisi", rec->job, side_to_string(rec->side), rec->vm, rec->peer, rec->policy,
                 owner_to_string(rec->owner), (int64_t) rec->noway, (int64_t) rec->vmm.pid,
                 (int64_t) rec->vmm.start, rec->vmm.boot, (int64_t) rec->created_usec,
-                (int64_t) rec->ended_usec, (int64_t) (rec->peer_acked || acked), rec->reason);
+                (int64_t) rec->ended_usec, (int64_t) (rec->peer_acked || acked), rec->reason,
+                (int64_t) owner_is_final(rec->owner));
         if (r < 0 || (int) w->presence < 0)
                 return r;
         return db_run(db, "UPDATE vm SET presence = ? WHERE uuid = ?", "ss", presence_to_string(w->presence),

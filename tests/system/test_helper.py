@@ -12,7 +12,7 @@ import unittest
 
 from lab import QEMU, Lab, Monitor, Process, connects, find_processes, new_uuid, program, wait_for
 
-MAGIC, HEAD = 0x3148474d, struct.Struct("<IIIiqII")
+MAGIC, HEAD = 0x3248474d, struct.Struct("<IIIiqII")
 CONNECT_DEVICE, START_AGENT, START_VMM, DUPLICATE, HOLD, VMM_LOG, HOLD_VCPUS = 1, 2, 3, 8, 9, 10, 11
 STANDS, ENDED, KILL = b"\0", b"\1", b"\2"
 

@@ -20,7 +20,7 @@ from moves import SPEC, World
 from vfio_user import Client
 
 NOBODY = 65534
-HELPER_MAGIC = 0x3148474d
+HELPER_MAGIC = 0x3248474d
 CONNECT_DEVICE = 1
 LINK_MESSAGE_MAX = FRAME_MAX = 1 << 20
 

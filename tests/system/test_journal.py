@@ -222,6 +222,18 @@ class Start(unittest.TestCase):
         self.a.start_daemon()
         self.assertEqual(self.a.vm("vm0")["presence"], "away")
 
+    def test_a_damaged_row_of_the_history_hides_no_other(self):
+        with sqlite3.connect(os.path.join(self.a.state, "history.db")) as db:
+            for n, summary in enumerate(('{"job": tru', "", '{"a":1}}')):
+                db.execute("INSERT INTO job SELECT ?, half, vm, name, result, created_usec, ended_usec, ?, report FROM job "
+                           "LIMIT 1", (new_uuid()[:-1] + str(n), summary))
+        db.close()
+        self.a.start_daemon()
+        for verb in ("jobs", "history"):
+            status, jobs = self.a.json(verb)
+            self.assertEqual((status, len(jobs)), (0, 1), (verb, jobs))
+        self.assertTrue(self.a.daemon.alive())
+
     def test_a_locked_one(self):
         db = sqlite3.connect(os.path.join(self.a.state, "migmgr.db"), isolation_level=None)
         db.execute("BEGIN EXCLUSIVE")

@@ -1080,31 +1080,40 @@ static void test_each_finding_has_its_text_and_was_reached(void **state)
 /* No peer is trusted: what is not allowed, or not any more, is not prepared. */
 static void test_only_a_check_that_was_passed_is_held_to_be_one(void **state)
 {
+        static const uint64_t NOW = 1000 * USEC_PER_SEC;
         CheckPasses passes = {};
         char job[8];
 
-        assert_false(check_has_passed(&passes, "", ""));
-        assert_false(check_has_passed(&passes, "host", "job"));
-        check_note_answer(&passes, "host", "job", false);
-        assert_false(check_has_passed(&passes, "host", "job"));
-        check_note_answer(&passes, "host", "job", true);
-        assert_true(check_has_passed(&passes, "host", "job"));
-        assert_false(check_has_passed(&passes, "other", "job"));
-        assert_false(check_has_passed(&passes, "host", "other"));
+        assert_false(check_has_passed(&passes, "", "", NOW));
+        assert_false(check_has_passed(&passes, "host", "job", NOW));
+        check_note_answer(&passes, "host", "job", false, NOW);
+        assert_false(check_has_passed(&passes, "host", "job", NOW));
+        check_note_answer(&passes, "host", "job", true, NOW);
+        assert_true(check_has_passed(&passes, "host", "job", NOW));
+        assert_false(check_has_passed(&passes, "other", "job", NOW));
+        assert_false(check_has_passed(&passes, "host", "other", NOW));
         for (int i = 1; i < CHECK_PASSES; i++) {
                 (void) snprintf(job, sizeof job, "%d", i);
-                check_note_answer(&passes, "other", job, true);
-                check_note_answer(&passes, "other", job, true); /* again */
-                assert_true(check_has_passed(&passes, "host", "job"));
+                check_note_answer(&passes, "other", job, true, NOW);
+                check_note_answer(&passes, "other", job, true, NOW); /* again */
+                assert_true(check_has_passed(&passes, "host", "job", NOW));
         }
-        check_note_answer(&passes, "host", "job", false);
-        assert_false(check_has_passed(&passes, "host", "job"));
+        check_note_answer(&passes, "host", "job", false, NOW);
+        assert_false(check_has_passed(&passes, "host", "job", NOW));
         for (int i = 1; i < CHECK_PASSES; i++) {
                 (void) snprintf(job, sizeof job, "%d", i);
-                assert_true(check_has_passed(&passes, "other", job));
+                assert_true(check_has_passed(&passes, "other", job, NOW));
         }
-        check_note_answer(&passes, "host", "0123456789012345678901234567890123456789", true);
-        assert_false(check_has_passed(&passes, "host", "0123456789012345678901234567890123456789"));
+        /* for a minute */
+        check_note_answer(&passes, "host", "job", true, NOW);
+        assert_true(check_has_passed(&passes, "host", "job", NOW + 60 * USEC_PER_SEC));
+        assert_false(check_has_passed(&passes, "host", "job", NOW + 60 * USEC_PER_SEC + 1));
+        /* a refusal is of all that this host asks, and of nobody else's */
+        check_note_answer(&passes, "host", "job 2", false, NOW);
+        assert_false(check_has_passed(&passes, "host", "job", NOW));
+        assert_true(check_has_passed(&passes, "other", "7", NOW));
+        check_note_answer(&passes, "host", "0123456789012345678901234567890123456789", true, NOW);
+        assert_false(check_has_passed(&passes, "host", "0123456789012345678901234567890123456789", NOW));
 }
 
 int main(void)

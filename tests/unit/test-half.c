@@ -895,6 +895,31 @@ static void test_a_vm_that_is_given_up_is_lost_until_the_destination_says_that_i
         }
 }
 
+/* Given up first, and then the destination says that it runs: whenever it says so, the VM is not lost. */
+static void test_a_vm_of_which_it_is_heard_that_it_runs_is_not_lost(void **state)
+{
+        static const HalfState heard_in[] = {SOURCE_DONE, SOURCE_CLOSE};
+
+        for (size_t i = 0; i < ARRAY_SIZE(heard_in); i++) {
+                Rig rig;
+
+                rig_init(&rig, SIDE_SOURCE);
+                rig_until(&rig, SOURCE_GO);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_DISCARD_HERE});
+                rig_until(&rig, SOURCE_GO);
+                rig_event(&rig, (HalfEvent){.type = HALF_DEADLINE});
+                rig_event(&rig, (HalfEvent){.type = HALF_RESOLVE, .resolve = RESOLVE_DISCARD_HERE});
+                rig_until(&rig, heard_in[i]);
+                assert_true(half_is_given_up(&rig.half) || rig.half.owner != OWNER_DONE);
+                rig_message(&rig, MESSAGE_STARTED, 0);
+                rig_until(&rig, SOURCE_CLOSE);
+                assert_false(half_is_given_up(&rig.half));
+                assert_int_equal(half_result(&rig.half), JOB_RESULT_DONE);
+                rig_deinit(&rig);
+        }
+}
+
 /* Somebody's `cont` makes the copy stale (rule 4): while `nobody` is written no GO has gone out, and later none may follow. */
 static void test_a_vm_that_runs_again_unasked_gets_no_go(void **state)
 {
@@ -2399,6 +2424,7 @@ int main(void)
                 cmocka_unit_test(test_the_source_runs_on_a_persons_word_when_it_has_fenced),
                 cmocka_unit_test(test_a_record_that_was_not_waited_for_is_not_trusted),
                 cmocka_unit_test(test_a_vm_that_is_given_up_is_lost_until_the_destination_says_that_it_runs),
+                cmocka_unit_test(test_a_vm_of_which_it_is_heard_that_it_runs_is_not_lost),
                 cmocka_unit_test(test_a_vm_that_runs_again_unasked_gets_no_go),
                 cmocka_unit_test(test_an_abort_is_answered_in_every_state),
                 cmocka_unit_test(test_cancel_in_every_state_turns_back_or_says_too_late),

@@ -495,6 +495,7 @@ static void test_tidying_keeps_what_is_not_acknowledged(void **state)
 
         rig_init(&rig);
         for (int job = 0; job < 6; job++) {
+                assert_int_equal(put(&rig, job, SIDE_SOURCE, OWNER_SOURCE, false), 0);
                 assert_int_equal(put(&rig, job, SIDE_SOURCE, OWNER_ABORTED, false), 0);
                 if (job % 2)
                         assert_int_equal(sql_ack(rig.sql, make(job, 0, 0).job, SIDE_SOURCE), 0);
@@ -823,12 +824,29 @@ static void test_which_job_is_newer_no_clock_says(void **state)
         assert_true(rig.records[0].has_newer);
         /* ... and the ones that are kept are those that were begun last. */
         for (int job = 8; job > 4; job--) {
+                assert_int_equal(put(&rig, job, SIDE_DESTINATION, OWNER_PREPARED, false), 0);
                 assert_int_equal(put(&rig, job, SIDE_DESTINATION, OWNER_DISCARDED, false), 0);
                 assert_int_equal(sql_ack(rig.sql, make(job, 0, 0).job, SIDE_DESTINATION), 0);
         }
         tidy(&rig, 1);
         assert_int_equal(put(&rig, 8, SIDE_DESTINATION, OWNER_PREPARED, false), 0);
         assert_int_equal(put(&rig, 5, SIDE_DESTINATION, OWNER_PREPARED, false), -EPERM);
+        rig_deinit(&rig);
+}
+
+/* A job whose first record could not be written before it was over, and the VM free for the next. */
+static void test_a_record_that_came_too_late_is_no_newer(void **state)
+{
+        Rig rig;
+
+        rig_init(&rig);
+        assert_int_equal(put(&rig, 3, SIDE_SOURCE, OWNER_SOURCE, false), 0);
+        assert_int_equal(put(&rig, 2, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        assert_int_equal(put(&rig, 2, SIDE_SOURCE, OWNER_ABORTED, false), 0);
+        assert_int_equal(rig_read(&rig), 0);
+        assert_int_equal(rig.n, 2);
+        for (uint32_t i = 0; i < 2; i++)
+                assert_int_equal(rig.records[i].has_newer, rig.records[i].owner == OWNER_ABORTED);
         rig_deinit(&rig);
 }
 
@@ -1071,6 +1089,7 @@ int main(void)
                 cmocka_unit_test(test_a_database_of_a_newer_migmgr_is_left_alone),
                 cmocka_unit_test(test_a_version_that_cannot_be_is_damage),
                 cmocka_unit_test(test_an_open_record_knows_of_a_newer_job),
+                cmocka_unit_test(test_a_record_that_came_too_late_is_no_newer),
                 cmocka_unit_test(test_which_job_is_newer_no_clock_says),
                 cmocka_unit_test(test_the_first_schema_becomes_this_one),
                 cmocka_unit_test(test_the_second_schema_becomes_this_one),
