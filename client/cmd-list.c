@@ -22,14 +22,24 @@ static json_object *vm_to_json(json_object *objects, json_object *vm)
         json_add_string(o, "vmm", client_text(vm, "Vmm"));
         json_add_number(o, "devices", devices ? (int64_t) json_object_array_length(devices) : 0);
         json_add_string(o, "job", id);
+        json_add_string(o, "state", job ? client_text(job, "State") : "");
         json_add_string(o, "phase", job ? client_text(job, "Phase") : "");
         json_add_number(o, "last_blackout_usec", client_number(vm, "LastBlackoutUsec"));
         return o;
 }
 
+/* In one word: a job that runs is at a phase, and of any other its state matters more. Both side by side would cost a narrow
+ * terminal the names; migctl jobs and migctl status have them. */
+static const char *job_word(json_object *vm)
+{
+        return streq(client_text(vm, "state"), "running") && client_text(vm, "phase")[0]
+                       ? client_text(vm, "phase")
+                       : client_text(vm, "state");
+}
+
 static void print(const Client *client, json_object *list)
 {
-        static const Column columns[] = {{"NAME", 1},       {"IS"},     {"VMM"}, {"DEVICES"}, {"PHASE"},
+        static const Column columns[] = {{"NAME", 1},       {"IS"},     {"VMM"}, {"DEVICES"}, {"JOB"},
                                          {"LAST BLACKOUT"}, {"UUID", 2}};
         Table *table = table_new(columns, ARRAY_SIZE(columns));
 
@@ -37,9 +47,12 @@ static void print(const Client *client, json_object *list)
                 json_object *vm = json_object_array_get_idx(list, i);
                 uint64_t usec = (uint64_t) client_number(vm, "last_blackout_usec");
                 char blackout[32] = "";
-                const char *cells[] = {client_text(vm, "name"),  client_text(vm, "presence"),
-                                       client_text(vm, "vmm"),   client_text(vm, "devices"),
-                                       client_text(vm, "phase"), usec ? format_usec(usec, blackout) : "",
+                const char *cells[] = {client_text(vm, "name"),
+                                       client_text(vm, "presence"),
+                                       client_text(vm, "vmm"),
+                                       client_text(vm, "devices"),
+                                       job_word(vm),
+                                       usec ? format_usec(usec, blackout) : "",
                                        client_text(vm, "uuid")};
 
                 table_row(table, cells);

@@ -25,7 +25,7 @@ static void print_choices(json_object *job)
                 printf("\n--%s%s\n    %s\n", client_text(choice, "how"),
                        json_object_get_boolean(allowed) ? "" : ": forbidden", client_text(choice, "text"));
         }
-        printf("\nLook at both hosts first: docs/in-doubt.md, and IN DOUBT in migctl(1), say at what.\n");
+        printf("\nLook at both hosts first: %s says at what.\n", MIGMGR_DOC_DIR "/in-doubt.md");
 }
 
 int cmd_resolve(Client *client, char **args, int n)

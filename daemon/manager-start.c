@@ -274,7 +274,7 @@ static json_object *pickup_to_json(const Pickup *pickup)
                 error, "text",
                 pickup->contradicted
                         ? "another job's record says that it has the same VM in hand: this one is left alone, "
-                          "see docs/in-doubt.md"
+                          "see " MIGMGR_DOC_DIR "/in-doubt.md"
                         : "migmgrd was started again, and is finding out where devices and VMM are; ask again");
         json_add(o, "error", error);
         return o;
@@ -406,8 +406,9 @@ static void find_contradictions(const Manager *manager)
                         log_error(
                                 LOG_ABOUT(.vm = p->record.vm, .job = p->record.job),
                                 "the records say that job %s has the same VM in hand: the database in %s is damaged; both are "
-                                "left alone, see docs/in-doubt.md",
-                                other->record.job, manager->host->config.state_dir);
+                                "left alone, see %s",
+                                other->record.job, manager->host->config.state_dir,
+                                MIGMGR_DOC_DIR "/in-doubt.md");
                 }
 }
 

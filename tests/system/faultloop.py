@@ -4,6 +4,11 @@ helper or migctl, in a migration and while they start.
 
   tests/bench/faultloop [-j N] [-s SEED] [-t SECONDS] [-r FILE] [-n CALL] [PATTERN]
 
+A row is "WHAT, SIDE VICTIM: KIND", as in "move, source daemon: allocate", and PATTERN a part of one or more. WHAT is move (source
+or destination; daemon, agent, helper, and migctl at the source), start (source daemon, source helper) or list (source migctl);
+the kinds are sync, store, send, receive, connect, allocate, open, fork and poll. CALL is a number, or a place as a bad case
+prints it. The programs are those of build/, or of what MIGMGR_BUILD names.
+
 Who ends because of it is started again, as an init system does; migmgrd and migctl may end themselves when there is no
 memory. The world and its rules are those of crashes.py. And nothing may hang: a program that starts is ready or has ended
 with a word, migctl ends with what is true, and when all is over the next migration is done, so nobody holds anything any

@@ -380,6 +380,11 @@ class ExitStatus(Case):
         self.assertEqual((status, job["state"], job["owner"]), (9, "in-doubt", "nobody"), job)
         self.assertTrue(job["error"]["text"])
         self.made[9] = "in doubt"
+        # Where a person looks first: the doubt, and not a phase that looks like any other.
+        seen = self.a.vm(vm)
+        self.assertEqual((seen["job"], seen["state"], seen["phase"]), (job["job"], "in-doubt", "handover"))
+        row, = [line for line in self.ends(0, "list").splitlines() if line.startswith(vm + " ")]
+        self.assertEqual(re.split(r"  +", row)[4], "in-doubt", row)
         relay.on_message = None
         relay.heal()
         wait_for("it to settle", lambda: self.a.json("show", job["job"])[1]["state"] == "finished")
@@ -747,6 +752,28 @@ class Terminal(Case):
         line = next(line for line in self.terminal(widest - 3, "list")[1].splitlines() if line.startswith("a-name"))
         self.assertIn(name, line)
         self.a.migctl("unregister", name)
+
+    def test_list_of_jobs_fits_80_columns(self):
+        """A name of usual length is whole beside what its job is at; JSON has state and phase of that."""
+        name = "a-usual-name-123"
+        uuid = new_uuid()
+        for host, delay in ((self.a, ",delay=*>*:600"), (self.b, "")):
+            server = self.lab.server("usual-" + host.name, {"nic": "size=64K" + delay})
+            self.addCleanup(server.stop)
+            host.register(definition(name, uuid, server, ["nic"]), incoming=host is self.b)
+        idle = self.a.vm(name)
+        self.assertEqual((idle["job"], idle["state"], idle["phase"]), ("", "", ""))
+        p, _ = self.start(name)
+        seen = []
+        while p.poll() is None:
+            vm, out = self.a.vm(name), self.terminal(80, "list")[1]
+            self.assertLessEqual(max(len(line) for line in out.splitlines()), 80, out)
+            row, = [re.split(r"  +", line) for line in out.splitlines() if line.startswith(name + " ")]
+            seen.append(row[4])
+            self.assertEqual(bool(vm["job"]), bool(vm["state"]), vm)
+        p.communicate()
+        self.assertEqual(out.split()[4], "JOB")
+        self.assertNotIn(seen[0], ("-", "running"), "there is a phase, and it says more")
 
     def slow(self):
         return self.vm(here="delay=*>*:600")
