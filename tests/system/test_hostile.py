@@ -327,7 +327,7 @@ class Hostile(Case):
             answer = peer.hear("PREPARED", "FAILED")
             self.assertEqual((answer["type"], answer["job"], answer["phase"]), ("FAILED", job, "prepare"))
             return answer["text"]
-        without = f"VM {self.vm}: this job has not passed the destination's check; CHECK comes before PREPARE"
+        without = f"VM {self.vm}: this job has not passed the destination's check, or too long ago; check once more"
         self.assertEqual(refused(self.ids), without)
         bad = self.manifest() | {"devices": self.manifest()["devices"][:1]}
         peer.say("CHECK", job, manifest=bad)

@@ -296,7 +296,7 @@ class Noted(Case):
             with mmap.mmap(self.index(), 0) as index:
                 at = 0
                 for _ in self.agents:
-                    at = index.find(struct.pack("II", 0, AGENT_HELLO), at + 1)
+                    at = index.find(struct.pack("II", AGENT_MAGIC, AGENT_HELLO), at + 1)
                     self.assertGreater(at, 0)
                     index[at + 4:at + 8] = damage
             self.assertEqual(self.asked(), [True, True])
