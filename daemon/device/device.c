@@ -594,8 +594,8 @@ static void on_agent_started(void *userdata, int status, int fd, pid_t pid, cons
         if (fd >= 0)
                 (void) close(fd);
         /* Who listens there may be one that was never told to begin, and ends: then it is started anew. */
-        device->tried_agent = status != -EADDRINUSE;
         if (status == -EADDRINUSE && device->busy_tries++ < BUSY_TRIES) {
+                device->tried_agent = false;
                 loop_timer_set(device->busy_timer, BUSY_USEC);
                 return;
         }

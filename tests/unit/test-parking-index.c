@@ -165,6 +165,16 @@ static void test_it_is_taken_once(void **state)
         assert_int_equal(parking_index_open(handed_on(rig), &index), -EBADMSG);
 }
 
+static void __attribute__((noreturn))
+write_for_ever(ParkingIndex *index, const Rig *rig, unsigned char notes[2][PARKING_NOTE_MAX])
+{
+        for (size_t i = 0;; i++) {
+                parking_index_put(index, rig->a, notes[i % 2], PARKING_NOTE_MAX);
+                if (i == 100)
+                        (void) write(rig->b, "", 1);
+        }
+}
+
 /* A daemon that is killed anywhere in a long row of notes leaves one of them, whole, or none. */
 static void test_a_killed_writer_leaves_a_whole_note_or_none(void **state)
 {
@@ -181,11 +191,8 @@ static void test_a_killed_writer_leaves_a_whole_note_or_none(void **state)
                 assert_int_equal(parking_index_new(&index), 0);
                 pid = fork();
                 assert_return_code(pid, errno);
-                for (size_t i = 0; pid == 0; i++) {
-                        parking_index_put(index, rig->a, notes[i % 2], sizeof notes[0]);
-                        if (i == 100)
-                                (void) write(rig->b, "", 1);
-                }
+                if (pid == 0)
+                        write_for_ever(index, rig, notes);
                 assert_int_equal(read(rig->a, found, sizeof found), 1);
                 assert_return_code(kill(pid, SIGKILL), errno);
                 assert_int_equal(waitpid(pid, NULL, 0), pid);
