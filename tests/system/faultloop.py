@@ -284,7 +284,9 @@ class Case(Crash):
         return self.w.broken()
 
     def moves(self):
-        """More than once only where what has ended is still being put in order, and says so."""
+        """More than once only where what has ended is still being put in order, and says so; or where somebody was ending when it
+        was looked who had."""
+        self.restart()
         status, job = self.w.move()
         self.last = job.get("error") or job
         return status == 0
