@@ -1002,8 +1002,9 @@ static int agent_path(char ret[SOCKET_PATH_MAX + 1], const char *runtime_dir, co
         (void) snprintf(text, sizeof text, "%s/%s", vm, id);
         if (EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) != 1)
                 return -ENOMEM;
-        for (size_t i = 0; i < AGENT_KEY_MAX / 2; i++)
-                (void) snprintf(key + 2 * i, 3, "%02x", digest[i]);
+        for (size_t i = 0; i < AGENT_KEY_MAX; i++)
+                key[i] = "0123456789abcdef"[i % 2 ? digest[i / 2] & 0xf : digest[i / 2] >> 4];
+        key[AGENT_KEY_MAX] = 0;
         if (snprintf(ret, SOCKET_PATH_MAX + 1, "%s/agent/%s.sock", runtime_dir, key) > SOCKET_PATH_MAX)
                 return -ENAMETOOLONG;
         return 0;
