@@ -139,7 +139,8 @@ static const HalfRow rows[] = {
         {IN(SOURCE_ORPHAN) | IN(SOURCE_UNSEEN), HALF_RESOLVE, .when = WHEN_DISCARD_HERE,
          .next = SOURCE_DISCARD, .cause = HALF_CAUSE_RESOLVED, .noway = true},
         /* the destination's operator was quicker */
-        {IN(SOURCE_ORPHAN) | IN(SOURCE_UNSEEN), SAID(STARTED), .next = SOURCE_DISCARD, .noway = true},
+        {IN(SOURCE_ORPHAN) | IN(SOURCE_UNSEEN), SAID(STARTED), .next = SOURCE_DISCARD, .noway = true,
+         .heard = true},
         {IN(SOURCE_DISCARD), HALF_REACHED, .next = SOURCE_NOBODY},
         {IN(SOURCE_DISCARD), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(SOURCE_DISCARD), HALF_DEADLINE, .next = SOURCE_DISCARD},
@@ -148,7 +149,9 @@ static const HalfRow rows[] = {
         {IN(SOURCE_DOUBT), HALF_RESOLVE, .when = WHEN_DISCARD_HERE | WHEN_VMM_GONE, .next = SOURCE_DONE,
          .cause = HALF_CAUSE_RESOLVED, .noway = true},
 
-        /* the destination runs the VM */
+        /* the destination runs the VM, as it may say after somebody has given up waiting for that */
+        {IN(SOURCE_DONE) | IN(SOURCE_RELEASE) | IN(SOURCE_CLOSE), SAID(STARTED), .next = HALF_STAY,
+         .heard = true},
         {IN(SOURCE_DONE), HALF_REACHED, .next = SOURCE_RELEASE},
         {IN(SOURCE_DONE), HALF_FAILED, .next = HALF_STAY, .rearm = HALF_TIME_RETRY},
         {IN(SOURCE_DONE), HALF_DEADLINE, .next = SOURCE_DONE},

@@ -90,7 +90,7 @@ typedef struct HalfRow {
         HalfTime rearm;  /* set the timer to this */
         bool acked;      /* both ends know the end */
         bool noway;      /* from here on there is no way back */
-        bool heard;      /* ... which has served: the destination says that it runs the VM */
+        bool heard;      /* the destination says that it runs the VM */
         HalfCause cause; /* why, if nothing went wrong before */
 } HalfRow;
 

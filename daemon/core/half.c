@@ -691,7 +691,8 @@ static void follow(Step *s, HalfEventType type)
                 if (type == HALF_MESSAGE && s->event->message == MESSAGE_GO && s->event->noway &&
                     row->next != HALF_STAY)
                         s->half->noway = true;
-                s->half->noway = (s->half->noway || row->noway) && !row->heard;
+                s->half->noway |= row->noway;
+                s->half->heard |= row->heard;
                 if (row->send != MESSAGE_NONE)
                         emit_send(s, row->send, row->send_phase ? row->send_phase : desc(s)->phase);
                 if (row->answer)
@@ -1031,8 +1032,6 @@ static void message(Step *s)
                 half->end_seen = true;
         if (s->event->message == MESSAGE_DONE)
                 half->done_seen = true;
-        if (s->event->message == MESSAGE_STARTED)
-                half->heard = true;
         if (!is_awaited(s)) {
                 if (s->event->message == MESSAGE_FAILED)
                         note_failure(s, HALF_CAUSE_FAILED, HALF_WHO_PEER);

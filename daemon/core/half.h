@@ -335,7 +335,7 @@ typedef struct Half {
         bool begun;  /* it has left check: what becomes of its devices is told, records or no records */
         bool halted; /* source: the vCPUs were made to stand, or stood when this process came */
         bool forgot; /* source: it was on its way back when this process came, and what it had lost is forgotten */
-        bool noway; /* the source has said that there is no way back; source: has, and has not heard that the VM runs */
+        bool noway; /* the source has said that there is no way back */
         bool heard; /* source: the destination has said that it runs the VM: it is not lost, whoever gives it up here */
         bool end_seen;  /* destination: END came; ENDED is owed */
         bool done_seen; /* ... DONE came; DONEACK is owed */
