@@ -266,10 +266,7 @@ static void open_next(Vm *vm)
                 if (!is_awaited(vm, device))
                         continue;
                 vm->n_tried++;
-                if (vm->found && !vm->opened)
-                        device_find_again(device, on_device_opened, vm);
-                else
-                        device_open(device, on_device_opened, vm);
+                device_open(device, on_device_opened, vm);
         }
 }
 
@@ -298,6 +295,9 @@ void vm_find_devices(Vm *vm, VmOpened found, void *userdata)
 {
         vm->found = found;
         vm->found_userdata = userdata;
+        for (uint32_t i = 0; i < vm->definition->n_devices; i++)
+                if (!device_is_supervised(vm->devices[i]))
+                        device_recall(vm->devices[i]);
         vm_open_devices(vm, false, NULL, NULL);
 }
 

@@ -237,10 +237,10 @@ static int take_connection(Device *device, int fd)
         return 0;
 }
 
-/* The HELLO that the agent would say if it was asked, for the next daemon, which need not ask then. There is none while it does
- * something, and none if there is more to say: what it has loaded, or its files. */
 static_assert(sizeof(AgentHelloPacket) <= PARKING_NOTE_MAX, "a HELLO fits a note");
 
+/* The HELLO that the agent would say if it was asked, for the next daemon, which need not ask then. There is none while it does
+ * something, and none if there is more to say: what it has loaded, or its files. */
 static void note_agent(const Device *device)
 {
         AgentHelloPacket hello = {.head = {AGENT_MAGIC, AGENT_HELLO},
@@ -819,26 +819,18 @@ static void on_agent(void *userdata)
 /* ---- what was noted of it ------------------------------------------------------------------------------------- */
 
 /* Where the daemon before us had nothing under way, and the agent has said nothing since. */
-static bool take_note(Device *device)
+void device_recall(Device *device)
 {
         AgentPacket note;
 
-        if (device->parked_fd < 0 ||
+        if (device->is_open || device->opening != OPENING_NOT || device->parked_fd < 0 ||
             !parking_noted(device->place.parking, device->parked_fd, &note.hello, sizeof note.hello) ||
             note.head.magic != AGENT_MAGIC || note.head.type != AGENT_HELLO || !agent_packet_is_sane(&note) ||
             !note.hello.opened || take_connection(device, TAKE_FD(device->parked_fd)) < 0)
-                return false;
+                return;
         take_open(device, &note.hello);
         opened_well(device);
         note_agent(device);
-        return true;
-}
-
-void device_find_again(Device *device, DeviceOpened opened, void *userdata)
-{
-        if (!device->is_open && device->opening == OPENING_NOT)
-                (void) take_note(device);
-        device_open(device, opened, userdata);
 }
 
 /* ---- commands ------------------------------------------------------------------------------------------------ */

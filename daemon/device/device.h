@@ -52,9 +52,9 @@ Device *device_free(Device *device);
 /* Finds the agent that holds the device, or starts one and has it connect to the device's server, or gives it the device's
  * file. Nothing happens when that is so already. */
 void device_open(Device *device, DeviceOpened opened, void *userdata);
-/* The same, for a daemon that has just started and wants nothing of it: what the daemon before us has noted of an agent that did
- * nothing is believed, and the agent not asked. */
-void device_find_again(Device *device, DeviceOpened opened, void *userdata);
+/* For a daemon that has just started and wants nothing of the device: what the daemon before us has noted of an agent that did
+ * nothing is believed, and the agent need not be asked. Where nothing was noted nothing happens. */
+void device_recall(Device *device);
 
 /* Has the agent run `program` for `job`, of at most `deadline_usec`; `interrupt`: what it does now is of no more use. A
  * program that is DEVICE_OP_REOPEN alone is carried out here. */

@@ -246,6 +246,18 @@ class Noted(Case):
             self.host.wait_ready()
             self.found()
 
+    def test_nor_is_any_of_many_devices(self):
+        devices = [f"e{i}" for i in range(20)]
+        server = self.lab.server("many", {d: "size=4K" for d in devices})
+        self.addCleanup(server.stop)
+        self.host.register(definition("many", new_uuid(), server, devices))
+        self.parked(22)
+        before = {pid: times_awake(pid) for pid in self.host.agents()}
+        self.host.daemon.kill()
+        self.host.wait_ready()
+        wait_for("the devices", lambda: all(d["Open"] for d in self.host.devices("many").values()))
+        self.assertEqual({pid: times_awake(pid) for pid in self.host.agents()}, before)
+
     def test_after_a_command_too(self):
         self.assertEqual(self.host.migctl("reset", "--yes", "vm", "d0")[0], 0)
         self.assertEqual(self.asked(), [False, False])
