@@ -31,13 +31,14 @@ static int move_up(int fd)
         return fd < 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FD + 8);
 }
 
-/* Leaves 0 to 2, KEEP_FD when there is something to keep, and WORD_FD, which closes when the program begins. */
-static int prepare_files(const Start *start, int word_fd)
+/* Leaves 0 to 2, KEEP_FD when there is something to keep, and WORD_FD, which closes when the program begins. `word` is out of
+ * the way, and still there when this fails. */
+static int prepare_files(const Start *start, int word)
 {
         int null = move_up(open("/dev/null", O_RDWR | O_CLOEXEC)), keep = move_up(start->keep_fd);
-        int log = move_up(start->log_fd), word = move_up(word_fd);
+        int log = move_up(start->log_fd);
 
-        if (null < 0 || word < 0 || dup2(null, STDIN_FILENO) < 0)
+        if (null < 0 || dup2(null, STDIN_FILENO) < 0)
                 return -errno;
         if (log >= 0 && (dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0))
                 return -errno;
@@ -68,8 +69,8 @@ static void __attribute__((noreturn)) become_program(const Start *start, int rep
         char go;
 
         (void) close(report_fd);
+        word_fd = move_up(word_fd);
         r = prepare_files(start, word_fd);
-
         if (r == 0)
                 word_fd = WORD_FD;
         if (recv(word_fd, &go, 1, 0) != 1)
