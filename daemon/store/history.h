@@ -3,7 +3,8 @@
 
 /* The database of what jobs did, for people: history.db. A file, a connection and a worker of its own, and it is not synced:
  * a VM that stands still waits for records, and for nothing that is written here. What a loss of power takes of it is the
- * newest, and decides nothing. Newer is what was written later: a clock may be set back. Used by one thread at a time, the loop's at start, then its worker's. */
+ * newest, and decides nothing. Newer is what was written later: a clock may be set back. Used by one thread at a time, the
+ * loop's at start, then its worker's. */
 
 #include "db.h"
 #include "store.h"

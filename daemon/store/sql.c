@@ -477,6 +477,7 @@ int sql_host_id(Sql *sql, char ret[UUID_TEXT_MAX + 1])
         /* One that cannot be read just now must not be replaced: peers know this daemon by it. */
         if (r != SQLITE_ROW && r != SQLITE_DONE)
                 return db_fail(&sql->db, r);
+        (void) sqlite3_finalize(TAKE_PTR(stmt)); /* what it reads may be closed now */
         r = uuid_generate(ret);
         if (r >= 0)
                 r = leave_memory(sql);
